@@ -1,0 +1,121 @@
+#pragma once
+
+// Names -> immutable adapter versions. Loading (read, verify, lower, pack) runs on the caller's thread, never the
+// engine's, and swaps the finished version in atomically: until then the version that served before goes on serving.
+// A lease is a shared_ptr: requests in flight keep the version they began with; unloading waits for leases to end.
+// Thread-safe. Errors: NOT_FOUND unknown name; FAILED_PRECONDITION another base or a lost compare-and-swap;
+// INVALID_ARGUMENT malformed; UNIMPLEMENTED known but not served; RESOURCE_EXHAUSTED over the adapter budget.
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/adapters/adapter_version.h"
+#include "engine/base/status.h"
+#include "engine/spec/model_spec.h"
+#include "kernels/api/backend.h"
+
+namespace polyad {
+
+enum class LoadState { kResolving, kVerifying, kLowering, kResident };
+
+struct LoadAdapterSpec {
+  std::string name;
+  std::string path;  // a directory, already resolved inside an adapter root
+  bool pinned = false;
+  bool replace = false;  // false: ALREADY_EXISTS where the name serves other content
+  std::string expected_digest;                // hex; empty: any
+  std::optional<int64_t> expected_version;    // compare-and-swap on the version now serving; 0: none serves
+  std::vector<std::string> allowed_tenants;   // empty: all
+};
+
+// What a load did, or what an adapter on disk would do (`polyad inspect`).
+struct LoadReport {
+  std::string name;
+  int64_t version = 0;
+  std::string digest;  // hex SHA-256 of config and tensors
+  std::string family;
+  std::vector<int64_t> ranks;        // distinct, ascending
+  std::vector<std::string> targets;  // distinct site names, e.g. "q_proj"
+  int64_t num_tensors_read = 0;
+  int64_t file_bytes = 0;
+  int64_t resident_bytes = 0;
+  int64_t flops_per_token = 0;
+  std::vector<double> layer_delta_norms;  // Frobenius norm of the summed change per layer: sqrt(sum |dW|^2)
+  double load_ms = 0;
+};
+
+struct AdapterInfo {
+  LoadReport report;
+  bool pinned = false;
+  bool retired = false;  // replaced or unloaded, still leased
+  int64_t num_leases = 0;
+  std::vector<std::string> aliases;
+  std::vector<std::string> allowed_tenants;
+};
+
+struct AdapterStoreOptions {
+  int64_t max_adapters = 4096;
+  int64_t max_bytes = int64_t{4} << 30;
+  int64_t max_file_bytes = int64_t{2} << 30;
+};
+
+class AdapterStore {
+ public:
+  using Progress = std::function<void(LoadState)>;
+  using Lease = std::shared_ptr<const AdapterVersion>;
+
+  // `spec` and `backend` must outlive the store.
+  AdapterStore(const ModelSpec& spec, Backend& backend, AdapterStoreOptions options);
+  ~AdapterStore();
+
+  StatusOr<LoadReport> Load(const LoadAdapterSpec& spec, const Progress& progress);
+  // Waits until the version's leases end, or with `force` calls OnForce(id) first; DEADLINE_EXCEEDED after `wait_ms`
+  // (the name is gone all the same; its memory follows its last lease).
+  Status Unload(std::string_view name, bool force, int64_t wait_ms);
+  void SetForceHook(std::function<void(AdapterVersionId)> hook);  // the engine cancels that version's requests
+
+  // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the tenant may not see it.
+  StatusOr<Lease> Acquire(std::string_view reference, std::string_view tenant) const;
+
+  Status Pin(std::string_view name, bool pinned);
+  // Points `alias` at `target`; an empty target removes it. An alias may not hide a loaded name.
+  Status SetAlias(std::string_view alias, std::string_view target);
+  StatusOr<AdapterInfo> Get(std::string_view name) const;
+  std::vector<AdapterInfo> List() const;  // by name
+  // Waits until the store's change counter passes `seen` or `wait_ms` is over; returns the counter (WatchAdapters).
+  int64_t WaitForChange(int64_t seen, int64_t wait_ms) const;
+
+  int64_t resident_bytes() const;
+
+ private:
+  struct Entry;
+  StatusOr<std::shared_ptr<Entry>> Prepare(const LoadAdapterSpec& spec, const Progress& progress);
+  Status Install(const LoadAdapterSpec& spec, const std::shared_ptr<Entry>& entry);
+  Status CheckMayInstall(const LoadAdapterSpec& spec) const;  // mutex held
+  AdapterInfo InfoOf(const Entry& entry) const;               // mutex held
+  void BumpLocked();
+
+  const ModelSpec& spec_;
+  Backend& backend_;
+  const AdapterStoreOptions options_;
+
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  std::map<std::string, std::shared_ptr<Entry>, std::less<>> entries_;
+  std::map<std::string, std::string, std::less<>> aliases_;
+  std::map<std::string, int64_t, std::less<>> last_version_;  // per name, so that versions never repeat
+  std::vector<std::shared_ptr<Entry>> retired_;
+  std::function<void(AdapterVersionId)> force_hook_;
+  int64_t next_id_ = 1;
+  int64_t change_counter_ = 0;
+};
+
+}  // namespace polyad

@@ -1,0 +1,58 @@
+#pragma once
+
+// One immutable version of one adapter, packed for the backend and ready to run: for each layer and input group the ops
+// to apply, in program order. Requests hold it by shared_ptr (their lease) and finish on the version they began with.
+// Versions are numbered per name and carry a process-unique id, which is never reused: the cache and the batch compare
+// ids, not names.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/base/digest.h"
+#include "engine/base/strong_id.h"
+#include "kernels/api/delta_op.h"
+
+namespace polyad {
+
+// Linear sites that read the same input row and write column ranges of the same output: one Apply serves a group.
+enum class SiteGroup : uint8_t { kQkv, kAttentionOut, kMlpIn, kMlpOut };
+inline constexpr int64_t kNumSiteGroups = 4;
+
+struct SiteDelta {
+  int64_t y_column = 0;  // first output column within the group's fused output
+  std::shared_ptr<const PackedDelta> op;
+};
+
+class AdapterVersion {
+ public:
+  struct Identity {
+    AdapterVersionId id;
+    std::string name;
+    int64_t version = 0;
+    Digest digest{};
+  };
+
+  AdapterVersion(Identity identity, int64_t num_layers)
+      : identity_(std::move(identity)),
+        deltas_(static_cast<size_t>(num_layers * kNumSiteGroups)) {}
+
+  const Identity& identity() const { return identity_; }
+  AdapterVersionId id() const { return identity_.id; }
+
+  // Ops of one group of one layer, in the order they are added; empty where the adapter leaves it alone.
+  const std::vector<SiteDelta>& At(int64_t layer, SiteGroup group) const {
+    return deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))];
+  }
+  void Add(int64_t layer, SiteGroup group, SiteDelta delta) {  // while lowering only
+    deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))].push_back(
+        std::move(delta));
+  }
+
+ private:
+  Identity identity_;
+  std::vector<std::vector<SiteDelta>> deltas_;  // [layer * kNumSiteGroups + group]
+};
+
+}  // namespace polyad

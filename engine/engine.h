@@ -1,0 +1,117 @@
+#pragma once
+
+// The only door to the engine. Owns the model, the cache, the adapters and the threads (one engine thread, one delivery
+// thread); everything behind it is messages and immutable views. All methods are thread-safe and none waits for the
+// engine thread, except where a deadline is an argument. Errors are Status: INVALID_ARGUMENT bad request, NOT_FOUND
+// unknown adapter, RESOURCE_EXHAUSTED a full queue (try again later), UNAVAILABLE draining.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/adapters/adapter_store.h"
+#include "engine/base/clock.h"
+#include "engine/base/status.h"
+#include "engine/request/request.h"
+#include "engine/spec/model_spec.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/api/backend.h"
+
+namespace polyad {
+
+struct EngineOptions {
+  std::string model_path;
+  std::string model_name;            // empty: the directory's or file's base name
+  ComputeMode compute_mode = ComputeMode::kAuto;
+  int64_t kv_bytes = int64_t{512} << 20;   // K/V pool; rounded down to whole blocks
+  int64_t max_step_tokens = 512;           // token budget of one step (prefill chunks + decodes)
+  int64_t max_running = 64;                // sequences in one step
+  int64_t max_queued = 1024;               // requests waiting; one more is RESOURCE_EXHAUSTED
+  int64_t max_context = 0;                 // tokens of prompt + output; 0: what the model allows
+  int64_t max_prompt_bytes = 4 << 20;
+  int64_t max_pending_events = 65536;      // engine -> delivery queue
+  bool prefix_cache = true;
+  AdapterStoreOptions adapters;
+};
+
+// One consistent snapshot of the counters (GetLoad, /metrics); made by the engine thread after each step, read without
+// touching it.
+struct EngineLoad {
+  int64_t num_waiting = 0;
+  int64_t num_running = 0;
+  int64_t num_kv_blocks = 0;
+  int64_t num_kv_blocks_used = 0;      // held by sequences
+  int64_t num_kv_blocks_cached = 0;    // free but still holding a reusable prefix
+  int64_t num_steps = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_requests_finished = 0;
+  int64_t num_requests_cancelled = 0;
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+  int64_t prefix_queries = 0;          // prompt tokens looked up
+  int64_t prefix_hits = 0;             // prompt tokens found
+  int64_t step_rows = 0;               // rows of the last step
+  std::vector<std::string> running_adapters;  // distinct names with a running sequence
+  std::vector<std::string> waiting_adapters;
+  bool draining = false;
+  int64_t last_step_age_ms = 0;
+};
+
+// Where the engine reports what histograms are made of; called on the engine and delivery threads, must not block.
+class EngineObserver {
+ public:
+  virtual ~EngineObserver() = default;
+  struct RequestDone {
+    std::string adapter;  // loaded adapter's name, or the base model's
+    FinishReason reason = FinishReason::kStop;
+    Usage usage;
+    Timings timings;
+    double time_to_first_token_ms = 0;
+    double end_to_end_ms = 0;
+  };
+  virtual void OnStep(int64_t num_rows, int64_t num_sequences, double step_ms) = 0;
+  virtual void OnTokenGap(double inter_token_ms) = 0;
+  virtual void OnRequestDone(const RequestDone& done) = 0;
+};
+
+struct ModelInfo {
+  std::string name;
+  std::string architecture;
+  int64_t vocab_size = 0;
+  int64_t max_context = 0;
+  int64_t num_parameters = 0;
+  int64_t weight_bytes = 0;
+  int64_t kv_bytes = 0;
+  BackendInfo backend;
+  std::string compute_mode;
+  double load_seconds = 0;
+};
+
+class Engine {
+ public:
+  // Loads the model and starts the threads. `observer` may be null; all three outlive the engine.
+  static StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options,
+                                                  std::unique_ptr<Backend> backend, Clock& clock,
+                                                  EngineObserver* observer);
+  virtual ~Engine() = default;  // stops at once: running requests end with CANCELLED
+
+  // Validates, tokenises (on the calling thread) and queues. On success events go to `sink` until every choice has
+  // finished; on failure `sink` is never called. The returned id is the spec's, or one made for it.
+  virtual StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) = 0;
+  // Frees the request's blocks within one step; its sink gets FinishEvents with kCancelled. Unknown ids are ignored.
+  virtual void Cancel(std::string_view request_id) = 0;
+
+  virtual StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, bool add_special) const = 0;
+  virtual StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids,
+                                           bool skip_special) const = 0;
+
+  virtual AdapterStore& adapters() = 0;
+  virtual const ModelInfo& model_info() const = 0;
+  virtual EngineLoad load() const = 0;
+  // Refuses new requests from now on; returns true once nothing is queued or running, false after `wait_ms`.
+  virtual bool Drain(int64_t wait_ms) = 0;
+};
+
+}  // namespace polyad

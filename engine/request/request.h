@@ -1,0 +1,67 @@
+#pragma once
+
+// The vocabulary both ends share. RequestSpec is what a client asked, decoded and range-checked at the edge; Request is
+// what intake makes of it (tokenised, adapter leased), immutable from then on and owned by its sequences.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "engine/request/sampling_params.h"
+#include "engine/request/token_event.h"
+
+namespace polyad {
+
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
+struct ChatPrompt {
+  std::vector<ChatMessage> messages;
+  bool add_generation_prompt = true;
+};
+
+struct TextPrompt {
+  std::string text;
+};
+
+struct TokenPrompt {
+  std::vector<int32_t> ids;
+};
+
+struct RequestSpec {
+  std::string request_id;  // empty: the server makes one
+  std::string tenant;      // from the credential; empty without authentication
+  std::string model;       // adapter name, alias, name@version, or empty / the base model's name
+  std::variant<TextPrompt, TokenPrompt, ChatPrompt> prompt;
+  SamplingParams sampling;
+  StoppingParams stopping;
+  OutputParams output;
+  CacheParams cache;
+  int32_t priority = 0;          // larger first; [-100, 100]
+  int64_t deadline_us = 0;       // Clock micros; 0: none
+  int64_t max_adapter_wait_ms = 0;
+};
+
+class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the base model
+
+struct Request {
+  std::string request_id;
+  std::string tenant;
+  std::vector<int32_t> prompt_tokens;  // never empty
+  SamplingParams sampling;
+  StoppingParams stopping;
+  OutputParams output;
+  CacheParams cache;
+  std::shared_ptr<const AdapterVersion> adapter;
+  AdapterIdentity adapter_identity;
+  int32_t priority = 0;
+  int64_t arrival_us = 0;
+  int64_t deadline_us = 0;  // 0: none
+  std::shared_ptr<ResponseSink> sink;
+};
+
+}  // namespace polyad
