@@ -15,13 +15,14 @@ namespace polyad {
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
 struct LogField {
-  LogField(std::string_view key, std::string_view value) : key(key), value(value) {}
-  LogField(std::string_view key, const char* value) : key(key), value(value) {}
-  LogField(std::string_view key, const std::string& value) : key(key), value(value) {}
-  LogField(std::string_view key, int64_t value) : key(key), value(std::to_string(value)), quoted(false) {}
-  LogField(std::string_view key, int value) : LogField(key, static_cast<int64_t>(value)) {}
-  LogField(std::string_view key, double value)
-      : key(key), value(std::to_string(value)), quoted(false) {}
+  LogField(std::string_view name, std::string_view text) : key(name), value(text) {}
+  LogField(std::string_view name, const char* text) : key(name), value(text) {}
+  LogField(std::string_view name, const std::string& text) : key(name), value(text) {}
+  LogField(std::string_view name, int64_t number)
+      : key(name), value(std::to_string(number)), quoted(false) {}
+  LogField(std::string_view name, int number) : LogField(name, static_cast<int64_t>(number)) {}
+  LogField(std::string_view name, double number)
+      : key(name), value(std::to_string(number)), quoted(false) {}
   std::string_view key;
   std::string value;
   bool quoted = true;

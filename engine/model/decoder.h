@@ -1,0 +1,62 @@
+#pragma once
+
+// The decoder stack over one step's rows. Forward reads like the figure in the papers: embed, then per layer norm,
+// attention, residual, norm, mlp, residual, then norm and head for the rows that sample. Architectures differ only in
+// ModelSpec's data. Working memory is sized once for the largest step. Engine thread only.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/model/adapted_linear.h"
+#include "engine/model/rope_tables.h"
+#include "engine/model/step_batch.h"
+#include "engine/model/weights.h"
+#include "engine/spec/model_spec.h"
+#include "kernels/api/backend.h"
+
+namespace polyad {
+
+// Rows of intermediate values, [max_step_tokens, width], reused by every step.
+struct Workspace {
+  FloatRows residual;        // [tokens, hidden] fp32 stream
+  ActivationRows normed;     // [tokens, hidden]
+  FloatRows qkv;             // [tokens, (heads + 2 kv heads) * head_dim]
+  ActivationRows attended;   // [tokens, heads * head_dim]
+  FloatRows mlp;             // [tokens, intermediate or 2 * intermediate]
+  ActivationRows activated;  // [tokens, intermediate]
+  FloatRows sampled;         // [samples, hidden]
+  ActivationRows head_in;    // [samples, hidden]
+  FloatRows logits;          // [samples, vocab]
+  std::vector<std::shared_ptr<void>> memory;
+};
+
+class Decoder {
+ public:
+  static StatusOr<std::unique_ptr<Decoder>> Create(const ModelSpec& spec, const Weights& weights,
+                                                   Backend& backend, int64_t max_position,
+                                                   int64_t max_step_tokens);
+
+  // Logits [sample_rows, vocab] of the batch; K/V of every row are in the cache afterwards.
+  FloatRows Forward(const StepBatch& batch, KvStorage& kv);
+
+ private:
+  Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend, int64_t max_position);
+  Status AllocateWorkspace(int64_t max_step_tokens);
+  void Embed(const StepBatch& batch, FloatRows residual);
+  void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
+  void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
+  FloatRows Head(const StepBatch& batch);
+  NormArgs NormOf(const NormWeights& weights) const;
+
+  const ModelSpec& spec_;
+  const Weights& weights_;
+  Backend& backend_;
+  RopeTables rope_;
+  AdaptedLinear linear_;
+  Workspace space_;
+  std::vector<AttentionSequence> sequences_;  // reused between layers
+};
+
+}  // namespace polyad

@@ -1,0 +1,54 @@
+#pragma once
+
+// A loaded base model, ready to run steps: spec (data, not subclasses), packed weights, decoder and its K/V pages. Const
+// after Load but for the workspace and the cache that Run writes; engine thread only.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "engine/base/status.h"
+#include "engine/model/decoder.h"
+#include "engine/model/step_runner.h"
+#include "engine/model/weights.h"
+#include "engine/spec/model_files.h"
+#include "kernels/api/backend.h"
+
+namespace polyad {
+
+struct ModelOptions {
+  int64_t kv_bytes = int64_t{512} << 20;  // rounded down to whole blocks, at least one context
+  int64_t max_step_tokens = 512;
+  int64_t max_context = 0;  // 0: the model's own maximum
+};
+
+class Model final : public StepRunner {
+ public:
+  // `backend` must outlive the model. Errors name the file's tensor or key.
+  static StatusOr<std::unique_ptr<Model>> Load(const ModelFiles& files, Backend& backend,
+                                               const ModelOptions& options);
+
+  const ModelSpec& spec() const { return spec_; }
+  int64_t max_context() const { return max_context_; }
+  int64_t num_kv_blocks() const { return kv_->num_blocks(); }
+  int64_t kv_bytes() const { return kv_->bytes(); }
+  int64_t weight_bytes() const { return weights_.bytes(); }
+  int64_t num_parameters() const { return num_parameters_; }
+
+  StatusOr<FloatRows> Run(const StepBatch& batch) override;
+  void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
+
+ private:
+  Model(ModelSpec spec, Backend& backend) : spec_(std::move(spec)), backend_(backend) {}
+  Status AllocateKv(int64_t kv_bytes);
+
+  const ModelSpec spec_;
+  Backend& backend_;
+  Weights weights_;
+  std::unique_ptr<KvStorage> kv_;
+  std::unique_ptr<Decoder> decoder_;
+  int64_t max_context_ = 0;
+  int64_t num_parameters_ = 0;
+};
+
+}  // namespace polyad
