@@ -1,0 +1,93 @@
+#include "kernels/reference/reference_backend.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/str_format.h"
+#include "kernels/api/check.h"
+#include "kernels/reference/element.h"
+
+namespace polyad::ref {
+
+StoredMatrix::StoredMatrix(std::span<const TensorView> parts) {
+  view_ = parts.front();
+  view_.rows = 0;
+  const int64_t row_bytes = RowBytes(view_.dtype, view_.cols);
+  for (const TensorView& part : parts) {
+    const auto* data = static_cast<const unsigned char*>(part.data);
+    bytes_.insert(bytes_.end(), data, data + part.rows * row_bytes);
+    view_.rows += part.rows;
+  }
+  view_.data = bytes_.data();
+}
+
+std::vector<double> StoredMatrix::Row(int64_t row) const {
+  std::vector<double> values(static_cast<size_t>(view_.cols));
+  for (int64_t col = 0; col < view_.cols; ++col) {
+    values[static_cast<size_t>(col)] = ReadElement(view_, row, col);
+  }
+  return values;
+}
+
+StoredLowRank::StoredLowRank(const LowRank& op)
+    : a(std::span(&op.a, 1)), b(std::span(&op.b, 1)), scale(op.scale) {}
+
+DeltaCost StoredLowRank::cost() const {
+  return {a.bytes() + b.bytes(), 2 * a.out() * (a.in() + b.out())};
+}
+
+StoredKv::StoredKv(const KvShape& shape, int64_t num_blocks)
+    : shape_(shape), num_blocks_(num_blocks) {
+  const size_t size = Index(shape.num_layers, 0, 0);
+  k_.resize(size);
+  v_.resize(size);
+}
+
+size_t StoredKv::Index(int64_t layer, int64_t slot, int64_t kv_head) const {
+  const int64_t token = layer * num_blocks_ * kBlockTokens + slot;
+  return static_cast<size_t>((token * shape_.num_kv_heads + kv_head) * shape_.head_dim);
+}
+
+absl::StatusOr<std::shared_ptr<void>> ReferenceBackend::Allocate(int64_t bytes) {
+  constexpr int64_t kAlignment = 64;
+  if (bytes < 0 || bytes > std::numeric_limits<int64_t>::max() - kAlignment) {
+    return absl::ResourceExhaustedError(absl::StrFormat("cannot allocate %d bytes", bytes));
+  }
+  const size_t size = static_cast<size_t>((bytes + kAlignment) / kAlignment * kAlignment);
+  void* memory = std::aligned_alloc(kAlignment, size);
+  if (memory == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrFormat("cannot allocate %d bytes", bytes));
+  }
+  std::memset(memory, 0, size);
+  return std::shared_ptr<void>(memory, std::free);
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::PackMatrix(
+    std::span<const TensorView> parts) {
+  if (parts.empty()) return absl::InvalidArgumentError("packing a matrix of no parts");
+  for (const TensorView& part : parts) {
+    if (part.cols != parts[0].cols || part.dtype != parts[0].dtype) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "stacked parts differ: expected %d columns of %s, got %d of %s", parts[0].cols,
+          InfoOf(parts[0].dtype).name, part.cols, InfoOf(part.dtype).name));
+    }
+  }
+  return std::make_unique<StoredMatrix>(parts);
+}
+
+absl::StatusOr<std::unique_ptr<PackedDelta>> ReferenceBackend::PackDelta(const DeltaOp& op) {
+  const LowRank& low_rank = std::get<LowRank>(op);
+  if (low_rank.a.rows != low_rank.b.cols) {
+    return absl::InvalidArgumentError(absl::StrFormat("low-rank ranks differ: A has %d, B has %d",
+                                                      low_rank.a.rows, low_rank.b.cols));
+  }
+  return std::make_unique<StoredLowRank>(low_rank);
+}
+
+absl::StatusOr<std::unique_ptr<KvStorage>> ReferenceBackend::AllocateKv(const KvShape& shape,
+                                                                        int64_t num_blocks) {
+  return std::make_unique<StoredKv>(shape, num_blocks);
+}
+
+}  // namespace polyad::ref
