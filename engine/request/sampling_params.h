@@ -29,8 +29,8 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;  // (0, 10]; over prompt and output tokens
   float presence_penalty = 0.0f;    // [-2, 2]; over output tokens
   float frequency_penalty = 0.0f;   // [-2, 2]; over output tokens
-  std::vector<std::pair<int32_t, float>> logit_bias;  // token id -> [-100, 100]
-  std::vector<int32_t> allowed_token_ids;             // empty: all
+  std::vector<std::pair<int32_t, float>> logit_bias{};  // token id -> [-100, 100]
+  std::vector<int32_t> allowed_token_ids{};           // empty: all
   int32_t num_choices = 1;                            // n
 
   bool greedy() const { return temperature == 0.0f; }
