@@ -1,0 +1,1 @@
+"""One golden recipe per adapter family, named as the family is."""
