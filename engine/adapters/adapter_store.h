@@ -28,7 +28,8 @@ enum class LoadState { kResolving, kVerifying, kLowering, kResident };
 
 struct LoadAdapterSpec {
   std::string name;
-  std::string path;  // a directory, already resolved inside an adapter root
+  std::string root;  // the operator's adapter root; empty: `path` itself is the operator's and trusted to be followed
+  std::string path;  // a directory: beneath `root`, reached without links, or any directory where `root` is empty
   bool pinned = false;
   bool replace = false;  // false: ALREADY_EXISTS where the name serves other content
   std::string expected_digest;                // hex; empty: any
@@ -65,7 +66,11 @@ struct AdapterStoreOptions {
   int64_t max_adapters = 4096;
   int64_t max_bytes = int64_t{4} << 30;
   int64_t max_file_bytes = int64_t{2} << 30;
+  int64_t max_aliases = 4096;
+  std::string reserved_name;  // the base model's: no adapter or alias may take it
 };
+
+struct LoadedAdapter;  // engine/adapters/adapter_loader.h
 
 class AdapterStore {
  public:
@@ -77,10 +82,11 @@ class AdapterStore {
   ~AdapterStore();
 
   StatusOr<LoadReport> Load(const LoadAdapterSpec& spec, const Progress& progress);
-  // Waits until the version's leases end, or with `force` calls OnForce(id) first; DEADLINE_EXCEEDED after `wait_ms`
+  // Waits until the version's leases end, or with `force` has the engine end them first; DEADLINE_EXCEEDED after `wait_ms`
   // (the name is gone all the same; its memory follows its last lease).
   Status Unload(std::string_view name, bool force, int64_t wait_ms);
-  void SetForceHook(std::function<void(AdapterVersionId)> hook);  // the engine cancels that version's requests
+  // The engine's way to end a version's requests. Called without the store's lock held.
+  void SetForceHook(std::function<void(AdapterVersionId)> hook);
 
   // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the tenant may not see it.
   StatusOr<Lease> Acquire(std::string_view reference, std::string_view tenant) const;
@@ -96,26 +102,39 @@ class AdapterStore {
   int64_t resident_bytes() const;
 
  private:
-  struct Entry;
-  StatusOr<std::shared_ptr<Entry>> Prepare(const LoadAdapterSpec& spec, const Progress& progress);
-  Status Install(const LoadAdapterSpec& spec, const std::shared_ptr<Entry>& entry);
-  Status CheckMayInstall(const LoadAdapterSpec& spec) const;  // mutex held
-  AdapterInfo InfoOf(const Entry& entry) const;               // mutex held
-  void BumpLocked();
+  struct Entry {
+    Lease lease;  // the store's own; reset when retired
+    std::weak_ptr<const AdapterVersion> watch;
+    LoadReport report;
+    bool pinned = false;
+    std::vector<std::string> allowed_tenants;
+  };
+  struct LeaseSignal;  // wakes unloaders when a version's last lease ends
+
+  StatusOr<AdapterVersion::Identity> Reserve(const LoadAdapterSpec& spec);
+  StatusOr<LoadReport> Install(const LoadAdapterSpec& spec, LoadedAdapter loaded, double load_ms);
+  Status CheckMayInstall(const LoadAdapterSpec& spec) const;  // these need mutex_ held
+  AdapterInfo InfoOf(const Entry& entry) const;
+  int64_t ResidentBytesLocked() const;
+  void RetireLocked(Entry entry);
 
   const ModelSpec& spec_;
   Backend& backend_;
   const AdapterStoreOptions options_;
+  const std::shared_ptr<LeaseSignal> signal_;
 
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
-  std::map<std::string, std::shared_ptr<Entry>, std::less<>> entries_;
+  std::map<std::string, Entry, std::less<>> entries_;
   std::map<std::string, std::string, std::less<>> aliases_;
   std::map<std::string, int64_t, std::less<>> last_version_;  // per name, so that versions never repeat
-  std::vector<std::shared_ptr<Entry>> retired_;
+  std::vector<Entry> retired_;                                // replaced or unloaded, still leased
   std::function<void(AdapterVersionId)> force_hook_;
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;
 };
+
+// [A-Za-z0-9][A-Za-z0-9._-]{0,127}
+bool IsAdapterName(std::string_view name);
 
 }  // namespace polyad

@@ -1,0 +1,41 @@
+#pragma once
+
+// From a directory to a version ready to run: read, lower, measure, pack. One call on a loader thread; nothing of it
+// touches the engine. Also what `polyad inspect` shows, without packing.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/adapters/adapter_store.h"
+#include "engine/adapters/adapter_version.h"
+#include "engine/base/status.h"
+
+namespace polyad {
+
+struct LoadedAdapter {
+  std::shared_ptr<AdapterVersion> version;
+  LoadReport report;
+};
+
+struct AdapterLocation {
+  std::string root;  // empty: `path` is the operator's own
+  std::string path;
+};
+
+struct LoaderContext {
+  const ModelSpec& spec;
+  Backend& backend;
+  int64_t max_file_bytes = int64_t{2} << 30;
+};
+
+// `identity.digest` is filled in here; name, version and id are the caller's.
+StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterLocation& location,
+                                    AdapterVersion::Identity identity,
+                                    const std::function<void(LoadState)>& progress);
+
+// The report of an adapter as it would be served by this base, without loading it.
+StatusOr<LoadReport> InspectAdapter(const std::string& path, const ModelSpec& spec);
+
+}  // namespace polyad

@@ -1,0 +1,24 @@
+#pragma once
+
+// What a family lowers to: the ops to add at each linear site of each layer, in order, in the terms of kernels/api
+// alone. Ops borrow their tensors from the AdapterSource, which must outlive packing.
+
+#include <string>
+#include <vector>
+
+#include "engine/spec/sites.h"
+#include "kernels/api/delta_op.h"
+
+namespace polyad {
+
+struct SiteOp {
+  SiteRef site;
+  DeltaOp op;
+};
+
+struct AdapterProgram {
+  std::string family;  // as the family table calls it: "LORA"
+  std::vector<SiteOp> ops;
+};
+
+}  // namespace polyad

@@ -1,0 +1,58 @@
+#pragma once
+
+// An adapter directory read once and checked: the parsed config and every tensor of adapter_model.safetensors in memory
+// we own (never mapped: a tenant could truncate the file under us). Lowerings take tensors by name; what nobody takes
+// refuses the adapter, so nothing is silently dropped. Owned by one loader task, short-lived, not thread-safe.
+// Format: PEFT (adapter_config.json, adapter_model.safetensors). Pickle files are refused by name.
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/base/digest.h"
+#include "engine/base/status.h"
+#include "engine/io/file.h"
+#include "engine/io/json.h"
+#include "engine/io/safetensors.h"
+
+namespace polyad {
+
+class AdapterSource {
+ public:
+  // Files are opened beneath the directory without following links. RESOURCE_EXHAUSTED where they are larger than
+  // `max_file_bytes` together.
+  static StatusOr<AdapterSource> Open(const Directory& directory, int64_t max_file_bytes);
+  // The same from bytes in memory, for tests and fuzzers.
+  static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors);
+
+  const OrderedJson& config() const { return config_; }
+  const Digest& digest() const { return digest_; }  // of config and tensors, as bytes
+  int64_t file_bytes() const { return file_bytes_; }
+  int64_t num_tensors() const { return static_cast<int64_t>(tensors_.size()); }
+
+  // Names still untaken, in file order.
+  std::vector<std::string> RemainingNames() const;
+  bool Has(const std::string& name) const;
+  // Marks the tensor as read and returns it as [rows, cols]. INVALID_ARGUMENT names it where it is missing, has
+  // another number of dimensions, an unusable dtype, or a NaN or infinity in it.
+  StatusOr<TensorView> TakeMatrix(const std::string& name);
+  // INVALID_ARGUMENT naming the first tensor that no lowering took.
+  Status CheckAllTaken() const;
+
+ private:
+  struct Entry {
+    std::string name;
+    OwnedTensor tensor;
+    bool taken = false;
+  };
+  static StatusOr<AdapterSource> Build(const std::string& config, RandomAccessFile tensors);
+
+  OrderedJson config_;  // members in file order: patterns match first come, first served
+  Digest digest_{};
+  int64_t file_bytes_ = 0;
+  std::vector<Entry> tensors_;
+  std::unordered_map<std::string, size_t> index_;
+};
+
+}  // namespace polyad

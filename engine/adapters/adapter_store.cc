@@ -1,0 +1,305 @@
+#include "engine/adapters/adapter_store.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+
+#include "engine/adapters/adapter_loader.h"
+
+namespace polyad {
+namespace {
+
+constexpr size_t kMaxNameBytes = 128;
+
+bool IsNameCharacter(char c, bool first) {
+  const bool alphanumeric =
+      (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  return alphanumeric || (!first && (c == '.' || c == '_' || c == '-'));
+}
+
+Status CheckName(std::string_view name, const std::string& reserved) {
+  if (!IsAdapterName(name)) {
+    return InvalidArgument("name: expected [A-Za-z0-9][A-Za-z0-9._-]{0,127}, got %d bytes",
+                           name.size());
+  }
+  if (name == reserved) {
+    return InvalidArgument("name: '%s' is the base model's", reserved);
+  }
+  return absl::OkStatus();
+}
+
+Status UnknownAdapter(std::string_view reference) {
+  return NotFound("adapter '%s': not loaded", std::string(reference.substr(0, kMaxNameBytes)));
+}
+
+bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
+  return allowed.empty() || std::find(allowed.begin(), allowed.end(), tenant) != allowed.end();
+}
+
+}  // namespace
+
+bool IsAdapterName(std::string_view name) {
+  if (name.empty() || name.size() > kMaxNameBytes || !IsNameCharacter(name[0], true)) return false;
+  return std::all_of(name.begin(), name.end(), [](char c) { return IsNameCharacter(c, false); });
+}
+
+struct AdapterStore::LeaseSignal {
+  std::mutex mutex;
+  std::condition_variable ended;
+};
+
+AdapterStore::AdapterStore(const ModelSpec& spec, Backend& backend, AdapterStoreOptions options)
+    : spec_(spec),
+      backend_(backend),
+      options_(std::move(options)),
+      signal_(std::make_shared<LeaseSignal>()) {}
+
+AdapterStore::~AdapterStore() = default;
+
+Status AdapterStore::CheckMayInstall(const LoadAdapterSpec& spec) const {
+  const auto serving = entries_.find(spec.name);
+  const int64_t version = serving == entries_.end() ? 0 : serving->second.report.version;
+  if (spec.expected_version && *spec.expected_version != version) {
+    return FailedPrecondition("adapter '%s': expected version %d to be serving, got %d", spec.name,
+                              *spec.expected_version, version);
+  }
+  if (serving != entries_.end() && !spec.replace) {
+    return AlreadyExists("adapter '%s': version %d is serving; set replace to swap it", spec.name,
+                         version);
+  }
+  if (aliases_.count(spec.name) > 0) {
+    return AlreadyExists("adapter '%s': the name is an alias", spec.name);
+  }
+  if (serving == entries_.end() &&
+      static_cast<int64_t>(entries_.size()) >= options_.max_adapters) {
+    return ResourceExhausted("adapter '%s': %d adapters are loaded, the limit is %d", spec.name,
+                             entries_.size(), options_.max_adapters);
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<AdapterVersion::Identity> AdapterStore::Reserve(const LoadAdapterSpec& spec) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));
+  AdapterVersion::Identity identity;
+  identity.id = AdapterVersionId(next_id_++);
+  identity.name = spec.name;
+  identity.version = ++last_version_[spec.name];
+  return identity;
+}
+
+StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  POLYAD_RETURN_IF_ERROR(CheckName(spec.name, options_.reserved_name));
+  POLYAD_ASSIGN_OR_RETURN(AdapterVersion::Identity identity, Reserve(spec));
+  // fp32 files shrink to half when packed as bf16, so twice the room left bounds what is worth reading.
+  const int64_t room = options_.max_bytes - resident_bytes();
+  if (room <= 0) {
+    return ResourceExhausted("adapter '%s': the adapter budget of %d bytes is used up", spec.name,
+                             options_.max_bytes);
+  }
+  const LoaderContext context{spec_, backend_, std::min(options_.max_file_bytes, 2 * room)};
+  POLYAD_ASSIGN_OR_RETURN(
+      LoadedAdapter loaded,
+      LoadAdapter(context, {spec.root, spec.path}, std::move(identity), progress));
+  if (!spec.expected_digest.empty() && spec.expected_digest != loaded.report.digest) {
+    return FailedPrecondition("adapter '%s': expected digest %s, got %s", spec.name,
+                              spec.expected_digest, loaded.report.digest);
+  }
+  const std::chrono::duration<double, std::milli> elapsed =
+      std::chrono::steady_clock::now() - start;
+  POLYAD_ASSIGN_OR_RETURN(LoadReport report, Install(spec, std::move(loaded), elapsed.count()));
+  if (progress) progress(LoadState::kResident);
+  return report;
+}
+
+StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAdapter loaded,
+                                           double load_ms) {
+  loaded.report.load_ms = load_ms;
+  Entry entry;
+  // The deleter runs when the last lease ends, on whichever thread held it.
+  entry.lease = Lease(loaded.version.get(), [owned = loaded.version, signal = signal_](
+                                                const AdapterVersion*) mutable {
+    owned.reset();
+    std::lock_guard<std::mutex> lock(signal->mutex);
+    signal->ended.notify_all();
+  });
+  entry.watch = entry.lease;
+  entry.report = loaded.report;
+  entry.pinned = spec.pinned;
+  entry.allowed_tenants = spec.allowed_tenants;
+  loaded.version.reset();
+
+  std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));  // again: others loaded meanwhile
+  const int64_t bytes = ResidentBytesLocked() + entry.report.resident_bytes;
+  if (bytes > options_.max_bytes) {
+    return ResourceExhausted("adapter '%s': needs %d bytes, the adapter budget has %d of %d left",
+                             spec.name, entry.report.resident_bytes,
+                             options_.max_bytes - ResidentBytesLocked(), options_.max_bytes);
+  }
+  LoadReport report = entry.report;
+  const auto serving = entries_.find(spec.name);
+  if (serving != entries_.end()) {
+    RetireLocked(std::move(serving->second));
+    serving->second = std::move(entry);
+  } else {
+    entries_.emplace(spec.name, std::move(entry));
+  }
+  ++change_counter_;
+  changed_.notify_all();
+  return report;
+}
+
+void AdapterStore::RetireLocked(Entry entry) {
+  entry.lease.reset();
+  retired_.push_back(std::move(entry));
+  std::erase_if(retired_, [](const Entry& old) { return old.watch.expired(); });
+}
+
+Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) {
+  std::weak_ptr<const AdapterVersion> watch;
+  std::function<void(AdapterVersionId)> hook;
+  AdapterVersionId id;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = entries_.find(name);
+    if (found == entries_.end()) return UnknownAdapter(name);
+    watch = found->second.watch;
+    id = found->second.lease->id();
+    hook = force ? force_hook_ : nullptr;
+    RetireLocked(std::move(found->second));
+    entries_.erase(found);
+    std::erase_if(aliases_, [name](const auto& alias) { return alias.second == name; });
+    ++change_counter_;
+    changed_.notify_all();
+  }
+  if (hook) hook(id);
+  std::unique_lock<std::mutex> lock(signal_->mutex);
+  const bool ended = signal_->ended.wait_for(lock, std::chrono::milliseconds(wait_ms),
+                                             [&watch] { return watch.expired(); });
+  if (ended) return absl::OkStatus();
+  return DeadlineExceeded("adapter '%s': unloaded, but requests still hold it after %d ms",
+                          std::string(name), wait_ms);
+}
+
+void AdapterStore::SetForceHook(std::function<void(AdapterVersionId)> hook) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  force_hook_ = std::move(hook);
+}
+
+StatusOr<AdapterStore::Lease> AdapterStore::Acquire(std::string_view reference,
+                                                    std::string_view tenant) const {
+  std::string_view name = reference.substr(0, reference.find('@'));
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto alias = aliases_.find(name);
+  if (alias != aliases_.end()) name = alias->second;
+  const auto found = entries_.find(name);
+  if (found == entries_.end() || !TenantMay(found->second.allowed_tenants, tenant)) {
+    return UnknownAdapter(reference);
+  }
+  const size_t at = reference.find('@');
+  if (at == std::string_view::npos) return found->second.lease;
+  if (reference.substr(at + 1) == std::to_string(found->second.report.version)) {
+    return found->second.lease;
+  }
+  for (const Entry& retired : retired_) {  // an older version lives as long as somebody uses it
+    if (retired.report.name != name ||
+        reference.substr(at + 1) != std::to_string(retired.report.version) ||
+        !TenantMay(retired.allowed_tenants, tenant)) {
+      continue;
+    }
+    if (Lease lease = retired.watch.lock()) return lease;
+  }
+  return UnknownAdapter(reference);
+}
+
+Status AdapterStore::Pin(std::string_view name, bool pinned) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) return UnknownAdapter(name);
+  found->second.pinned = pinned;
+  ++change_counter_;
+  changed_.notify_all();
+  return absl::OkStatus();
+}
+
+Status AdapterStore::SetAlias(std::string_view alias, std::string_view target) {
+  POLYAD_RETURN_IF_ERROR(CheckName(alias, options_.reserved_name));
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (entries_.find(alias) != entries_.end()) {
+    return AlreadyExists("alias '%s': an adapter has this name", std::string(alias));
+  }
+  if (target.empty()) {
+    const auto found = aliases_.find(alias);
+    if (found == aliases_.end()) return UnknownAdapter(alias);
+    aliases_.erase(found);
+  } else {
+    if (entries_.find(target) == entries_.end()) return UnknownAdapter(target);
+    if (static_cast<int64_t>(aliases_.size()) >= options_.max_aliases &&
+        aliases_.find(alias) == aliases_.end()) {
+      return ResourceExhausted("alias '%s': %d aliases are set, the limit is %d",
+                               std::string(alias), aliases_.size(), options_.max_aliases);
+    }
+    aliases_.insert_or_assign(std::string(alias), std::string(target));
+  }
+  ++change_counter_;
+  changed_.notify_all();
+  return absl::OkStatus();
+}
+
+AdapterInfo AdapterStore::InfoOf(const Entry& entry) const {
+  AdapterInfo info;
+  info.report = entry.report;
+  info.pinned = entry.pinned;
+  info.retired = entry.lease == nullptr;
+  info.num_leases = entry.watch.use_count() - (info.retired ? 0 : 1);
+  info.allowed_tenants = entry.allowed_tenants;
+  if (!info.retired) {
+    for (const auto& [alias, target] : aliases_) {
+      if (target == entry.report.name) info.aliases.push_back(alias);
+    }
+  }
+  return info;
+}
+
+StatusOr<AdapterInfo> AdapterStore::Get(std::string_view name) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto alias = aliases_.find(name);
+  const auto found = entries_.find(alias == aliases_.end() ? name : alias->second);
+  if (found == entries_.end()) return UnknownAdapter(name);
+  return InfoOf(found->second);
+}
+
+std::vector<AdapterInfo> AdapterStore::List() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<AdapterInfo> infos;
+  for (const auto& [name, entry] : entries_) infos.push_back(InfoOf(entry));
+  for (const Entry& entry : retired_) {
+    if (!entry.watch.expired()) infos.push_back(InfoOf(entry));
+  }
+  return infos;
+}
+
+int64_t AdapterStore::WaitForChange(int64_t seen, int64_t wait_ms) const {
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
+                    [this, seen] { return change_counter_ != seen; });
+  return change_counter_;
+}
+
+int64_t AdapterStore::ResidentBytesLocked() const {
+  int64_t bytes = 0;
+  for (const auto& [name, entry] : entries_) bytes += entry.report.resident_bytes;
+  for (const Entry& entry : retired_) {
+    if (!entry.watch.expired()) bytes += entry.report.resident_bytes;
+  }
+  return bytes;
+}
+
+int64_t AdapterStore::resident_bytes() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return ResidentBytesLocked();
+}
+
+}  // namespace polyad
