@@ -12,6 +12,7 @@
 #include "engine/model/step_runner.h"
 #include "engine/model/weights.h"
 #include "engine/spec/model_files.h"
+#include "engine/spec/sites.h"
 #include "kernels/api/backend.h"
 
 namespace polyad {
