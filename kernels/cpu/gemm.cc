@@ -1,0 +1,77 @@
+#include "kernels/cpu/gemm.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/api/check.h"
+#include "kernels/cpu/gemm_inputs.h"
+#include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/packed_matrix.h"
+
+namespace polyad::cpu {
+namespace {
+
+// Tasks per thread: enough that a thread delayed by its neighbours on the machine leaves little for the other to
+// wait for, few enough that taking one (tens of ns) is nothing.
+constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kRowBlockBytes = 512 * 1024;  // of inputs: stay in a 1-2 MiB L2 beside a panel
+constexpr int64_t kRowBlockUnit = 96;           // whole 12-row and 32-row tiles
+
+int64_t RowsPerBlock(int64_t row_bytes) {
+  return std::max(kRowBlockUnit, kRowBlockBytes / row_bytes / kRowBlockUnit * kRowBlockUnit);
+}
+
+int64_t PanelsPerTask(const CpuMatrix& matrix, int threads) {
+  if (threads == 1) return matrix.num_panels();
+  const int64_t panels = matrix.num_panels() / (threads * kTasksPerThread);
+  return std::max<int64_t>(1, panels);
+}
+
+}  // namespace
+
+const GemmKernels& KernelsOf(Isa isa) {
+  static const GemmKernels scalar = ScalarGemmKernels();
+  static const GemmKernels avx512 = Avx512GemmKernels(false);
+  return isa >= Isa::kAvx512 ? avx512 : scalar;
+}
+
+PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32: return kernels.f32;
+    case WeightFormat::kBF16: return kernels.bf16;
+    case WeightFormat::kQ8_0: return kernels.q8_0;
+    case WeightFormat::kQ4_0: return kernels.q4_0;
+    case WeightFormat::kQ4_1: return kernels.q4_1;
+  }
+  return nullptr;
+}
+
+void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& pool) {
+  const auto& matrix = static_cast<const CpuMatrix&>(*args.weight);
+  KERNEL_CHECK(x.cols == matrix.in() && y.cols == matrix.out() && x.rows == y.rows, "gemm: shapes");
+  if (x.rows == 0) return;
+  PanelTask whole;
+  const int64_t row_bytes = PrepareInputs(matrix.format(), matrix.kernels(), x, pool, &whole);
+  whole.panel_bytes = matrix.panel_bytes();
+  whole.accumulate = args.accumulate;
+  whole.y_stride = y.stride;
+  const PanelKernel kernel = matrix.kernel();
+  const int64_t row_block = RowsPerBlock(row_bytes);
+  const int64_t per_task = PanelsPerTask(matrix, pool.num_threads());
+  const int64_t tasks = (matrix.num_panels() + per_task - 1) / per_task;
+  pool.Run(tasks, [&](int64_t index, int) {
+    const int64_t panel = index * per_task;
+    const int64_t first = panel * kPanelColumns;
+    PanelTask task = whole;
+    task.panels = matrix.panel(panel);
+    task.columns = std::min(per_task * kPanelColumns, matrix.out() - first);
+    task.bias = args.bias == nullptr ? nullptr : args.bias + first;
+    for (int64_t row = 0; row < x.rows; row += row_block) {
+      PanelTask part = RowsOf(task, row, std::min(x.rows, row + row_block));
+      part.y = y.Row(row) + first;
+      kernel(part);
+    }
+  });
+}
+
+}  // namespace polyad::cpu

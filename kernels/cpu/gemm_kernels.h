@@ -1,0 +1,64 @@
+#pragma once
+
+// What an instruction set offers the products: one function per weight format, over a run of column panels. Plain
+// data only, so that files compiled for wide instructions emit no shared inline code (see CMakeLists.txt).
+//
+// Layout of fp32 and bf16 panels. Columns (rows of W) go in panels of 32, the last one ragged and unpadded. A panel is
+// a sequence of blocks of 32 inputs (the last one shorter); a block holds its tiles of 16 columns one after the other;
+// a tile is [inputs][columns] of fp32, or [input pairs][columns][2] of bf16 (the pair is what bf16 dot instructions
+// take, and 16 pairs x 16 columns are one AMX tile). An odd depth is padded with one zero.
+//
+// Layout of block-quantised panels: 32 columns, zero-padded; for each block of 32 inputs the integers, then 32 f16
+// scales, then (Q4_1) 32 f16 minima. Q8_0: [2 tiles][8 groups of 4 inputs][16 columns][4] bytes of q + 128.
+// Q4: [2 tiles][4][16 columns][4] bytes; byte (j, c, i) holds input 4j+i low and input 16+4j+i high.
+
+#include <cstdint>
+
+namespace polyad::cpu {
+
+inline constexpr int64_t kPanelColumns = 32;
+inline constexpr int64_t kTileColumns = 16;
+inline constexpr int64_t kDepthBlock = 32;
+
+// Rows quantised to int8 in blocks of 32: x ~ scale * q. sum is the sum of a block's q.
+struct QuantizedRows {
+  const int8_t* q = nullptr;       // [rows, depth]
+  const float* scale = nullptr;    // [rows, depth / 32]
+  const int32_t* sum = nullptr;    // [rows, depth / 32]
+};
+
+// y[r][c] (+)= sum_k x[r][k] w[k][c] + bias[c] for all rows and the columns of a run of panels.
+struct PanelTask {
+  const void* x = nullptr;  // f32 or bf16 rows, as GemmKernels says; null for quantised formats
+  int64_t x_stride = 0;     // elements
+  int64_t x_bytes = 4;      // per element
+  QuantizedRows quantized;  // of the first row
+  int64_t rows = 0;
+  int64_t depth = 0;
+  const char* panels = nullptr;  // the first panel
+  int64_t panel_bytes = 0;       // from one full panel to the next
+  int64_t columns = 0;           // in all panels of the run
+  const float* bias = nullptr;   // of the first column, or null
+  bool accumulate = false;
+  float* y = nullptr;  // first row, first column
+  int64_t y_stride = 0;
+};
+
+using PanelKernel = void (*)(const PanelTask&);
+
+struct GemmKernels {
+  PanelKernel f32 = nullptr;
+  PanelKernel bf16 = nullptr;
+  PanelKernel q8_0 = nullptr;
+  PanelKernel q4_0 = nullptr;
+  PanelKernel q4_1 = nullptr;
+  bool bf16_takes_f32_rows = false;  // x widened to fp32 beforehand
+  int64_t bf16_depth_multiple = 2;   // x must be readable and zero up to this multiple of depth
+};
+
+GemmKernels ScalarGemmKernels();
+GemmKernels Avx2GemmKernels();
+GemmKernels Avx512GemmKernels(bool fast_bf16_dot);
+GemmKernels AmxGemmKernels();
+
+}  // namespace polyad::cpu

@@ -1,0 +1,64 @@
+#pragma once
+
+// Weights in the CPU backend's layout (gemm_kernels.h draws it): column panels that a kernel reads front to back.
+// A CpuMatrix is immutable once packed and may be read by any thread.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "kernels/api/backend.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace polyad::cpu {
+
+enum class WeightFormat { kF32, kBF16, kQ8_0, kQ4_0, kQ4_1 };
+
+// Bytes of one panel of `columns` (<= 32) columns.
+int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns);
+// Bytes of all panels of an out x in matrix.
+int64_t MatrixBytes(WeightFormat format, int64_t in, int64_t out);
+
+// What a matrix of this dtype is kept as. INVALID_ARGUMENT for dtypes that are not weights.
+absl::StatusOr<WeightFormat> FormatOf(DType dtype, ComputeMode mode);
+
+// The kernels of an instruction set.
+const GemmKernels& KernelsOf(Isa isa);
+PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format);
+
+// One stored row as floats; dtype must be f32, f16, bf16, Q8_0, Q4_0 or Q4_1.
+void DecodeRow(const TensorView& tensor, int64_t row, float* out);
+
+// Writes an fp32 or bf16 panel from `columns` rows of `in` floats, one after the other.
+void WritePanel(WeightFormat format, const float* rows, int64_t in, int64_t columns, char* panel);
+
+class CpuMatrix final : public PackedMatrix {
+ public:
+  CpuMatrix(WeightFormat format, int64_t out, int64_t in, const GemmKernels& kernels,
+            std::shared_ptr<char> panels)
+      : format_(format), out_(out), in_(in), kernels_(&kernels), panels_(std::move(panels)) {}
+
+  int64_t out() const override { return out_; }
+  int64_t in() const override { return in_; }
+  int64_t bytes() const override { return MatrixBytes(format_, in_, out_); }
+
+  WeightFormat format() const { return format_; }
+  bool quantized() const { return format_ != WeightFormat::kF32 && format_ != WeightFormat::kBF16; }
+  const GemmKernels& kernels() const { return *kernels_; }
+  PanelKernel kernel() const { return KernelOf(*kernels_, format_); }
+  int64_t panel_bytes() const { return PanelBytes(format_, in_, kPanelColumns); }
+  int64_t num_panels() const { return (out_ + kPanelColumns - 1) / kPanelColumns; }
+  const char* panel(int64_t index) const { return panels_.get() + index * panel_bytes(); }
+
+ private:
+  WeightFormat format_;
+  int64_t out_;
+  int64_t in_;
+  const GemmKernels* kernels_;
+  std::shared_ptr<char> panels_;
+};
+
+}  // namespace polyad::cpu
