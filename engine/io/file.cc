@@ -1,0 +1,259 @@
+#include "engine/io/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "engine/io/checked_math.h"
+#include "engine/io/quote.h"
+
+namespace polyad {
+
+namespace {
+
+constexpr int64_t kAlignment = 64;
+constexpr int64_t kMaxReadChunk = int64_t{1} << 30;  // read(2) stops near 2 GiB
+constexpr size_t kMaxPath = 4096;
+constexpr size_t kMaxComponents = 64;
+
+std::string LastComponent(const std::string& path) {
+  const size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return path;
+  const size_t slash = path.find_last_of('/', end);
+  const size_t begin = slash == std::string::npos ? 0 : slash + 1;
+  return path.substr(begin, end + 1 - begin);
+}
+
+Status OpenFailure(const std::string& name, int error) {
+  const std::string quoted = Quote(name);
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return NotFound("file %s does not exist", quoted);
+    case ELOOP:
+      return InvalidArgument("file %s: symbolic links are not followed here", quoted);
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+      return ResourceExhausted("file %s: %s", quoted, std::strerror(error));
+    default:
+      return FailedPrecondition("file %s cannot be opened: %s", quoted, std::strerror(error));
+  }
+}
+
+int OpenRetrying(int directory, const char* path, int flags) {
+  int descriptor = -1;
+  do {
+    descriptor = openat(directory, path, flags);
+  } while (descriptor < 0 && errno == EINTR);
+  return descriptor;
+}
+
+// "a/b" -> {"a", "b"}, refusing what could leave the root or name something odd.
+StatusOr<std::vector<std::string>> SplitBeneath(const std::string& root, const std::string& path) {
+  if (path.size() > kMaxPath) {
+    return InvalidArgument("path: expected at most %d bytes, got %d", kMaxPath, path.size());
+  }
+  if (path.find('\0') != std::string::npos) return InvalidArgument("path holds a NUL byte");
+  std::string relative = path;
+  if (!path.empty() && path[0] == '/') {
+    std::string prefix = root;
+    while (!prefix.empty() && prefix.back() == '/') prefix.pop_back();
+    prefix += '/';
+    if (path.compare(0, prefix.size(), prefix) != 0) {
+      return InvalidArgument("path %s is outside the configured root", Quote(LastComponent(path)));
+    }
+    relative = path.substr(prefix.size());
+  }
+  while (!relative.empty() && relative.back() == '/') relative.pop_back();
+  std::vector<std::string> components;
+  for (size_t begin = 0; begin <= relative.size();) {
+    const size_t end = std::min(relative.find('/', begin), relative.size());
+    components.push_back(relative.substr(begin, end - begin));
+    if (!IsPlainFileName(components.back())) {
+      return InvalidArgument("path %s: '', '.' and '..' are not accepted as components",
+                             Quote(LastComponent(path)));
+    }
+    if (components.size() > kMaxComponents) {
+      return InvalidArgument("path: expected at most %d components", kMaxComponents);
+    }
+    begin = end + 1;
+  }
+  return components;
+}
+
+}  // namespace
+
+StatusOr<OwnedBytes> OwnedBytes::Allocate(int64_t size) {
+  if (size < 0 || size > std::numeric_limits<int64_t>::max() - kAlignment) {
+    return InvalidArgument("buffer of %d bytes is not possible", size);
+  }
+  OwnedBytes bytes;
+  const int64_t padded = std::max<int64_t>((size + kAlignment - 1) / kAlignment, 1) * kAlignment;
+  bytes.data_.reset(static_cast<uint8_t*>(
+      std::aligned_alloc(static_cast<size_t>(kAlignment), static_cast<size_t>(padded))));
+  if (bytes.data_ == nullptr) return ResourceExhausted("no memory for a buffer of %d bytes", size);
+  std::memset(bytes.data_.get(), 0, static_cast<size_t>(padded));
+  bytes.size_ = size;
+  return bytes;
+}
+
+StatusOr<RandomAccessFile> RandomAccessFile::Open(const std::string& path) {
+  if (path.find('\0') != std::string::npos) return InvalidArgument("path holds a NUL byte");
+  // Non-blocking, so that opening a FIFO returns and can be refused; regular files ignore it.
+  const int descriptor = OpenRetrying(AT_FDCWD, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) return OpenFailure(LastComponent(path), errno);
+  return FromDescriptor(descriptor, LastComponent(path));
+}
+
+RandomAccessFile RandomAccessFile::FromBytes(std::string bytes, std::string name) {
+  RandomAccessFile file;
+  file.bytes_ = std::move(bytes);
+  file.name_ = std::move(name);
+  file.size_ = static_cast<int64_t>(file.bytes_.size());
+  return file;
+}
+
+StatusOr<RandomAccessFile> RandomAccessFile::FromDescriptor(int descriptor, std::string name) {
+  RandomAccessFile file;
+  file.descriptor_ = descriptor;
+  file.name_ = std::move(name);
+  struct stat info = {};
+  if (fstat(descriptor, &info) != 0) return OpenFailure(file.name_, errno);
+  if (!S_ISREG(info.st_mode)) {
+    return InvalidArgument("%s: expected a regular file", Quote(file.name_));
+  }
+  file.size_ = static_cast<int64_t>(info.st_size);
+  return file;
+}
+
+RandomAccessFile::RandomAccessFile(RandomAccessFile&& other) noexcept { *this = std::move(other); }
+
+RandomAccessFile& RandomAccessFile::operator=(RandomAccessFile&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(name_, other.name_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+RandomAccessFile::~RandomAccessFile() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+Status RandomAccessFile::ReadAt(int64_t offset, void* destination, int64_t bytes) const {
+  const std::optional<int64_t> end = CheckedAdd(offset, bytes);
+  if (offset < 0 || bytes < 0 || !end.has_value() || *end > size_) {
+    return DataLoss("%s: wanted %d bytes at offset %d, the file has %d", Quote(name_), bytes, offset,
+                    size_);
+  }
+  if (bytes == 0) return absl::OkStatus();
+  if (descriptor_ < 0) {
+    std::memcpy(destination, bytes_.data() + offset, static_cast<size_t>(bytes));
+    return absl::OkStatus();
+  }
+  auto* out = static_cast<char*>(destination);
+  while (bytes > 0) {
+    const auto wanted = static_cast<size_t>(std::min(bytes, kMaxReadChunk));
+    const ssize_t got = pread(descriptor_, out, wanted, offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return DataLoss("%s: reading failed: %s", Quote(name_), std::strerror(errno));
+    if (got == 0) return DataLoss("%s: became shorter while it was read", Quote(name_));
+    out += got;
+    offset += got;
+    bytes -= got;
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<std::string> RandomAccessFile::ReadAll(int64_t max_bytes) const {
+  if (size_ > max_bytes) {
+    return ResourceExhausted("%s: expected at most %d bytes, got %d", Quote(name_), max_bytes, size_);
+  }
+  std::string content(static_cast<size_t>(size_), '\0');
+  POLYAD_RETURN_IF_ERROR(ReadAt(0, content.data(), size_));
+  return content;
+}
+
+StatusOr<Directory> Directory::OpenBeneath(const std::string& root, const std::string& path) {
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> components, SplitBeneath(root, path));
+  const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  Directory current(OpenRetrying(AT_FDCWD, root.c_str(), flags));
+  if (current.descriptor_ < 0) return OpenFailure(LastComponent(root), errno);
+  for (const std::string& component : components) {
+    Directory next(OpenRetrying(current.descriptor_, component.c_str(), flags | O_NOFOLLOW));
+    if (next.descriptor_ < 0) {
+      // O_DIRECTORY with O_NOFOLLOW reports a link as ENOTDIR.
+      const int error = errno;
+      struct stat info = {};
+      const bool is_link = fstatat(current.descriptor_, component.c_str(), &info,
+                                   AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode);
+      return OpenFailure(component, is_link ? ELOOP : error);
+    }
+    current = std::move(next);
+  }
+  return current;
+}
+
+Directory::Directory(Directory&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+Directory& Directory::operator=(Directory&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+Directory::~Directory() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+StatusOr<RandomAccessFile> Directory::OpenFile(const std::string& file_name) const {
+  if (!IsPlainFileName(file_name)) {
+    return InvalidArgument("file name %s: expected one plain component", Quote(file_name));
+  }
+  const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
+  const int descriptor = OpenRetrying(descriptor_, file_name.c_str(), flags);
+  if (descriptor < 0) return OpenFailure(file_name, errno);
+  return RandomAccessFile::FromDescriptor(descriptor, file_name);
+}
+
+bool Directory::Contains(const std::string& file_name) const {
+  struct stat info = {};
+  return IsPlainFileName(file_name) &&
+         fstatat(descriptor_, file_name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+StatusOr<std::string> ResolveBeneath(const std::string& root, const std::string& path) {
+  POLYAD_RETURN_IF_ERROR(Directory::OpenBeneath(root, path).status());
+  if (path[0] == '/') return path;
+  return root + "/" + path;
+}
+
+StatusOr<std::string> ReadFileLimited(const std::string& path, int64_t max_bytes) {
+  POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile file, RandomAccessFile::Open(path));
+  return file.ReadAll(max_bytes);
+}
+
+bool FileExists(const std::string& path) {
+  struct stat info = {};
+  return stat(path.c_str(), &info) == 0;
+}
+
+bool IsDirectory(const std::string& path) {
+  struct stat info = {};
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool IsPlainFileName(std::string_view name) {
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
+         name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
+}
+
+}  // namespace polyad

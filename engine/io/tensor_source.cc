@@ -1,0 +1,79 @@
+#include "engine/io/tensor_source.h"
+
+#include <cstring>
+
+#include "absl/strings/str_join.h"
+#include "engine/io/checked_math.h"
+#include "engine/io/float_bits.h"
+
+namespace polyad {
+
+namespace {
+
+template <typename Element>
+Element Load(const uint8_t* bytes, int64_t index) {
+  Element element;
+  std::memcpy(&element, bytes + index * static_cast<int64_t>(sizeof(Element)), sizeof(Element));
+  return element;
+}
+
+}  // namespace
+
+TensorView OwnedTensor::view() const {
+  TensorView view;
+  view.data = bytes.data();
+  view.dtype = dtype;
+  view.cols = shape.empty() ? 1 : shape.back();
+  view.rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) view.rows *= shape[i];
+  return view;
+}
+
+std::optional<int64_t> NumElements(const std::vector<int64_t>& shape) {
+  // A zero anywhere makes the tensor empty, but must not hide an overflow of the rest.
+  int64_t product = 1;
+  bool empty = false;
+  for (const int64_t dimension : shape) {
+    if (dimension == 0) {
+      empty = true;
+      continue;
+    }
+    const std::optional<int64_t> next = CheckedMul(product, dimension);
+    if (!next.has_value()) return std::nullopt;
+    product = *next;
+  }
+  return empty ? 0 : product;
+}
+
+std::string ShapeToString(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
+  const std::optional<int64_t> count = NumElements(tensor.shape);
+  const int64_t num_elements = count.value_or(0);
+  std::vector<float> floats(static_cast<size_t>(num_elements));
+  const uint8_t* bytes = tensor.bytes.data();
+  for (int64_t i = 0; i < num_elements; ++i) {
+    float& out = floats[static_cast<size_t>(i)];
+    switch (tensor.dtype) {
+      case DType::kF32: out = Load<float>(bytes, i); continue;
+      case DType::kF64: out = static_cast<float>(Load<double>(bytes, i)); continue;
+      case DType::kF16: out = HalfToFloat(Load<uint16_t>(bytes, i)); continue;
+      case DType::kBF16: out = BFloat16ToFloat(Load<uint16_t>(bytes, i)); continue;
+      case DType::kQ8_0:
+      case DType::kQ4_0:
+      case DType::kQ4_1:
+      case DType::kI8:
+      case DType::kU8:
+      case DType::kI16:
+      case DType::kI32:
+      case DType::kI64:
+      case DType::kBool: break;
+    }
+    return Unimplemented("expected a float tensor, got %s", InfoOf(tensor.dtype).name);
+  }
+  return floats;
+}
+
+}  // namespace polyad
