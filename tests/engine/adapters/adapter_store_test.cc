@@ -1,0 +1,256 @@
+// covers: engine/adapters/adapter_loader.cc
+#include "engine/adapters/adapter_store.h"
+
+#include <filesystem>
+#include <thread>
+
+#include "engine/adapters/adapter_loader.h"
+#include "gtest/gtest.h"
+#include "kernels/backend_factory.h"
+#include "tests/engine/adapters/adapter_bytes.h"
+
+namespace polyad {
+namespace {
+
+class AdapterStoreTest : public testing::Test {
+ protected:
+  AdapterStoreTest() : backend_(std::move(*MakeBackend("reference", BackendOptions{}))) {
+    spec_.hidden_size = 32;
+    spec_.num_layers = 1;
+    spec_.num_heads = 4;
+    spec_.num_kv_heads = 2;
+    spec_.head_dim = 8;
+    spec_.intermediate_size = 48;
+    spec_.vocab_size = 100;
+    root_ = testing::TempDir() + "polyad_store_" +
+            testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(root_);
+    Write("first", 0.1f);
+    Write("second", 0.2f);
+    options_.reserved_name = "base-model";
+    Reopen();
+  }
+  ~AdapterStoreTest() override { std::filesystem::remove_all(root_); }
+
+  void Reopen() { store_ = std::make_unique<AdapterStore>(spec_, *backend_, options_); }
+
+  void Write(const std::string& directory, float value) {
+    const std::string module = "base_model.model.model.layers.0.self_attn.k_proj";
+    WriteAdapter(root_ + "/" + directory, R"({"peft_type":"LORA","r":2,"lora_alpha":2})",
+                 SafetensorsBytes({FloatTensor(module + ".lora_A.weight", 2, 32, value, 0.1f),
+                                   FloatTensor(module + ".lora_B.weight", 16, 2, value, 0.1f)}));
+  }
+
+  LoadAdapterSpec Spec(const std::string& name, const std::string& directory) {
+    LoadAdapterSpec spec;
+    spec.name = name;
+    spec.root = root_;
+    spec.path = directory;
+    return spec;
+  }
+
+  ModelSpec spec_;
+  std::unique_ptr<Backend> backend_;
+  AdapterStoreOptions options_;
+  std::string root_;
+  std::unique_ptr<AdapterStore> store_;
+};
+
+TEST_F(AdapterStoreTest, TheReportSaysWhatWasLoadedAndTheStatesComeInOrder) {
+  std::vector<LoadState> states;
+  const StatusOr<LoadReport> report =
+      store_->Load(Spec("a", "first"), [&states](LoadState state) { states.push_back(state); });
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->family, "LORA");
+  EXPECT_EQ(report->ranks, std::vector<int64_t>{2});
+  EXPECT_EQ(report->targets, std::vector<std::string>{"k_proj"});
+  EXPECT_EQ(report->num_tensors_read, 2);
+  EXPECT_EQ(report->version, 1);
+  EXPECT_EQ(report->digest.size(), 64u);
+  EXPECT_GT(report->resident_bytes, 0);
+  ASSERT_EQ(report->layer_delta_norms.size(), 1u);
+  EXPECT_GT(report->layer_delta_norms[0], 0);
+  EXPECT_EQ(states, (std::vector<LoadState>{LoadState::kResolving, LoadState::kVerifying,
+                                            LoadState::kLowering, LoadState::kResident}));
+  EXPECT_EQ(store_->resident_bytes(), report->resident_bytes);
+}
+
+TEST_F(AdapterStoreTest, ALeaseKeepsItsVersionAcrossAReplacement) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  const AdapterStore::Lease old = *store_->Acquire("a", "");
+  EXPECT_EQ(store_->Load(Spec("a", "second"), nullptr).status().code(),
+            absl::StatusCode::kAlreadyExists);
+  LoadAdapterSpec replace = Spec("a", "second");
+  replace.replace = true;
+  ASSERT_TRUE(store_->Load(replace, nullptr).ok());
+  const AdapterStore::Lease fresh = *store_->Acquire("a", "");
+  EXPECT_EQ(old->identity().version, 1);
+  EXPECT_EQ(fresh->identity().version, 2);
+  EXPECT_NE(old->id(), fresh->id());
+  EXPECT_NE(old->identity().digest, fresh->identity().digest);
+  EXPECT_EQ((*store_->Acquire("a@1", ""))->id(), old->id());  // while somebody still holds it
+  EXPECT_EQ(store_->List().size(), 2u);
+}
+
+TEST_F(AdapterStoreTest, AVersionNobodyHoldsIsGone) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  LoadAdapterSpec replace = Spec("a", "second");
+  replace.replace = true;
+  ASSERT_TRUE(store_->Load(replace, nullptr).ok());
+  EXPECT_EQ(store_->Acquire("a@1", "").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(store_->Acquire("a@2", "").ok());
+  EXPECT_EQ(store_->List().size(), 1u);
+}
+
+TEST_F(AdapterStoreTest, AFailedLoadLeavesTheServingVersionAlone) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  std::filesystem::resize_file(root_ + "/second/adapter_model.safetensors", 100);
+  LoadAdapterSpec replace = Spec("a", "second");
+  replace.replace = true;
+  EXPECT_FALSE(store_->Load(replace, nullptr).ok());
+  EXPECT_EQ((*store_->Acquire("a", ""))->identity().version, 1);
+}
+
+TEST_F(AdapterStoreTest, CompareAndSwapLosesAgainstAnotherVersion) {
+  LoadAdapterSpec first = Spec("a", "first");
+  first.expected_version = 0;
+  ASSERT_TRUE(store_->Load(first, nullptr).ok());
+  LoadAdapterSpec stale = Spec("a", "second");
+  stale.replace = true;
+  stale.expected_version = 7;
+  EXPECT_EQ(store_->Load(stale, nullptr).status().code(), absl::StatusCode::kFailedPrecondition);
+  stale.expected_version = 1;
+  EXPECT_TRUE(store_->Load(stale, nullptr).ok());
+}
+
+TEST_F(AdapterStoreTest, AnUnexpectedDigestIsRefused) {
+  LoadAdapterSpec spec = Spec("a", "first");
+  spec.expected_digest = std::string(64, '0');
+  EXPECT_EQ(store_->Load(spec, nullptr).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(store_->Acquire("a", "").ok());
+}
+
+TEST_F(AdapterStoreTest, UnloadWaitsForTheLastLease) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  AdapterStore::Lease lease = *store_->Acquire("a", "");
+  std::thread holder([&lease] { lease.reset(); });
+  EXPECT_TRUE(store_->Unload("a", false, 10'000).ok());
+  holder.join();
+  EXPECT_EQ(store_->resident_bytes(), 0);
+  EXPECT_EQ(store_->Acquire("a", "").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(AdapterStoreTest, UnloadSaysWhenRequestsStillHoldTheVersion) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  const AdapterStore::Lease lease = *store_->Acquire("a", "");
+  EXPECT_EQ(store_->Unload("a", false, 1).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(store_->Acquire("a", "").ok());
+  EXPECT_GT(store_->resident_bytes(), 0);
+}
+
+TEST_F(AdapterStoreTest, AForcedUnloadHasTheEngineEndThatVersion) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  AdapterStore::Lease lease = *store_->Acquire("a", "");
+  AdapterVersionId ended;
+  store_->SetForceHook([&](AdapterVersionId id) {
+    ended = id;
+    lease.reset();
+  });
+  const AdapterVersionId id = lease->id();
+  EXPECT_TRUE(store_->Unload("a", true, 10'000).ok());
+  EXPECT_EQ(ended, id);
+}
+
+TEST_F(AdapterStoreTest, ATenantNeitherSeesNorCanTellAnothersAdapter) {
+  LoadAdapterSpec spec = Spec("secret", "first");
+  spec.allowed_tenants = {"alice"};
+  ASSERT_TRUE(store_->Load(spec, nullptr).ok());
+  EXPECT_TRUE(store_->Acquire("secret", "alice").ok());
+  const Status foreign = store_->Acquire("secret", "bob").status();
+  Status absent = store_->Acquire("absent", "bob").status();
+  EXPECT_EQ(foreign.code(), absent.code());
+  EXPECT_EQ(foreign.message(), "adapter 'secret': not loaded");
+  EXPECT_EQ(absent.message(), "adapter 'absent': not loaded");
+}
+
+TEST_F(AdapterStoreTest, AliasesFollowAndNeverHideAName) {
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  EXPECT_TRUE(store_->SetAlias("latest", "a").ok());
+  EXPECT_EQ((*store_->Acquire("latest", ""))->identity().name, "a");
+  EXPECT_EQ(store_->SetAlias("a", "a").code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(store_->Load(Spec("latest", "second"), nullptr).status().code(),
+            absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(store_->SetAlias("other", "absent").code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(store_->SetAlias("latest", "").ok());
+  EXPECT_FALSE(store_->Acquire("latest", "").ok());
+}
+
+TEST_F(AdapterStoreTest, NamesAreBoundedAndTheBasesIsReserved) {
+  for (const std::string& name : {std::string(), std::string("a,b"), std::string("../x"),
+                                  std::string(".hidden"), std::string(129, 'a'),
+                                  std::string("a\nb"), std::string("base-model")}) {
+    EXPECT_EQ(store_->Load(Spec(name, "first"), nullptr).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << name;
+  }
+  EXPECT_TRUE(store_->Load(Spec(std::string(128, 'a'), "first"), nullptr).ok());
+}
+
+TEST_F(AdapterStoreTest, PathsStayBeneathTheirRoot) {
+  std::filesystem::create_directory_symlink(root_ + "/first", root_ + "/link");
+  for (const char* path : {"../first", "/etc", "link", "absent", "", "first/adapter_config.json"}) {
+    EXPECT_FALSE(store_->Load(Spec("a", path), nullptr).ok()) << path;
+  }
+}
+
+TEST_F(AdapterStoreTest, PickleFilesAreRefusedByName) {
+  std::filesystem::rename(root_ + "/first/adapter_model.safetensors",
+                          root_ + "/first/adapter_model.bin");
+  const Status status = store_->Load(Spec("a", "first"), nullptr).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(std::string(status.message()).find("pickle"), std::string::npos);
+}
+
+TEST_F(AdapterStoreTest, TheBudgetsAreKept) {
+  options_.max_adapters = 1;
+  Reopen();
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  EXPECT_EQ(store_->Load(Spec("b", "second"), nullptr).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  options_ = {};
+  options_.max_bytes = 64;
+  Reopen();
+  EXPECT_EQ(store_->Load(Spec("a", "first"), nullptr).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(store_->resident_bytes(), 0);
+}
+
+TEST_F(AdapterStoreTest, WatchersSeeEveryChange) {
+  const int64_t before = store_->WaitForChange(-1, 1);
+  std::thread loader([this] { ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok()); });
+  EXPECT_GT(store_->WaitForChange(before, 10'000), before);
+  loader.join();
+}
+
+TEST_F(AdapterStoreTest, InspectingReportsWithoutLoading) {
+  const StatusOr<LoadReport> report = InspectAdapter(root_ + "/first", spec_);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->family, "LORA");
+  EXPECT_TRUE(store_->List().empty());
+}
+
+TEST_F(AdapterStoreTest, ConcurrentLoadsOfOneNameGiveOneWinner) {
+  std::vector<std::thread> loaders;
+  std::atomic<int> wins{0};
+  for (int i = 0; i < 4; ++i) {
+    loaders.emplace_back([this, &wins] {
+      if (store_->Load(Spec("a", "first"), nullptr).ok()) ++wins;
+    });
+  }
+  for (std::thread& loader : loaders) loader.join();
+  EXPECT_EQ(wins.load(), 1);
+  EXPECT_EQ(store_->List().size(), 1u);
+}
+
+}  // namespace
+}  // namespace polyad

@@ -1,0 +1,181 @@
+// Tiny models of every architecture and their LoRA adapters against transformers and PEFT (tests/golden/README.md), in
+// the exact mode, on the reference backend and on every instruction set of the CPU backend.
+// covers: engine/model/model.cc engine/model/weights.cc engine/model/rope_tables.cc engine/model/adapted_linear.cc
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/base/check.h"
+#include "engine/io/safetensors.h"
+#include "gtest/gtest.h"
+#include "kernels/backend_factory.h"
+#include "tests/engine/model/step_harness.h"
+
+namespace polyad {
+namespace {
+
+constexpr double kRelativeTolerance = 1e-4;  // of the largest logit, as the issue asks
+
+struct GoldenPrompt {
+  std::vector<int32_t> tokens;
+  std::vector<float> logits;    // [tokens, vocab]
+  std::vector<int32_t> greedy;
+};
+
+template <typename T>
+std::vector<T> ReadAs(const SafetensorsFile& file, const std::string& name) {
+  StatusOr<OwnedTensor> tensor = file.Read(name);
+  POLYAD_CHECK(tensor.ok(), tensor.status().ToString().c_str());
+  std::vector<T> values(static_cast<size_t>(tensor->bytes.size()) / sizeof(T));
+  std::memcpy(values.data(), tensor->bytes.data(), values.size() * sizeof(T));
+  return values;
+}
+
+std::vector<GoldenPrompt> ReadGoldens(const std::string& directory) {
+  StatusOr<SafetensorsFile> file = SafetensorsFile::Open(directory + "/goldens.safetensors");
+  POLYAD_CHECK(file.ok(), file.status().ToString().c_str());
+  std::vector<GoldenPrompt> prompts;
+  for (int i = 0; file->Find("prompt." + std::to_string(i) + ".tokens") != nullptr; ++i) {
+    const std::string prefix = "prompt." + std::to_string(i);
+    prompts.push_back({ReadAs<int32_t>(*file, prefix + ".tokens"),
+                       ReadAs<float>(*file, prefix + ".logits"),
+                       ReadAs<int32_t>(*file, prefix + ".greedy")});
+  }
+  POLYAD_CHECK(prompts.size() >= 3, "a golden has several prompts");
+  return prompts;
+}
+
+void ExpectClose(const std::vector<float>& got, const std::vector<float>& expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  double largest = 0;
+  double worst = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
+    worst = std::max(worst, std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i])));
+  }
+  EXPECT_LE(worst, kRelativeTolerance * largest);
+}
+
+std::string ModelFileOf(const std::string& name) {
+  const std::string directory = GoldenPath("models/" + name);
+  const std::string gguf = directory + "/model.gguf";
+  return std::filesystem::exists(gguf) ? gguf : directory;
+}
+
+std::vector<std::string> NamesIn(const std::string& relative) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath(relative))) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+struct Engine {
+  std::string backend;
+  std::string isa;
+};
+
+std::vector<Engine> Engines() {
+  std::vector<Engine> engines = {{"reference", "auto"}};
+  for (const char* isa : {"scalar", "avx2", "avx512", "amx"}) {
+    BackendOptions options;
+    options.isa = isa;
+    if (MakeBackend("cpu", options).ok()) engines.push_back({"cpu", isa});
+  }
+  return engines;
+}
+
+BackendOptions ExactOptions(const std::string& isa) {
+  BackendOptions options;
+  options.mode = ComputeMode::kF32;
+  options.num_threads = 2;
+  options.isa = isa;
+  return options;
+}
+
+using Case = std::tuple<Engine, std::string>;
+std::string CaseName(const testing::TestParamInfo<Case>& info) {
+  const auto& [engine, model] = info.param;
+  return engine.backend + "_" + engine.isa + "_" + model;
+}
+
+class BaseGolden : public testing::TestWithParam<Case> {};
+
+TEST_P(BaseGolden, LogitsAndGreedyTokensAreTransformers) {
+  const auto& [engine, name] = GetParam();
+  TestModel test = LoadTestModel(ModelFileOf(name), engine.backend, ExactOptions(engine.isa));
+  StepHarness harness(*test.model, 1);
+  for (const GoldenPrompt& prompt : ReadGoldens(GoldenPath("models/" + name))) {
+    ExpectClose(harness.LogitsAlone(prompt.tokens, nullptr), prompt.logits);
+    EXPECT_EQ(harness.Greedy(prompt.tokens, nullptr, static_cast<int64_t>(prompt.greedy.size())),
+              prompt.greedy);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, BaseGolden,
+                         testing::Combine(testing::ValuesIn(Engines()),
+                                          testing::ValuesIn(NamesIn("models"))),
+                         CaseName);
+
+class AdapterGolden : public testing::TestWithParam<Case> {};
+
+// Every adapter of a model at once, beside the base, in one batch: each row is its own original's.
+TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
+  const auto& [engine, model_name] = GetParam();
+  TestModel test = LoadTestModel(ModelFileOf(model_name), engine.backend, ExactOptions(engine.isa));
+  std::vector<std::shared_ptr<const AdapterVersion>> leases = {nullptr};
+  std::vector<std::vector<GoldenPrompt>> goldens = {ReadGoldens(GoldenPath("models/" + model_name))};
+  for (const std::string& name : NamesIn("adapters/" + model_name)) {
+    const std::string path = GoldenPath("adapters/" + model_name + "/" + name);
+    LoadAdapterSpec spec;
+    spec.name = name;
+    spec.path = path;
+    const StatusOr<LoadReport> report = test.adapters->Load(spec, nullptr);
+    ASSERT_TRUE(report.ok()) << name << ": " << report.status();
+    leases.push_back(*test.adapters->Acquire(name, ""));
+    goldens.push_back(ReadGoldens(path));
+  }
+  ASSERT_GE(leases.size(), 4u);
+
+  StepHarness harness(*test.model, 2);
+  std::vector<TestSequence> sequences;
+  std::vector<const GoldenPrompt*> expected;
+  for (size_t tenant = 0; tenant < leases.size(); ++tenant) {
+    for (const GoldenPrompt& prompt : goldens[tenant]) {
+      sequences.push_back({prompt.tokens, leases[tenant], {}, 0});
+      expected.push_back(&prompt);
+      EXPECT_EQ(harness.Greedy(prompt.tokens, leases[tenant],
+                               static_cast<int64_t>(prompt.greedy.size())),
+                prompt.greedy);
+    }
+  }
+  size_t begin = 0;
+  while (begin < sequences.size()) {  // as many as the step's workspace takes
+    std::vector<TestChunk> chunks;
+    int64_t rows = 0;
+    size_t end = begin;
+    for (; end < sequences.size(); ++end) {
+      const auto count = static_cast<int64_t>(sequences[end].tokens.size());
+      if (rows + count > 512) break;
+      chunks.push_back({&sequences[end], count, count});
+      rows += count;
+    }
+    const std::vector<std::vector<float>> logits = harness.Step(chunks);
+    for (size_t i = begin; i < end; ++i) {
+      ExpectClose(logits[i - begin], expected[i]->logits);
+      EXPECT_EQ(harness.LogitsAlone(expected[i]->tokens, sequences[i].adapter), logits[i - begin])
+          << "alone and mixed differ in their bits";
+    }
+    begin = end;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, AdapterGolden,
+                         testing::Combine(testing::ValuesIn(Engines()),
+                                          testing::ValuesIn(NamesIn("adapters"))),
+                         CaseName);
+
+}  // namespace
+}  // namespace polyad

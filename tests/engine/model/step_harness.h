@@ -1,0 +1,66 @@
+#pragma once
+
+// Runs sequences through a Model by hand, without scheduler or engine: tests say which rows make a step. Owns the block
+// tables; blocks are dealt from a shuffled list so that physical placement differs between runs. Test-only.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/adapters/adapter_store.h"
+#include "engine/model/model.h"
+
+namespace polyad {
+
+struct TestSequence {
+  std::vector<int32_t> tokens;  // prompt, then whatever was generated
+  std::shared_ptr<const AdapterVersion> adapter;
+  std::vector<int32_t> blocks;
+  int64_t num_computed = 0;  // tokens whose K/V are in the cache
+};
+
+// Rows [first computed .. +count) of one sequence; logits of the last `num_logits` of them are wanted.
+struct TestChunk {
+  TestSequence* sequence = nullptr;
+  int64_t count = 0;
+  int64_t num_logits = 0;
+};
+
+class StepHarness {
+ public:
+  StepHarness(Model& model, uint64_t shuffle_seed);
+
+  // Runs one step; returns each chunk's logits rows in the chunks' order, [num_logits * vocab] each.
+  std::vector<std::vector<float>> Step(const std::vector<TestChunk>& chunks);
+  // Hands a sequence's first `num_tokens` tokens (whole blocks) to another as a cached prefix.
+  void SharePrefix(const TestSequence& from, TestSequence& to, int64_t num_tokens);
+  void Release(TestSequence& sequence);  // its blocks return to the pile, unless shared
+
+  std::vector<float> LogitsAlone(const std::vector<int32_t>& tokens,
+                                 std::shared_ptr<const AdapterVersion> adapter);
+  std::vector<int32_t> Greedy(const std::vector<int32_t>& prompt,
+                              std::shared_ptr<const AdapterVersion> adapter, int64_t num_tokens);
+
+ private:
+  void Grow(TestSequence& sequence, int64_t num_tokens);
+
+  Model& model_;
+  std::vector<int32_t> free_blocks_;
+  std::vector<int32_t> share_count_;  // per block, sequences that hold it
+};
+
+int32_t ArgMaxOf(const float* logits, int64_t vocab_size);
+
+// A model loaded for a test, with the backend it lives on.
+struct TestModel {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<ModelFiles> files;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<AdapterStore> adapters;
+};
+TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
+                        const BackendOptions& options);
+std::string GoldenPath(const std::string& relative);  // under tests/golden
+
+}  // namespace polyad
