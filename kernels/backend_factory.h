@@ -1,0 +1,19 @@
+#pragma once
+
+// The one place that names concrete backends. Called once at start-up (server/main.cc, tools, tests).
+
+#include <memory>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "kernels/api/backend.h"
+
+namespace polyad {
+
+inline constexpr int kMaxThreads = 1024;
+
+// `name`: cpu | reference. INVALID_ARGUMENT for another, or for more threads; options.isa as kernels/cpu/cpu_features.h says.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name,
+                                                     const BackendOptions& options);
+
+}  // namespace polyad

@@ -1,0 +1,157 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/api/check.h"
+#include "kernels/cpu/delta.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/kv_storage.h"
+#include "kernels/cpu/packed_memory.h"
+
+namespace polyad::cpu {
+namespace {
+
+// Values a task should touch at least: about 4 us of work, against 1 us to hand it out.
+constexpr int64_t kTaskValues = 8192;
+
+RowKernels RowKernelsOf(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar: return scalar::MakeRowKernels();
+    case Isa::kAvx2: return avx2::MakeRowKernels();
+    case Isa::kAvx512:
+    case Isa::kAmx: return avx512::MakeRowKernels();
+  }
+  return scalar::MakeRowKernels();
+}
+
+char* RowOf(const ActivationRows& rows, int64_t row) {
+  return static_cast<char*>(rows.data) + row * rows.stride * InfoOf(rows.dtype).block_bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const BackendOptions& options) {
+  const absl::StatusOr<Isa> isa = ChooseIsa(options.isa);
+  if (!isa.ok()) return isa.status();
+  return std::unique_ptr<CpuBackend>(new CpuBackend(options, *isa));
+}
+
+CpuBackend::CpuBackend(const BackendOptions& options, Isa isa)
+    : mode_(options.mode),
+      isa_(isa),
+      kernels_(RowKernelsOf(isa)),
+      pool_(options.num_threads),
+      attention_(kernels_.attention, pool_) {}
+
+BackendInfo CpuBackend::info() const {
+  return {"cpu", std::string(NameOf(isa_)), pool_.num_threads()};
+}
+
+DType CpuBackend::activation_dtype() const {
+  return mode_ == ComputeMode::kF32 ? DType::kF32 : DType::kBF16;
+}
+
+absl::StatusOr<std::shared_ptr<void>> CpuBackend::Allocate(int64_t bytes) {
+  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(bytes);
+  if (!memory.ok()) return memory.status();
+  return std::shared_ptr<void>(*std::move(memory));
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(
+    std::span<const TensorView> parts) {
+  return PackMatrixCpu(parts, mode_, isa_, nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<PackedDelta>> CpuBackend::PackDelta(const DeltaOp& op) {
+  return PackDeltaCpu(op, mode_, isa_);
+}
+
+absl::StatusOr<std::unique_ptr<KvStorage>> CpuBackend::AllocateKv(const KvShape& shape,
+                                                                  int64_t num_blocks) {
+  return CpuKvStorage::Create(shape, num_blocks, mode_ == ComputeMode::kAuto);
+}
+
+void CpuBackend::ForRows(int64_t num_rows, int64_t row_cost, absl::FunctionRef<void(int64_t)> fn) {
+  const int64_t per_task = std::max<int64_t>(1, kTaskValues / std::max<int64_t>(1, row_cost));
+  pool_.Run((num_rows + per_task - 1) / per_task, [&](int64_t task, int) {
+    const int64_t end = std::min(num_rows, (task + 1) * per_task);
+    for (int64_t row = task * per_task; row < end; ++row) fn(row);
+  });
+}
+
+void CpuBackend::Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) {
+  KERNEL_CHECK(table.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()), "embed shapes");
+  ForRows(out.rows, 4 * out.cols, [&](int64_t row) {
+    UnpackRow(table, ids[static_cast<size_t>(row)], out.Row(row));
+  });
+}
+
+void CpuBackend::AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) {
+  KERNEL_CHECK(table.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()), "embed shapes");
+  std::vector<float> row_values(static_cast<size_t>(out.cols));  // few rows of few models: one thread
+  for (int64_t row = 0; row < out.rows; ++row) {
+    UnpackRow(table, ids[static_cast<size_t>(row)], row_values.data());
+    kernels_.add(row_values.data(), out.Row(row), out.cols);
+  }
+}
+
+void CpuBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) {
+  KERNEL_CHECK(x.rows == y.rows && x.cols == y.cols, "norm shapes");
+  const NormRow row_args{args.kind, y.dtype == DType::kBF16, args.eps, args.weight, args.bias, x.cols};
+  ForRows(x.rows, x.cols, [&](int64_t row) { kernels_.norm(row_args, x.Row(row), RowOf(y, row)); });
+}
+
+void CpuBackend::Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) {
+  GemmCpu(args, x, y, pool_);
+}
+
+void CpuBackend::RotateAndStore(const QkvArgs& args) {
+  auto& kv = static_cast<CpuKvStorage&>(*args.kv);
+  const int64_t dim = kv.shape().head_dim;
+  const int64_t num_kv_heads = kv.shape().num_kv_heads;
+  KERNEL_CHECK(args.qkv.cols == (args.num_heads + 2 * num_kv_heads) * dim, "qkv width");
+  const int64_t half = args.rope.rotary_dim / 2;
+  ForRows(args.qkv.rows, 2 * args.qkv.cols, [&](int64_t row) {
+    const int64_t table_row = args.positions[static_cast<size_t>(row)] * half;
+    RotateHead rotate{dim, args.q_norm, args.norm_eps, args.rope.cos + table_row,
+                      args.rope.sin + table_row, half};
+    float* q = args.qkv.Row(row);
+    for (int64_t head = 0; head < args.num_heads; ++head) kernels_.rotate(rotate, q + head * dim);
+    const int64_t slot = args.slots[static_cast<size_t>(row)];
+    if (slot < 0) return;
+    rotate.norm = args.k_norm;
+    float* k = q + args.num_heads * dim;
+    for (int64_t head = 0; head < num_kv_heads; ++head) {
+      kernels_.rotate(rotate, k + head * dim);
+      kv.StoreToken(args.layer, head, slot, k + head * dim, k + (num_kv_heads + head) * dim);
+    }
+  });
+}
+
+void CpuBackend::Attention(const AttentionArgs& args) { attention_.Run(args); }
+
+void CpuBackend::Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) {
+  KERNEL_CHECK(x.rows == y.rows && x.cols == (gated ? 2 * y.cols : y.cols), "activation shapes");
+  const ActivateRow args{kind, gated, y.dtype == DType::kBF16, y.cols};
+  ForRows(x.rows, 2 * x.cols, [&](int64_t row) { kernels_.activate(args, x.Row(row), RowOf(y, row)); });
+}
+
+void CpuBackend::GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(x.Row(rows[i]), x.cols, out.Row(static_cast<int64_t>(i)));
+  }
+}
+
+void CpuBackend::ArgMax(FloatRows logits, std::span<TokenScore> best) {
+  ForRows(logits.rows, logits.cols, [&](int64_t row) {
+    const int64_t token = kernels_.argmax(logits.Row(row), logits.cols);
+    best[static_cast<size_t>(row)] = {static_cast<int32_t>(token), logits.Row(row)[token]};
+  });
+}
+
+void CpuBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) {
+  ApplyCpu(segments, x, y, pool_);
+}
+
+}  // namespace polyad::cpu

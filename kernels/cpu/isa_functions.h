@@ -1,0 +1,21 @@
+#pragma once
+
+// The row functions of one instruction set, shared between the sources compiled per level (row_kernels.h says which).
+
+#include "kernels/cpu/row_kernels.h"
+
+#ifndef POLYAD_ISA
+#define POLYAD_ISA scalar
+#endif
+
+namespace polyad::cpu::POLYAD_ISA {
+
+void Norm(const NormRow& args, const float* x, void* y);
+float InverseRms(const float* x, int64_t cols, float eps);  // 1 / sqrt(mean(x^2) + eps)
+void Rotate(const RotateHead& args, float* head);
+void Activate(const ActivateRow& args, const float* x, void* y);
+int64_t ArgMax(const float* x, int64_t cols);
+void AddRow(const float* x, float* y, int64_t cols);
+AttentionKernels MakeAttentionKernels();
+
+}  // namespace polyad::cpu::POLYAD_ISA

@@ -1,0 +1,56 @@
+#include "kernels/cpu/kv_storage.h"
+
+#include <unistd.h>
+
+#include "absl/strings/str_format.h"
+#include "kernels/cpu/number_format.h"
+#include "kernels/cpu/packed_memory.h"
+
+namespace polyad::cpu {
+namespace {
+
+constexpr int64_t kMaxSize = int64_t{1} << 20;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape& shape,
+                                                                   int64_t num_blocks, bool bf16) {
+  for (int64_t size : {shape.num_layers, shape.num_kv_heads, shape.head_dim}) {
+    if (size >= 1 && size <= kMaxSize && num_blocks >= 1) continue;
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "K/V pages: expected sizes from 1 to %d, got %d layers, %d kv heads of %d, %d blocks",
+        kMaxSize, shape.num_layers, shape.num_kv_heads, shape.head_dim, num_blocks));
+  }
+  const KvLayout layout{bf16, (shape.head_dim + 15) / 16 * 16};
+  std::unique_ptr<CpuKvStorage> storage(new CpuKvStorage(shape, num_blocks, layout));
+  const int64_t physical = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  const int64_t layer_block_bytes = storage->block_stride_bytes();
+  // Sizes of a model come from a file: divide rather than multiply past the end of int64.
+  if (layer_block_bytes > physical / shape.num_layers / num_blocks) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("K/V pages: %d blocks of %d layers exceed this machine's %d bytes",
+                        num_blocks, shape.num_layers, physical));
+  }
+  storage->bytes_ = layer_block_bytes * num_blocks * shape.num_layers;
+  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(storage->bytes_);
+  if (!memory.ok()) return memory.status();
+  storage->memory_ = *std::move(memory);
+  return storage;
+}
+
+void CpuKvStorage::StoreToken(int64_t layer, int64_t kv_head, int64_t slot, const float* k,
+                              const float* v) {
+  char* page = Page(layer, kv_head) + slot / kBlock * block_stride_bytes();
+  const int64_t token = slot % kBlock;
+  if (layout_.bf16) {
+    auto* values = reinterpret_cast<uint16_t*>(page);
+    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.KIndex(token, d)] = ToBf16(k[d]);
+    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.VIndex(token, d)] = ToBf16(v[d]);
+  } else {
+    auto* values = reinterpret_cast<float*>(page);
+    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.KIndex(token, d)] = k[d];
+    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.VIndex(token, d)] = v[d];
+  }
+}
+
+}  // namespace polyad::cpu

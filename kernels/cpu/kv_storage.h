@@ -1,0 +1,49 @@
+#pragma once
+
+// K/V pages of the CPU backend, laid out by kv_layout.h: bf16 in auto mode, fp32 in the exact mode. Pages of a layer lie
+// [block][kv head]. Within a step its tokens are written before any is read; tasks write different tokens.
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/api/backend.h"
+#include "kernels/cpu/kv_layout.h"
+
+namespace polyad::cpu {
+
+static_assert(kBlock == kBlockTokens);
+
+class CpuKvStorage final : public KvStorage {
+ public:
+  // RESOURCE_EXHAUSTED when the pages exceed the machine's memory or the system refuses them. Pages are zero and take
+  // physical memory as they are first written.
+  static absl::StatusOr<std::unique_ptr<CpuKvStorage>> Create(const KvShape& shape,
+                                                              int64_t num_blocks, bool bf16);
+
+  int64_t num_blocks() const override { return num_blocks_; }
+  int64_t bytes() const override { return bytes_; }
+  const KvShape& shape() const { return shape_; }
+  const KvLayout& layout() const { return layout_; }
+
+  // Page of block 0; block b lies b * block_stride_bytes() further.
+  char* Page(int64_t layer, int64_t kv_head) const {
+    return memory_.get() + layer * num_blocks_ * block_stride_bytes() + kv_head * page_bytes();
+  }
+  // Writes one token's k and v, [head_dim] each, rounded to what the pages hold.
+  void StoreToken(int64_t layer, int64_t kv_head, int64_t slot, const float* k, const float* v);
+
+  int64_t page_bytes() const { return layout_.page_values() * layout_.value_bytes(); }
+  int64_t block_stride_bytes() const { return shape_.num_kv_heads * page_bytes(); }
+
+ private:
+  CpuKvStorage(const KvShape& shape, int64_t num_blocks, const KvLayout& layout)
+      : shape_(shape), num_blocks_(num_blocks), layout_(layout) {}
+
+  const KvShape shape_;
+  const int64_t num_blocks_;
+  const KvLayout layout_;
+  int64_t bytes_ = 0;
+  std::shared_ptr<char> memory_;
+};
+
+}  // namespace polyad::cpu

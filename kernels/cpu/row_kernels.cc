@@ -1,0 +1,11 @@
+#include "kernels/cpu/row_kernels.h"
+
+#include "kernels/cpu/isa_functions.h"
+
+namespace polyad::cpu::POLYAD_ISA {
+
+RowKernels MakeRowKernels() {
+  return {Norm, Rotate, Activate, ArgMax, AddRow, MakeAttentionKernels()};
+}
+
+}  // namespace polyad::cpu::POLYAD_ISA
