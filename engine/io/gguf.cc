@@ -4,7 +4,8 @@
 #include <bit>
 #include <cstring>
 #include <limits>
-#include <set>
+#include <span>
+#include <type_traits>
 
 #include "engine/io/checked_math.h"
 #include "engine/io/float_bits.h"
@@ -68,7 +69,7 @@ class GgufParser {
 
   template <typename Number>
   StatusOr<Number> TakeNumber() {
-    Number number;
+    Number number{};
     POLYAD_RETURN_IF_ERROR(Take(&number, static_cast<int64_t>(sizeof(number))));
     return number;
   }
