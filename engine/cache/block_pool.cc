@@ -12,7 +12,7 @@ BlockPool::BlockPool(int64_t num_blocks) : slots_(static_cast<size_t>(num_blocks
   for (int64_t i = num_blocks - 1; i >= 0; --i) unused_.push_back(BlockId(i));
 }
 
-void BlockPool::Allocate(int64_t count, std::vector<BlockId>& table) {
+void BlockPool::Allocate(int64_t count, BlockTable& table) {
   POLYAD_CHECK(count <= num_available(), "the scheduler plans within the pool");
   for (int64_t i = 0; i < count; ++i) {
     BlockId block;
@@ -36,7 +36,7 @@ void BlockPool::Hold(BlockId block) {
   ++slot.references;
 }
 
-void BlockPool::ReleaseAll(std::vector<BlockId>& table) {
+void BlockPool::ReleaseAll(BlockTable& table) {
   for (auto block = table.rbegin(); block != table.rend(); ++block) Release(*block);
   table.clear();
 }
@@ -63,8 +63,7 @@ BlockPool::Match BlockPool::FindPrefix(std::span<const PrefixKey> keys, int64_t 
   return match;
 }
 
-void BlockPool::TakePrefix(std::span<const PrefixKey> keys, int64_t count,
-                           std::vector<BlockId>& table) {
+void BlockPool::TakePrefix(std::span<const PrefixKey> keys, int64_t count, BlockTable& table) {
   POLYAD_CHECK(static_cast<size_t>(count) < std::max<size_t>(keys.size(), 1), "more than the keys");
   for (int64_t i = 1; i <= count; ++i) {
     const auto found = index_.find(keys[static_cast<size_t>(i)]);
@@ -120,9 +119,9 @@ BlockId BlockPool::EvictOldest() {
   return block;
 }
 
-void BlockPool::CheckInvariants(std::span<const std::vector<BlockId>* const> tables) const {
+void BlockPool::CheckInvariants(std::span<const BlockTable* const> tables) const {
   std::vector<int32_t> owners(slots_.size(), 0);
-  for (const std::vector<BlockId>* table : tables) {
+  for (const BlockTable* table : tables) {
     for (const BlockId block : *table) ++owners[static_cast<size_t>(block.value())];
   }
   int64_t num_held_seen = 0;

@@ -15,6 +15,9 @@
 
 namespace polyad {
 
+// A sequence's blocks in order of position: token p lies in blocks[p / kBlockTokens].
+using BlockTable = std::vector<BlockId>;
+
 class BlockPool {
  public:
   explicit BlockPool(int64_t num_blocks);
@@ -25,11 +28,11 @@ class BlockPool {
   int64_t num_held() const { return num_blocks() - num_available(); }
 
   // Appends `count` blocks, each held once, to `table`; the caller has checked num_available().
-  void Allocate(int64_t count, std::vector<BlockId>& table);
+  void Allocate(int64_t count, BlockTable& table);
   void Hold(BlockId block);
   // Lets every block of `table` go and empties it. The last block goes first, so that of one prefix the tail is evicted
   // before the head.
-  void ReleaseAll(std::vector<BlockId>& table);
+  void ReleaseAll(BlockTable& table);
 
   // How many of keys[1..] name blocks in a row, and at most `limit`. Blocks that nobody holds count as available until
   // TakePrefix; `from_cache` says how many of the matched ones those are.
@@ -39,7 +42,7 @@ class BlockPool {
   };
   Match FindPrefix(std::span<const PrefixKey> keys, int64_t limit) const;
   // Holds the first `count` matched blocks and appends them to `table`.
-  void TakePrefix(std::span<const PrefixKey> keys, int64_t count, std::vector<BlockId>& table);
+  void TakePrefix(std::span<const PrefixKey> keys, int64_t count, BlockTable& table);
 
   // Makes a full, computed block findable. Where another block already carries the key (its content is the same bits),
   // `block` is given up for that one, so that equal prefixes end up shared.
@@ -49,7 +52,7 @@ class BlockPool {
   int64_t NumExclusive(std::span<const BlockId> table) const;
 
   // Aborts unless the reference counts equal what `tables` hold and unused + cached + held is everything.
-  void CheckInvariants(std::span<const std::vector<BlockId>* const> tables) const;
+  void CheckInvariants(std::span<const BlockTable* const> tables) const;
 
  private:
   static constexpr int64_t kNone = -1;

@@ -1,0 +1,282 @@
+#include "engine/runtime/scheduler.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <random>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/cache/block_pool.h"
+
+namespace polyad {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+SequenceView Waiting(int64_t id, int64_t num_tokens, int64_t tenant = 0) {
+  SequenceView view;
+  view.id = SequenceId(id);
+  view.tenant = tenant;
+  view.num_tokens = num_tokens;
+  view.first_logits = num_tokens - 1;
+  return view;
+}
+
+SequenceView Running(int64_t id, int64_t num_tokens, int64_t num_computed) {
+  SequenceView view = Waiting(id, num_tokens);
+  view.num_computed = num_computed;
+  view.num_blocks = BlocksFor(num_tokens);
+  view.exclusive_blocks = view.num_blocks;
+  return view;
+}
+
+SchedulerView ViewOf(int64_t available_blocks = 1000) {
+  SchedulerView view;
+  view.now_us = 1000;
+  view.limits = {.max_running = 8, .max_step_tokens = 64, .max_sample_rows = 24};
+  view.num_blocks = 1000;
+  view.available_blocks = available_blocks;
+  view.tenant_served = {0, 0, 0, 0};
+  return view;
+}
+
+std::vector<int64_t> Ids(const std::vector<SequenceId>& ids) {
+  std::vector<int64_t> values;
+  for (const SequenceId id : ids) values.push_back(id.value());
+  return values;
+}
+
+std::vector<int64_t> Admitted(const StepPlan& plan) {
+  std::vector<int64_t> values;
+  for (const auto& admission : plan.admissions) values.push_back(admission.id.value());
+  return values;
+}
+
+const StepPlan::Work* WorkOf(const StepPlan& plan, int64_t id) {
+  for (const auto& work : plan.work) {
+    if (work.id == SequenceId(id)) return &work;
+  }
+  return nullptr;
+}
+
+TEST(Scheduler, DecodesAndPrefillChunksShareAStep) {
+  SchedulerView view = ViewOf();
+  view.running = {Running(1, 200, 100), Running(2, 30, 29)};
+  const StepPlan plan = Plan(view);
+  EXPECT_EQ(WorkOf(plan, 2)->count, 1);
+  EXPECT_EQ(WorkOf(plan, 1)->first, 100);
+  EXPECT_EQ(WorkOf(plan, 1)->count, 63);  // the decode comes out of the budget first
+}
+
+TEST(Scheduler, AdmissionFillsWhatIsLeftOfTheBudget) {
+  SchedulerView view = ViewOf();
+  view.running = {Running(1, 50, 10)};
+  view.waiting = {Waiting(2, 16), Waiting(3, 100), Waiting(4, 5)};
+  const StepPlan plan = Plan(view);
+  EXPECT_THAT(Admitted(plan), ElementsAre(2, 3));
+  EXPECT_EQ(WorkOf(plan, 3)->count, 8);
+  EXPECT_EQ(WorkOf(plan, 4), nullptr);
+  EXPECT_EQ(plan.num_rows(), 64);
+}
+
+TEST(Scheduler, ACachedPrefixIsNotComputedAgain) {
+  SchedulerView view = ViewOf();
+  view.waiting = {Waiting(1, 40)};
+  view.waiting[0].cached_blocks = 2;
+  view.waiting[0].unheld_cached_blocks = 2;
+  const StepPlan plan = Plan(view);
+  ASSERT_EQ(plan.admissions.size(), 1u);
+  EXPECT_EQ(plan.admissions[0].cached_blocks, 2);
+  EXPECT_EQ(WorkOf(plan, 1)->first, 32);
+  EXPECT_EQ(WorkOf(plan, 1)->count, 8);
+}
+
+TEST(Scheduler, NeverRunsMoreThanMaxRunning) {
+  SchedulerView view = ViewOf();
+  for (int64_t id = 0; id < 6; ++id) view.running.push_back(Running(id, 10, 9));
+  for (int64_t id = 6; id < 12; ++id) view.waiting.push_back(Waiting(id, 3));
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(6, 7));
+}
+
+TEST(Scheduler, PreemptsTheYoungestOfTheLowestPriority) {
+  SchedulerView view = ViewOf(0);
+  view.running = {Running(1, 17, 16), Running(2, 10, 9), Running(3, 10, 9), Running(4, 10, 9)};
+  view.running[0].num_blocks = 1;  // needs a second block
+  view.running[2].priority = -1;   // the lowest
+  view.running[3].priority = 5;
+  view.waiting = {Waiting(9, 3)};
+  const StepPlan plan = Plan(view);
+  EXPECT_THAT(Ids(plan.preemptions), ElementsAre(3));
+  EXPECT_EQ(WorkOf(plan, 3), nullptr);
+  EXPECT_NE(WorkOf(plan, 1), nullptr);
+  EXPECT_THAT(Admitted(plan), IsEmpty());  // nobody takes what was just freed
+}
+
+TEST(Scheduler, SharedBlocksDoNotCountAsFreedByAPreemption) {
+  SchedulerView view = ViewOf(0);
+  view.running = {Running(1, 17, 16), Running(2, 10, 9), Running(3, 10, 9)};
+  view.running[0].num_blocks = 1;
+  view.running[2].exclusive_blocks = 0;
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(3, 2));
+}
+
+TEST(Scheduler, AdmitsOnlyWhatFits) {
+  SchedulerView view = ViewOf(3);
+  view.num_blocks = 4;  // no headroom in so small a pool
+  view.waiting = {Waiting(1, 32), Waiting(2, 33), Waiting(3, 4)};
+  // The second does not fit beside the first, and the third may not overtake it.
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(1));
+}
+
+TEST(Scheduler, TakingAnUnheldPrefixUsesAvailableBlocks) {
+  SchedulerView view = ViewOf(3);
+  view.num_blocks = 4;
+  view.waiting = {Waiting(1, 64)};
+  view.waiting[0].cached_blocks = 2;
+  view.waiting[0].unheld_cached_blocks = 2;
+  EXPECT_THAT(Admitted(Plan(view)), IsEmpty());
+  view.waiting[0].unheld_cached_blocks = 1;
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(1));
+}
+
+TEST(Scheduler, LeavesHeadroomForTheRunningToGrow) {
+  SchedulerView view = ViewOf(3);
+  view.running = {Running(1, 10, 9), Running(2, 10, 9)};
+  view.waiting = {Waiting(3, 32)};
+  EXPECT_THAT(Admitted(Plan(view)), IsEmpty());
+  view.available_blocks = 4;
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(3));
+}
+
+TEST(Scheduler, WhatExpiredInTheQueueNeverRuns) {
+  SchedulerView view = ViewOf();
+  view.waiting = {Waiting(1, 4), Waiting(2, 4)};
+  view.waiting[0].deadline_us = view.now_us;
+  const StepPlan plan = Plan(view);
+  EXPECT_THAT(Ids(plan.expirations), ElementsAre(1));
+  EXPECT_THAT(Admitted(plan), ElementsAre(2));
+}
+
+TEST(Scheduler, AnExpiredSequenceStopsAndItsBlocksServeOthers) {
+  SchedulerView view = ViewOf(0);
+  view.running = {Running(1, 17, 16), Running(2, 10, 9)};
+  view.running[0].num_blocks = 1;
+  view.running[1].deadline_us = 1;
+  const StepPlan plan = Plan(view);
+  EXPECT_THAT(Ids(plan.expirations), ElementsAre(2));
+  EXPECT_THAT(plan.preemptions, IsEmpty());
+  EXPECT_NE(WorkOf(plan, 1), nullptr);
+}
+
+TEST(Scheduler, HigherPriorityGoesFirst) {
+  SchedulerView view = ViewOf();
+  view.limits.max_running = 1;
+  view.waiting = {Waiting(1, 4), Waiting(2, 4)};
+  view.waiting[1].priority = 1;
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(2));
+}
+
+TEST(Scheduler, TheTenantServedLeastGoesFirst) {
+  SchedulerView view = ViewOf();
+  view.limits.max_running = 3;
+  view.tenant_served = {50 * kBaseTokenCost, 0, 0, 0};
+  for (int64_t id = 1; id <= 5; ++id) view.waiting.push_back(Waiting(id, 10, 0));
+  view.waiting.push_back(Waiting(6, 10, 1));
+  view.waiting.push_back(Waiting(7, 10, 1));
+  // Tenant 1 is behind by 50 tokens: both of its requests, then the older tenant's first.
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(6, 7, 1));
+}
+
+TEST(Scheduler, ACostlyAdapterUsesItsTenantsShareFaster) {
+  SchedulerView view = ViewOf();
+  view.limits.max_running = 3;
+  view.waiting = {Waiting(1, 10, 0), Waiting(2, 10, 0), Waiting(3, 15, 1), Waiting(4, 15, 1)};
+  view.waiting[0].token_cost = view.waiting[1].token_cost = 2 * kBaseTokenCost;
+  // 1 costs its tenant 20 tokens; 3 costs the other 15; so 4 comes before 2.
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(1, 3, 4));
+}
+
+TEST(Scheduler, ScoringAPromptIsBoundedByRowsOfLogits) {
+  SchedulerView view = ViewOf();
+  view.waiting = {Waiting(1, 60)};
+  view.waiting[0].first_logits = 0;
+  StepPlan plan = Plan(view);
+  EXPECT_EQ(WorkOf(plan, 1)->count, 24 - 8);
+  view.running = {Running(1, 60, 16)};  // part of the prompt was scored before a preemption
+  view.running[0].first_logits = 30;
+  view.waiting.clear();
+  plan = Plan(view);
+  EXPECT_EQ(WorkOf(plan, 1)->count, (30 - 16) + (24 - 8));
+}
+
+// Shares of two tenants that always have work, one of them with fifty times the requests, over many steps.
+TEST(Scheduler, AFloodFromOneTenantLeavesTheOtherItsHalf) {
+  std::vector<int64_t> served = {0, 0};
+  int64_t next_id = 1;
+  std::vector<SequenceView> queue;
+  for (int i = 0; i < 500; ++i) queue.push_back(Waiting(next_id++, 40, 0));
+  for (int i = 0; i < 10; ++i) queue.push_back(Waiting(next_id++, 40, 1));
+  for (int step = 0; step < 20; ++step) {
+    SchedulerView view = ViewOf();
+    view.tenant_served = served;
+    view.waiting = queue;
+    const StepPlan plan = Plan(view);
+    for (const auto& work : plan.work) {
+      const auto entry = std::find_if(queue.begin(), queue.end(),
+                                      [&](const SequenceView& item) { return item.id == work.id; });
+      served[static_cast<size_t>(entry->tenant)] += work.count * kBaseTokenCost;
+      const int64_t tenant = entry->tenant;
+      *entry = Waiting(next_id++, 40, tenant);  // each tenant keeps its queue full
+    }
+  }
+  const int64_t gap = std::abs(served[0] - served[1]);
+  EXPECT_LE(gap, 64 * kBaseTokenCost);  // one step's tokens
+}
+
+TEST(Scheduler, RandomViewsKeepEveryLimit) {
+  std::mt19937 random(7);
+  const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
+  for (int round = 0; round < 5000; ++round) {
+    SchedulerView view = ViewOf(below(12));
+    view.num_blocks = 24;
+    int64_t id = 1;
+    for (int64_t i = below(9); i > 0; --i) {
+      const int64_t tokens = 1 + below(60);
+      view.running.push_back(Running(id++, tokens, below(tokens)));
+      view.running.back().num_blocks -= below(2);
+      view.running.back().exclusive_blocks = below(view.running.back().num_blocks + 1);
+      view.running.back().priority = static_cast<int32_t>(below(3));
+    }
+    for (int64_t i = below(9); i > 0; --i) {
+      view.waiting.push_back(Waiting(id++, 1 + below(90), below(4)));
+      view.waiting.back().deadline_us = below(4) == 0 ? 1 + below(2000) : 0;
+    }
+    const StepPlan plan = Plan(view);
+    int64_t used = 0;
+    for (const auto& admission : plan.admissions) {
+      for (const auto& waiting : view.waiting) {
+        if (waiting.id == admission.id) used += BlocksFor(waiting.num_tokens);
+      }
+    }
+    int64_t freed = 0;
+    for (const auto& sequence : view.running) {
+      const bool gone = std::count(plan.preemptions.begin(), plan.preemptions.end(), sequence.id) +
+                            std::count(plan.expirations.begin(), plan.expirations.end(), sequence.id) >
+                        0;
+      if (gone) freed += sequence.exclusive_blocks;
+      if (!gone) used += BlocksFor(sequence.num_tokens) - sequence.num_blocks;
+      if (gone) {
+        EXPECT_EQ(WorkOf(plan, sequence.id.value()), nullptr);
+      }
+    }
+    EXPECT_LE(used, view.available_blocks + freed);
+    EXPECT_LE(plan.num_rows(), view.limits.max_step_tokens);
+    for (const auto& work : plan.work) EXPECT_GT(work.count, 0);
+  }
+}
+
+}  // namespace
+}  // namespace polyad
