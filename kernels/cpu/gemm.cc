@@ -32,7 +32,14 @@ int64_t PanelsPerTask(const CpuMatrix& matrix, int threads) {
 const GemmKernels& KernelsOf(Isa isa) {
   static const GemmKernels scalar = ScalarGemmKernels();
   static const GemmKernels avx512 = Avx512GemmKernels(false);
-  return isa >= Isa::kAvx512 ? avx512 : scalar;
+  static const GemmKernels amx = AmxGemmKernels();
+  switch (isa) {
+    case Isa::kScalar: return scalar;
+    case Isa::kAvx2: return scalar;
+    case Isa::kAvx512: return avx512;
+    case Isa::kAmx: return amx;
+  }
+  return scalar;
 }
 
 PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format) {
