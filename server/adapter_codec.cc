@@ -1,0 +1,123 @@
+#include "server/adapter_codec.h"
+
+#include "server/field_error.h"
+
+namespace polyad {
+namespace {
+
+bool IsHexDigest(std::string_view text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdefABCDEF") == text.npos;
+}
+
+}  // namespace
+
+Status CheckAdapterName(std::string_view field, std::string_view name) {
+  if (IsAdapterName(name)) return absl::OkStatus();
+  return FieldError(field, "a name like [A-Za-z0-9][A-Za-z0-9._-]{0,127}", name);
+}
+
+StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& request) {
+  POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
+  if (request.uri().empty()) return FieldError("uri", "a path inside an adapter root", "nothing");
+  POLYAD_RETURN_IF_ERROR(CheckCount("uri", request.uri().size(), kMaxUriBytes, "bytes"));
+  if (!request.expected_digest().empty() && !IsHexDigest(request.expected_digest())) {
+    return FieldError("expected_digest", "64 hex digits", request.expected_digest());
+  }
+  if (request.has_defaults()) return FieldUnimplemented("defaults", "none");
+  LoadAdapterSpec spec;
+  if (request.has_expected_version()) {
+    POLYAD_RETURN_IF_ERROR(
+        CheckRange("expected_version", request.expected_version(), 0, INT64_MAX));
+    spec.expected_version = request.expected_version();
+  }
+  POLYAD_RETURN_IF_ERROR(CheckCount("allowed_tenants",
+                                    static_cast<size_t>(request.allowed_tenants_size()),
+                                    kMaxAllowedTenants, "tenants"));
+  for (const std::string& tenant : request.allowed_tenants()) {
+    POLYAD_RETURN_IF_ERROR(CheckAdapterName("allowed_tenants", tenant));
+    spec.allowed_tenants.push_back(tenant);
+  }
+  spec.name = request.name();
+  spec.path = request.uri();
+  spec.pinned = request.pinned();
+  spec.replace = request.replace();
+  for (char c : request.expected_digest()) {
+    spec.expected_digest.push_back(c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c);
+  }
+  return spec;
+}
+
+v1::LoadAdapterResponse::State EncodeLoadState(LoadState state) {
+  switch (state) {
+    case LoadState::kResolving: return v1::LoadAdapterResponse::RESOLVING;
+    case LoadState::kVerifying: return v1::LoadAdapterResponse::VERIFYING;
+    case LoadState::kLowering: return v1::LoadAdapterResponse::LOWERING;
+    case LoadState::kResident: return v1::LoadAdapterResponse::RESIDENT;
+  }
+  return v1::LoadAdapterResponse::STATE_UNSPECIFIED;
+}
+
+void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
+  to.set_name(from.name);
+  to.set_version(from.version);
+  to.set_digest(from.digest);
+  to.set_family(from.family);
+  to.mutable_ranks()->Add(from.ranks.begin(), from.ranks.end());
+  for (const std::string& target : from.targets) to.add_targets(target);
+  to.set_num_tensors_read(from.num_tensors_read);
+  to.set_file_bytes(from.file_bytes);
+  to.set_resident_bytes(from.resident_bytes);
+  to.set_flops_per_token(from.flops_per_token);
+  to.mutable_layer_delta_norms()->Add(from.layer_delta_norms.begin(),
+                                      from.layer_delta_norms.end());
+  to.set_load_ms(from.load_ms);
+}
+
+void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to) {
+  EncodeLoadReport(from.report, *to.mutable_report());
+  to.set_pinned(from.pinned);
+  to.set_retired(from.retired);
+  to.set_num_leases(from.num_leases);
+  for (const std::string& alias : from.aliases) to.add_aliases(alias);
+  for (const std::string& tenant : from.allowed_tenants) to.add_allowed_tenants(tenant);
+}
+
+void EncodeServerInfo(const ModelInfo& from, std::string_view version,
+                      v1::GetServerInfoResponse& to) {
+  to.set_version(std::string(version));
+  v1::ModelInfo* model = to.mutable_model();
+  model->set_name(from.name);
+  model->set_architecture(from.architecture);
+  model->set_vocab_size(from.vocab_size);
+  model->set_max_context(from.max_context);
+  model->set_num_parameters(from.num_parameters);
+  model->set_weight_bytes(from.weight_bytes);
+  model->set_kv_bytes(from.kv_bytes);
+  model->set_load_seconds(from.load_seconds);
+  to.set_backend(from.backend.name);
+  to.set_isa(from.backend.isa);
+  to.set_num_threads(from.backend.num_threads);
+  to.set_compute_mode(from.compute_mode);
+}
+
+void EncodeLoad(const EngineLoad& from, v1::GetLoadResponse& to) {
+  to.set_num_waiting(from.num_waiting);
+  to.set_num_running(from.num_running);
+  to.set_num_kv_blocks(from.num_kv_blocks);
+  to.set_num_kv_blocks_used(from.num_kv_blocks_used);
+  to.set_num_kv_blocks_cached(from.num_kv_blocks_cached);
+  to.set_num_steps(from.num_steps);
+  to.set_num_preemptions(from.num_preemptions);
+  to.set_num_requests_finished(from.num_requests_finished);
+  to.set_num_requests_cancelled(from.num_requests_cancelled);
+  to.set_prompt_tokens(from.prompt_tokens);
+  to.set_generated_tokens(from.generated_tokens);
+  to.set_prefix_queries(from.prefix_queries);
+  to.set_prefix_hits(from.prefix_hits);
+  for (const std::string& name : from.running_adapters) to.add_running_adapters(name);
+  for (const std::string& name : from.waiting_adapters) to.add_waiting_adapters(name);
+  to.set_draining(from.draining);
+  to.set_last_step_age_ms(from.last_step_age_ms);
+}
+
+}  // namespace polyad

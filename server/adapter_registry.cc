@@ -1,0 +1,58 @@
+#include "server/adapter_registry.h"
+
+#include "engine/io/file.h"
+#include "server/field_error.h"
+
+namespace polyad {
+
+StatusOr<std::string> ResolveAdapterUri(std::string_view uri,
+                                        const std::vector<std::string>& roots) {
+  constexpr std::string_view kFile = "file://";
+  constexpr std::string_view kExpected = "a path inside an adapter root";
+  std::string_view path = uri;
+  if (path.starts_with(kFile)) {
+    path.remove_prefix(kFile.size());
+    if (!path.starts_with('/')) return FieldError("uri", kExpected, uri);
+  } else if (path.find("://") != std::string_view::npos) {
+    return FieldError("uri", kExpected, uri);
+  }
+  if (roots.empty()) {
+    return FailedPrecondition("uri: the server has no adapter root (--adapter-root)");
+  }
+  Status last = NotFound("uri: no adapter root holds it");
+  for (const std::string& root : roots) {
+    auto resolved = ResolveBeneath(root, std::string(path));
+    if (resolved.ok()) return resolved;
+    if (resolved.status().code() != absl::StatusCode::kNotFound) last = resolved.status();
+  }
+  if (last.code() == absl::StatusCode::kInvalidArgument) return FieldError("uri", kExpected, uri);
+  return last;
+}
+
+StatusOr<LoadReport> StoreRegistry::Load(LoadAdapterSpec spec,
+                                         const AdapterStore::Progress& progress) {
+  POLYAD_ASSIGN_OR_RETURN(spec.path, ResolveAdapterUri(spec.path, roots_));
+  return store_.Load(spec, progress);
+}
+
+Status StoreRegistry::Unload(std::string_view name, bool force, int64_t wait_ms) {
+  return store_.Unload(name, force, wait_ms);
+}
+
+Status StoreRegistry::Pin(std::string_view name, bool pinned) { return store_.Pin(name, pinned); }
+
+Status StoreRegistry::SetAlias(std::string_view alias, std::string_view target) {
+  return store_.SetAlias(alias, target);
+}
+
+StatusOr<AdapterInfo> StoreRegistry::Get(std::string_view name) const { return store_.Get(name); }
+
+std::vector<AdapterInfo> StoreRegistry::List() const { return store_.List(); }
+
+int64_t StoreRegistry::WaitForChange(int64_t seen, int64_t wait_ms) const {
+  return store_.WaitForChange(seen, wait_ms);
+}
+
+int64_t StoreRegistry::resident_bytes() const { return store_.resident_bytes(); }
+
+}  // namespace polyad

@@ -1,0 +1,56 @@
+#pragma once
+
+// The adapters as the edge sees them: what the admin port and the HTTP routes may do, with where an adapter may come
+// from decided here (a path inside an adapter root, nothing else). Thread-safe; Load and Unload block and belong on a
+// worker. Errors are AdapterStore's; INVALID_ARGUMENT for a uri that leaves the roots.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/adapters/adapter_store.h"
+#include "engine/base/status.h"
+
+namespace polyad {
+
+class AdapterRegistry {
+ public:
+  virtual ~AdapterRegistry() = default;
+
+  // `spec.path` is what the client named: relative to a root, or file:// inside one.
+  virtual StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) = 0;
+  virtual Status Unload(std::string_view name, bool force, int64_t wait_ms) = 0;
+  virtual Status Pin(std::string_view name, bool pinned) = 0;
+  virtual Status SetAlias(std::string_view alias, std::string_view target) = 0;
+  virtual StatusOr<AdapterInfo> Get(std::string_view name) const = 0;
+  virtual std::vector<AdapterInfo> List() const = 0;
+  virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
+  virtual int64_t resident_bytes() const = 0;
+};
+
+// The real one; `store` outlives it.
+class StoreRegistry final : public AdapterRegistry {
+ public:
+  StoreRegistry(AdapterStore& store, std::vector<std::string> roots)
+      : store_(store), roots_(std::move(roots)) {}
+
+  StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override;
+  Status Unload(std::string_view name, bool force, int64_t wait_ms) override;
+  Status Pin(std::string_view name, bool pinned) override;
+  Status SetAlias(std::string_view alias, std::string_view target) override;
+  StatusOr<AdapterInfo> Get(std::string_view name) const override;
+  std::vector<AdapterInfo> List() const override;
+  int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override;
+  int64_t resident_bytes() const override;
+
+ private:
+  AdapterStore& store_;
+  const std::vector<std::string> roots_;
+};
+
+// The path that `uri` means: the first root that holds it.
+StatusOr<std::string> ResolveAdapterUri(std::string_view uri, const std::vector<std::string>& roots);
+
+}  // namespace polyad

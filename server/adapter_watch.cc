@@ -1,0 +1,64 @@
+#include "server/adapter_watch.h"
+
+#include "server/adapter_codec.h"
+
+namespace polyad {
+namespace {
+
+constexpr size_t kMaxWatchers = 64;
+constexpr size_t kMaxWatchBytes = 64 << 20;
+constexpr int64_t kPollMs = 200;  // how soon a stop is noticed
+
+}  // namespace
+
+AdapterWatch::AdapterWatch(const AdapterRegistry& registry)
+    : registry_(registry), thread_([this] { Run(); }) {}
+
+AdapterWatch::~AdapterWatch() {
+  stop_.store(true);
+  thread_.join();
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& stream : streams_) {
+    stream->Close(Status(absl::StatusCode::kUnavailable, std::string("server: stopping")));
+  }
+}
+
+StatusOr<std::shared_ptr<AdapterWatch::Stream>> AdapterWatch::Add() {
+  auto stream = std::make_shared<Stream>(kMaxWatchBytes);
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(streams_, [](const auto& other) { return other->closed(); });
+  if (streams_.size() >= kMaxWatchers) {
+    return ResourceExhausted("watchers: at most %d at a time", kMaxWatchers);
+  }
+  stream->Send(Snapshot());
+  streams_.push_back(stream);
+  return stream;
+}
+
+void AdapterWatch::Run() {
+  int64_t seen = registry_.WaitForChange(-1, 0);
+  while (!stop_.load()) {
+    const int64_t now = registry_.WaitForChange(seen, kPollMs);
+    if (now == seen) continue;
+    seen = now;
+    SendAll();
+  }
+}
+
+void AdapterWatch::SendAll() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(streams_, [](const auto& stream) { return stream->closed(); });
+  if (streams_.empty()) return;
+  const v1::WatchAdaptersResponse snapshot = Snapshot();
+  for (const auto& stream : streams_) stream->Replace(snapshot);
+}
+
+v1::WatchAdaptersResponse AdapterWatch::Snapshot() const {
+  v1::WatchAdaptersResponse response;
+  for (const AdapterInfo& adapter : registry_.List()) {
+    EncodeAdapter(adapter, *response.add_adapters());
+  }
+  return response;
+}
+
+}  // namespace polyad

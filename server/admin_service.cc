@@ -1,0 +1,200 @@
+#include "server/admin_service.h"
+
+#include "polyad/v1/adapter_admin.grpc.pb.h"
+#include "server/adapter_codec.h"
+#include "server/field_error.h"
+#include "server/grpc_call.h"
+
+namespace polyad {
+namespace {
+
+using Api = v1::AdapterAdminService;
+using Raw1 = Api::WithRawCallbackMethod_LoadAdapter<
+    Api::WithRawCallbackMethod_UnloadAdapter<Api::WithRawCallbackMethod_ListAdapters<
+        Api::WithRawCallbackMethod_GetAdapter<Api::Service>>>>;
+using Raw2 = Api::WithRawCallbackMethod_WatchAdapters<
+    Api::WithRawCallbackMethod_PinAdapter<Api::WithRawCallbackMethod_SetAlias<Raw1>>>;
+using RawApi = Api::WithRawCallbackMethod_GetServerInfo<
+    Api::WithRawCallbackMethod_GetLoad<Api::WithRawCallbackMethod_Drain<Raw2>>>;
+using Context = grpc::CallbackServerContext;
+using Bytes = grpc::ByteBuffer;
+using UnaryReactor = grpc::ServerUnaryReactor;
+using WriteReactor = grpc::ServerWriteReactor<Bytes>;
+
+constexpr size_t kMaxLoadStreamBytes = 8 << 20;
+
+Status TooManyWaiting() { return ResourceExhausted("admin: too many calls are waiting"); }
+
+class AdminServiceImpl final : public RawApi {
+ public:
+  AdminServiceImpl(Serving& serving, AdapterWatch& watch) : serving_(serving), watch_(watch) {}
+
+  WriteReactor* LoadAdapter(Context* context, const Bytes* in) override {
+    StatusOr<LoadAdapterSpec> spec = DecodeLoad(*context, *in);
+    if (!spec.ok()) return RefuseStream(spec.status());
+    using LoadStream = MessageStream<v1::LoadAdapterResponse>;
+    auto stream = std::make_shared<LoadStream>(kMaxLoadStreamBytes);
+    const bool queued = serving_.loaders.TryRun([this, stream, spec = *std::move(spec)] {
+      // RESIDENT is sent below, with the report.
+      const auto report = polyad::LoadAdapter(serving_, spec, [&](LoadState state) {
+        if (state == LoadState::kResident) return;
+        v1::LoadAdapterResponse response;
+        response.set_state(EncodeLoadState(state));
+        stream->Send(std::move(response));
+      });
+      if (report.ok()) {
+        v1::LoadAdapterResponse response;
+        response.set_state(v1::LoadAdapterResponse::RESIDENT);
+        EncodeLoadReport(*report, *response.mutable_report());
+        stream->Send(std::move(response));
+      }
+      stream->Close(report.status());
+    });
+    if (!queued) return RefuseStream(ResourceExhausted("loads: too many are waiting"));
+    return StartStream(std::move(stream));
+  }
+
+  UnaryReactor* UnloadAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return HandleWaiting<v1::UnloadAdapterRequest, v1::UnloadAdapterResponse>(
+        context, in, out,
+        [](const auto& request) -> Status {
+          POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
+          return CheckRange("wait_ms", request.wait_ms(), 0, kMaxWaitMs);
+        },
+        [this](const auto& request, auto&) -> Status {
+          return serving_.registry.Unload(
+              request.name(), request.force(),
+              request.has_wait_ms() ? request.wait_ms() : kDefaultWaitMs);
+        });
+  }
+
+  UnaryReactor* ListAdapters(Context* context, const Bytes* in, Bytes* out) override {
+    return Handle<v1::ListAdaptersRequest, v1::ListAdaptersResponse>(
+        context, in, out, [this](const auto&, auto& response) -> Status {
+          for (const AdapterInfo& adapter : serving_.registry.List()) {
+            EncodeAdapter(adapter, *response.add_adapters());
+          }
+          return absl::OkStatus();
+        });
+  }
+
+  UnaryReactor* GetAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return Handle<v1::GetAdapterRequest, v1::GetAdapterResponse>(
+        context, in, out, [this](const auto& request, auto& response) -> Status {
+          POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
+          POLYAD_ASSIGN_OR_RETURN(const AdapterInfo info, serving_.registry.Get(request.name()));
+          EncodeAdapter(info, *response.mutable_adapter());
+          return absl::OkStatus();
+        });
+  }
+
+  WriteReactor* WatchAdapters(Context* context, const Bytes* in) override {
+    v1::WatchAdaptersRequest request;
+    Status status = CheckAdmin(*context);
+    if (status.ok()) status = ParseMessage(*in, request);
+    if (!status.ok()) return RefuseStream(status);
+    auto stream = watch_.Add();
+    return stream.ok() ? StartStream(*std::move(stream)) : RefuseStream(stream.status());
+  }
+
+  UnaryReactor* PinAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return Handle<v1::PinAdapterRequest, v1::PinAdapterResponse>(
+        context, in, out, [this](const auto& request, auto&) -> Status {
+          POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
+          return serving_.registry.Pin(request.name(), request.pinned());
+        });
+  }
+
+  UnaryReactor* SetAlias(Context* context, const Bytes* in, Bytes* out) override {
+    return Handle<v1::SetAliasRequest, v1::SetAliasResponse>(
+        context, in, out, [this](const auto& request, auto&) -> Status {
+          POLYAD_RETURN_IF_ERROR(CheckAdapterName("alias", request.alias()));
+          if (!request.target().empty()) {
+            POLYAD_RETURN_IF_ERROR(CheckAdapterName("target", request.target()));
+          }
+          return serving_.registry.SetAlias(request.alias(), request.target());
+        });
+  }
+
+  UnaryReactor* GetServerInfo(Context* context, const Bytes* in, Bytes* out) override {
+    return Handle<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
+        context, in, out, [this](const auto&, auto& response) -> Status {
+          EncodeServerInfo(serving_.engine.model_info(), serving_.version, response);
+          return absl::OkStatus();
+        });
+  }
+
+  UnaryReactor* GetLoad(Context* context, const Bytes* in, Bytes* out) override {
+    return Handle<v1::GetLoadRequest, v1::GetLoadResponse>(
+        context, in, out, [this](const auto&, auto& response) -> Status {
+          EncodeLoad(serving_.engine.load(), response);
+          response.set_adapter_bytes(serving_.registry.resident_bytes());
+          return absl::OkStatus();
+        });
+  }
+
+  UnaryReactor* Drain(Context* context, const Bytes* in, Bytes* out) override {
+    return HandleWaiting<v1::DrainRequest, v1::DrainResponse>(
+        context, in, out,
+        [](const auto& request) { return CheckRange("wait_ms", request.wait_ms(), 0, kMaxWaitMs); },
+        [this](const auto& request, auto& response) -> Status {
+          response.set_drained(DrainServing(
+              serving_, request.has_wait_ms() ? request.wait_ms() : kDefaultWaitMs));
+          return absl::OkStatus();
+        });
+  }
+
+ private:
+  Status CheckAdmin(const Context& context) const {
+    return serving_.credentials.CheckAdmin(AuthorizationOf(context));
+  }
+
+  StatusOr<LoadAdapterSpec> DecodeLoad(const Context& context, const Bytes& in) const {
+    POLYAD_RETURN_IF_ERROR(CheckAdmin(context));
+    v1::LoadAdapterRequest request;
+    POLYAD_RETURN_IF_ERROR(ParseMessage(in, request));
+    return DecodeLoadAdapter(request);
+  }
+
+  template <typename Request, typename Response, typename Handler>
+  UnaryReactor* Handle(Context* context, const Bytes* in, Bytes* out, Handler handler) {
+    return HandleUnary<Request, Response>(context, in, out,
+                                          [&](const Request& request, Response& response) {
+                                            Status status = CheckAdmin(*context);
+                                            if (status.ok()) status = handler(request, response);
+                                            return status;
+                                          });
+  }
+
+  // Like Handle, with `handler` on a waiter thread once `check` has passed.
+  template <typename Request, typename Response, typename Check, typename Handler>
+  UnaryReactor* HandleWaiting(Context* context, const Bytes* in, Bytes* out, Check check,
+                              Handler handler) {
+    UnaryReactor* reactor = context->DefaultReactor();
+    Request request;
+    Status status = CheckAdmin(*context);
+    if (status.ok()) status = ParseMessage(*in, request);
+    if (status.ok()) status = check(request);
+    if (status.ok() && !serving_.waiters.TryRun([=] {
+          Response response;
+          Status result = handler(request, response);
+          if (result.ok()) result = SerializeMessage(response, *out);
+          reactor->Finish(ToGrpcStatus(result));
+        })) {
+      status = TooManyWaiting();
+    }
+    if (!status.ok()) reactor->Finish(ToGrpcStatus(status));
+    return reactor;
+  }
+
+  Serving& serving_;
+  AdapterWatch& watch_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeAdminService(Serving& serving, AdapterWatch& watch) {
+  return std::make_unique<AdminServiceImpl>(serving, watch);
+}
+
+}  // namespace polyad

@@ -1,0 +1,85 @@
+#include "server/field_error.h"
+
+#include <cmath>
+
+#include "absl/strings/cord.h"
+#include "google/rpc/status_details.pb.h"
+
+namespace polyad {
+namespace {
+
+constexpr size_t kMaxNameBytes = 128;
+constexpr size_t kMaxQuotedBytes = 64;
+
+Status WithViolation(Status status, std::string_view field, std::string description) {
+  google::rpc::BadRequest detail;
+  auto* violation = detail.add_field_violations();
+  violation->set_field(std::string(field));
+  violation->set_description(std::move(description));
+  status.SetPayload(kBadRequestUrl, absl::Cord(detail.SerializeAsString()));
+  return status;
+}
+
+bool IsAlphanumeric(char c) {
+  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+// Printable ASCII, short: what a client sent may be quoted back, but only as a hint.
+std::string Quotable(std::string_view text) {
+  std::string out;
+  for (char c : text.substr(0, kMaxQuotedBytes)) out.push_back(c >= 0x20 && c < 0x7f ? c : '?');
+  if (text.size() > kMaxQuotedBytes) out += "...";
+  return out;
+}
+
+}  // namespace
+
+Status FieldError(std::string_view field, std::string_view expected, std::string_view got) {
+  std::string description = absl::StrFormat("expected %s, got %s", expected, Quotable(got));
+  return WithViolation(InvalidArgument("%s: %s", field, description), field, description);
+}
+
+Status FieldUnimplemented(std::string_view field, std::string_view expected) {
+  std::string description = absl::StrFormat("not served; expected %s", expected);
+  return WithViolation(Unimplemented("%s: %s", field, description), field, description);
+}
+
+std::string BlamedField(const Status& status) {
+  const auto payload = status.GetPayload(kBadRequestUrl);
+  google::rpc::BadRequest detail;
+  if (!payload.has_value() || !detail.ParseFromString(std::string(*payload))) return "";
+  return detail.field_violations_size() > 0 ? detail.field_violations(0).field() : "";
+}
+
+Status CheckRange(std::string_view field, int64_t value, int64_t min, int64_t max) {
+  if (value >= min && value <= max) return absl::OkStatus();
+  return FieldError(field, absl::StrFormat("an integer in [%d, %d]", min, max),
+                    std::to_string(value));
+}
+
+Status CheckRange(std::string_view field, double value, double min, double max) {
+  if (value >= min && value <= max) return absl::OkStatus();
+  return FieldError(field, absl::StrFormat("a number in [%g, %g]", min, max),
+                    absl::StrFormat("%g", value));
+}
+
+Status CheckPositive(std::string_view field, double value, double max) {
+  if (value > 0 && value <= max) return absl::OkStatus();
+  return FieldError(field, absl::StrFormat("a number in (0, %g]", max),
+                    absl::StrFormat("%g", value));
+}
+
+Status CheckCount(std::string_view field, size_t count, size_t max, std::string_view unit) {
+  if (count <= max) return absl::OkStatus();
+  return FieldError(field, absl::StrFormat("at most %d %s", max, unit), std::to_string(count));
+}
+
+bool IsAdapterName(std::string_view name) {
+  if (name.empty() || name.size() > kMaxNameBytes || !IsAlphanumeric(name.front())) return false;
+  for (char c : name) {
+    if (!IsAlphanumeric(c) && c != '.' && c != '_' && c != '-') return false;
+  }
+  return true;
+}
+
+}  // namespace polyad

@@ -1,0 +1,33 @@
+#pragma once
+
+// How the edge refuses a field: INVALID_ARGUMENT with the message "field: expected X, got Y" and the same facts as a
+// google.rpc.BadRequest payload, which both fronts pass on (gRPC in its status details, HTTP as error.param).
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "engine/base/status.h"
+
+namespace polyad {
+
+inline constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
+
+Status FieldError(std::string_view field, std::string_view expected, std::string_view got);
+// The same as UNIMPLEMENTED: a field that is known but not served.
+Status FieldUnimplemented(std::string_view field, std::string_view expected);
+// The first field that a status from above blames; empty where it blames none.
+std::string BlamedField(const Status& status);
+
+// OK where min <= value <= max; never for a NaN.
+Status CheckRange(std::string_view field, int64_t value, int64_t min, int64_t max);
+Status CheckRange(std::string_view field, double value, double min, double max);
+// OK where 0 < value <= max.
+Status CheckPositive(std::string_view field, double value, double max);
+// OK where count <= max; `unit` is what is counted, such as "bytes".
+Status CheckCount(std::string_view field, size_t count, size_t max, std::string_view unit);
+
+// [A-Za-z0-9][A-Za-z0-9._-]{0,127}
+bool IsAdapterName(std::string_view name);
+
+}  // namespace polyad

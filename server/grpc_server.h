@@ -1,0 +1,46 @@
+#pragma once
+
+// One gRPC listener with every limit set: message size, metadata, streams per connection, pings. Health
+// (grpc.health.v1) and reflection are on. Owned by main; Stop waits for calls under way until its deadline.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/base/status.h"
+
+namespace grpc {
+class Server;
+class Service;
+}  // namespace grpc
+
+namespace polyad {
+
+struct GrpcLimits {
+  int max_message_bytes = (4 << 20) + (64 << 10);  // the largest prompt and what goes with it
+  int max_metadata_bytes = 16 << 10;
+  int max_streams = 100;         // per connection
+  int keepalive_ms = 60'000;     // the server's own pings
+  int min_ping_ms = 10'000;      // a client's; two sooner ones end the connection
+};
+
+class GrpcServer {
+ public:
+  // `listen` is HOST:PORT, port 0 takes a free one. `service` must outlive the server.
+  static StatusOr<std::unique_ptr<GrpcServer>> Start(const std::string& listen,
+                                                     grpc::Service& service,
+                                                     const GrpcLimits& limits);
+  ~GrpcServer();
+
+  const std::string& address() const { return address_; }  // HOST:PORT as bound
+  void SetServing(bool serving);                            // what health says
+  void Stop(int64_t wait_ms);
+  grpc::Server& server() { return *server_; }
+
+ private:
+  GrpcServer();
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+};
+
+}  // namespace polyad

@@ -1,0 +1,163 @@
+#include "server/metric_families.h"
+
+#include <algorithm>
+
+namespace polyad {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Families = std::vector<MetricFamily>;
+using Labels = std::vector<ClientMetric::Label>;
+
+MetricFamily& AddFamily(const std::string& name, const std::string& help, MetricType type,
+                        Families& families) {
+  families.push_back({name, help, type, {}});
+  return families.back();
+}
+
+void AddValue(MetricFamily& family, Labels labels, double value) {
+  ClientMetric metric;
+  metric.label = std::move(labels);
+  if (family.type == MetricType::Counter) {
+    metric.counter.value = value;
+  } else {
+    metric.gauge.value = value;
+  }
+  family.metric.push_back(std::move(metric));
+}
+
+void AddGauge(const std::string& name, const std::string& help, double value, Families& families) {
+  AddValue(AddFamily(name, help, MetricType::Gauge, families), {}, value);
+}
+
+void AddCounter(const std::string& name, const std::string& help, int64_t value,
+                Families& families) {
+  AddValue(AddFamily(name, help, MetricType::Counter, families), {}, static_cast<double>(value));
+}
+
+std::string Join(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) {
+    if (!out.empty()) out += ',';
+    out += name;
+  }
+  return out;
+}
+
+std::vector<std::string> ServingNames(const MetricsSnapshot& snapshot) {
+  std::vector<std::string> names;
+  for (const AdapterInfo& adapter : snapshot.adapters) {
+    if (!adapter.retired) names.push_back(adapter.report.name);
+  }
+  return names;
+}
+
+}  // namespace
+
+void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
+  const EngineLoad& load = snapshot.load;
+  const double used = load.num_kv_blocks > 0 ? static_cast<double>(load.num_kv_blocks_used) /
+                                                   static_cast<double>(load.num_kv_blocks)
+                                             : 0.0;
+  AddGauge("vllm:num_requests_waiting", "Requests queued.", static_cast<double>(load.num_waiting),
+           families);
+  AddGauge("vllm:num_requests_running", "Sequences in the running batch.",
+           static_cast<double>(load.num_running), families);
+  AddGauge("vllm:kv_cache_usage_perc", "Fraction of the K/V blocks in use, 0 to 1.", used,
+           families);
+  AddValue(AddFamily("vllm:cache_config_info", "The K/V pool.", MetricType::Gauge, families),
+           {{"block_size", std::to_string(snapshot.block_size)},
+            {"num_gpu_blocks", std::to_string(load.num_kv_blocks)}},
+           1);
+  AddGauge("polyad_kv_blocks", "K/V blocks of the pool.",
+           static_cast<double>(load.num_kv_blocks), families);
+  AddGauge("polyad_kv_blocks_used", "K/V blocks held by sequences.",
+           static_cast<double>(load.num_kv_blocks_used), families);
+  AddGauge("polyad_kv_blocks_cached", "Free K/V blocks that hold a reusable prefix.",
+           static_cast<double>(load.num_kv_blocks_cached), families);
+  AddGauge("polyad_draining", "1 while new requests are refused.", load.draining ? 1 : 0,
+           families);
+  AddGauge("polyad_last_step_age_seconds", "Since the engine's last step.",
+           static_cast<double>(load.last_step_age_ms) / 1e3, families);
+  AddCounter("polyad_steps_total", "Engine steps.", load.num_steps, families);
+  AddCounter("polyad_preemptions_total", "Sequences put back for want of memory.",
+             load.num_preemptions, families);
+  AddCounter("polyad_prompt_tokens_total", "Prompt tokens read.", load.prompt_tokens, families);
+  AddCounter("polyad_generated_tokens_total", "Tokens generated.", load.generated_tokens,
+             families);
+  AddCounter("polyad_prefix_queries_total", "Prompt tokens looked up in the prefix cache.",
+             load.prefix_queries, families);
+  AddCounter("polyad_prefix_hits_total", "Prompt tokens found in the prefix cache.",
+             load.prefix_hits, families);
+}
+
+void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) {
+  // One series always. "Running" means ready to serve, which is what a router wants to know.
+  AddValue(AddFamily("vllm:lora_requests_info",
+                     "Adapters ready and waiting; the value is the time of this line.",
+                     MetricType::Gauge, families),
+           {{"max_lora", std::to_string(snapshot.max_adapters)},
+            {"running_lora_adapters", Join(ServingNames(snapshot))},
+            {"waiting_lora_adapters", Join(snapshot.load.waiting_adapters)}},
+           static_cast<double>(snapshot.now_unix_seconds));
+  std::map<std::string, int64_t> by_family;
+  for (const AdapterInfo& adapter : snapshot.adapters) ++by_family[adapter.report.family];
+  MetricFamily& adapters = AddFamily("polyad_adapters", "Adapters, by tier and family.",
+                                     MetricType::Gauge, families);
+  for (const auto& [family, count] : by_family) {
+    AddValue(adapters, {{"tier", "device"}, {"family", family}}, static_cast<double>(count));
+  }
+  AddGauge("polyad_adapter_bytes", "Bytes held by resident adapters.",
+           static_cast<double>(snapshot.adapter_bytes), families);
+}
+
+void AdapterTraffic::Counts::Add(const Usage& usage) {
+  ++requests;
+  prompt_tokens += usage.prompt_tokens;
+  generated_tokens += usage.completion_tokens;
+}
+
+void AdapterTraffic::Add(const std::string& adapter, const Usage& usage) {
+  if (const auto shown = shown_.find(adapter); shown != shown_.end()) {
+    shown->second.Add(usage);
+    return;
+  }
+  other_.Add(usage);
+  if (tracked_.size() < max_tracked_ || tracked_.contains(adapter)) ++tracked_[adapter];
+}
+
+void AdapterTraffic::Promote() {
+  while (shown_.size() < max_series_ && !tracked_.empty()) {
+    const auto busiest =
+        std::max_element(tracked_.begin(), tracked_.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    shown_[busiest->first];
+    tracked_.erase(busiest);
+  }
+}
+
+void AdapterTraffic::AppendFamilies(Families& families) {
+  Promote();
+  struct Column {
+    const char* name;
+    const char* help;
+    int64_t Counts::*field;
+  };
+  for (const Column& column :
+       {Column{"polyad_adapter_requests_total", "Choices ended, by adapter.", &Counts::requests},
+        Column{"polyad_adapter_prompt_tokens_total", "Prompt tokens, by adapter.",
+               &Counts::prompt_tokens},
+        Column{"polyad_adapter_generated_tokens_total", "Tokens generated, by adapter.",
+               &Counts::generated_tokens}}) {
+    MetricFamily& family = AddFamily(column.name, column.help, MetricType::Counter, families);
+    for (const auto& [name, counts] : shown_) {
+      AddValue(family, {{"adapter", name}}, static_cast<double>(counts.*column.field));
+    }
+    AddValue(family, {{"adapter", "other"}}, static_cast<double>(other_.*column.field));
+    AddValue(family, {{"adapter", "unknown"}}, static_cast<double>(unknown_.*column.field));
+  }
+}
+
+}  // namespace polyad

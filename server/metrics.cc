@@ -1,0 +1,136 @@
+#include "server/metrics.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+#include <prometheus/counter.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include "server/metric_families.h"
+
+namespace polyad {
+namespace {
+
+using prometheus::Histogram;
+using Buckets = Histogram::BucketBoundaries;
+
+constexpr size_t kMaxTrackedAdapters = 4096;
+
+Buckets LatencyBuckets() {  // seconds: 1 ms to 2 min
+  return {0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25,
+          0.5,   0.75,   1,     2.5,  5,    7.5,  10,   20,   40,  120};
+}
+
+Buckets RowBuckets() { return {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}; }
+
+Histogram& MakeHistogram(prometheus::Registry& registry, const std::string& name,
+                         const std::string& help, const Buckets& buckets) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+std::string ReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kError: return "error";
+  }
+  return "error";
+}
+
+}  // namespace
+
+struct Metrics::Series {
+  using CounterFamily = prometheus::Family<prometheus::Counter>;
+
+  prometheus::Registry registry;
+  Histogram& first_token = MakeHistogram(registry, "polyad_time_to_first_token_seconds",
+                                         "From arrival to the first token.", LatencyBuckets());
+  Histogram& token_gap = MakeHistogram(registry, "polyad_inter_token_latency_seconds",
+                                       "Between two tokens of one choice.", LatencyBuckets());
+  Histogram& end_to_end = MakeHistogram(registry, "polyad_e2e_request_latency_seconds",
+                                        "From arrival to the last token.", LatencyBuckets());
+  Histogram& queue = MakeHistogram(registry, "polyad_queue_seconds",
+                                   "From arrival to admission.", LatencyBuckets());
+  Histogram& adapter_wait = MakeHistogram(registry, "polyad_adapter_wait_seconds",
+                                          "Waiting for an adapter.", LatencyBuckets());
+  Histogram& step = MakeHistogram(registry, "polyad_step_seconds", "One engine step.",
+                                  LatencyBuckets());
+  Histogram& step_rows = MakeHistogram(registry, "polyad_step_rows", "Token rows of one step.",
+                                       RowBuckets());
+  Histogram& batch_size = MakeHistogram(registry, "polyad_batch_size", "Sequences in one step.",
+                                        RowBuckets());
+  Histogram& load_seconds = MakeHistogram(registry, "polyad_adapter_load_seconds",
+                                          "Adapter loads that succeeded.", LatencyBuckets());
+  CounterFamily& load_failures = prometheus::BuildCounter()
+                                     .Name("polyad_adapter_load_failures_total")
+                                     .Help("Adapter loads that were refused.")
+                                     .Register(registry);
+  CounterFamily& finished = prometheus::BuildCounter()
+                                .Name("polyad_requests_finished_total")
+                                .Help("Choices that ended, by reason.")
+                                .Register(registry);
+  CounterFamily& rejected = prometheus::BuildCounter()
+                                .Name("polyad_requests_rejected_total")
+                                .Help("Requests refused before they ran, by status code.")
+                                .Register(registry);
+
+  mutable std::mutex mutex;  // guards `adapters`
+  mutable AdapterTraffic adapters{kMaxAdapterSeries, kMaxTrackedAdapters};
+};
+
+Metrics::Metrics() : series_(std::make_unique<Series>()) { series_->load_failures.Add({}); }
+Metrics::~Metrics() = default;
+
+void Metrics::OnStep(int64_t num_rows, int64_t num_sequences, double step_ms) {
+  series_->step.Observe(step_ms / 1e3);
+  series_->step_rows.Observe(static_cast<double>(num_rows));
+  series_->batch_size.Observe(static_cast<double>(num_sequences));
+}
+
+void Metrics::OnTokenGap(double inter_token_ms) {
+  series_->token_gap.Observe(inter_token_ms / 1e3);
+}
+
+void Metrics::OnRequestDone(const RequestDone& done) {
+  if (done.usage.completion_tokens > 0) {
+    series_->first_token.Observe(done.time_to_first_token_ms / 1e3);
+  }
+  series_->end_to_end.Observe(done.end_to_end_ms / 1e3);
+  series_->queue.Observe(done.timings.queue_ms / 1e3);
+  series_->adapter_wait.Observe(done.timings.adapter_wait_ms / 1e3);
+  series_->finished.Add({{"reason", ReasonName(done.reason)}}).Increment();
+  std::lock_guard<std::mutex> lock(series_->mutex);
+  series_->adapters.Add(done.adapter, done.usage);
+}
+
+void Metrics::OnRejected(absl::StatusCode code) {
+  series_->rejected.Add({{"reason", absl::StatusCodeToString(code)}}).Increment();
+  if (code != absl::StatusCode::kNotFound) return;
+  std::lock_guard<std::mutex> lock(series_->mutex);
+  series_->adapters.AddUnknown();
+}
+
+void Metrics::OnAdapterLoad(bool ok, double seconds) {
+  if (ok) {
+    series_->load_seconds.Observe(seconds);
+  } else {
+    series_->load_failures.Add({}).Increment();
+  }
+}
+
+std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
+  std::vector<prometheus::MetricFamily> families = series_->registry.Collect();
+  AppendEngineFamilies(snapshot, families);
+  AppendAdapterFamilies(snapshot, families);
+  {
+    std::lock_guard<std::mutex> lock(series_->mutex);
+    series_->adapters.AppendFamilies(families);
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace polyad

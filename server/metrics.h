@@ -1,0 +1,51 @@
+#pragma once
+
+// What /metrics shows. Histograms and counters are fed by the engine and delivery threads (a few atomic adds each); the
+// gauges are made from EngineLoad snapshots when somebody asks, so a scrape never touches the engine thread. Labels hold
+// names of loaded adapters only: the first kMaxAdapterSeries by traffic each have a series, the rest share `other`,
+// names nobody loaded are `unknown`. Thread-safe.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/adapters/adapter_store.h"
+#include "engine/engine.h"
+
+namespace polyad {
+
+inline constexpr size_t kMaxAdapterSeries = 32;
+
+// What a scrape adds to the counters.
+struct MetricsSnapshot {
+  EngineLoad load;
+  std::vector<AdapterInfo> adapters;
+  int64_t adapter_bytes = 0;
+  int64_t block_size = 16;     // tokens per K/V block
+  int64_t max_adapters = 0;
+  int64_t now_unix_seconds = 0;
+};
+
+class Metrics final : public EngineObserver {
+ public:
+  Metrics();
+  ~Metrics() override;
+
+  void OnStep(int64_t num_rows, int64_t num_sequences, double step_ms) override;
+  void OnTokenGap(double inter_token_ms) override;
+  void OnRequestDone(const RequestDone& done) override;
+
+  void OnRejected(absl::StatusCode code);
+  void OnAdapterLoad(bool ok, double seconds);
+
+  // Prometheus text format 0.0.4.
+  std::string Render(const MetricsSnapshot& snapshot) const;
+
+ private:
+  struct Series;
+  std::unique_ptr<Series> series_;
+};
+
+}  // namespace polyad
