@@ -1,0 +1,230 @@
+#include "kernels/cpu/delta.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/number_format.h"
+
+// Low-rank deltas against a double-precision sum with tolerances from norms, and the promise that a row's bits depend
+// on its own ops alone: not on its batch mates, its place, its segment's length or the threads.
+
+namespace polyad::cpu {
+namespace {
+
+struct Op {
+  std::vector<float> a, b;  // [rank, in], [out, rank], as the kernel holds them
+  int64_t rank, in, out;
+  float scale;
+  std::unique_ptr<PackedDelta> packed;
+};
+
+struct Case {
+  Isa isa;
+  ComputeMode mode;
+};
+
+float Held(float value, ComputeMode mode) { return mode == ComputeMode::kF32 ? value : FromBf16(ToBf16(value)); }
+
+class DeltaTest : public testing::TestWithParam<Case> {
+ protected:
+  Op MakeOp(int64_t rank, int64_t in, int64_t out, uint32_t seed, float scale = 0.5f) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0f, 0.3f);
+    Op op{{}, {}, rank, in, out, scale, nullptr};
+    for (int64_t i = 0; i < rank * in; ++i) op.a.push_back(normal(random));
+    for (int64_t i = 0; i < out * rank; ++i) op.b.push_back(normal(random));
+    LowRank low_rank{{op.a.data(), DType::kF32, rank, in}, {op.b.data(), DType::kF32, out, rank}, scale};
+    auto packed = PackDeltaCpu(low_rank, GetParam().mode, GetParam().isa);
+    EXPECT_TRUE(packed.ok()) << packed.status();
+    op.packed = *std::move(packed);
+    for (float& value : op.a) value = Held(value, GetParam().mode);
+    for (float& value : op.b) value = Held(value * scale, GetParam().mode);
+    return op;
+  }
+
+  // [rows, in] inputs in the mode's precision, NaN between rows.
+  void MakeInputs(int64_t rows, int64_t in, uint32_t seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0f, 1.0f);
+    stride_ = in + 1;
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    full_.assign(static_cast<size_t>(rows * stride_), nan);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t k = 0; k < in; ++k) full_[static_cast<size_t>(row * stride_ + k)] = Held(normal(random), GetParam().mode);
+    }
+    half_.clear();
+    for (float value : full_) half_.push_back(ToBf16(value));
+  }
+  ActivationRows Rows(int64_t begin, int64_t rows, int64_t in) {
+    if (GetParam().mode == ComputeMode::kF32) return {full_.data() + begin * stride_, DType::kF32, rows, in, stride_};
+    return {half_.data() + begin * stride_, DType::kBF16, rows, in, stride_};
+  }
+
+  std::vector<float> Apply(std::span<const DeltaSegment> segments, ActivationRows x, int64_t columns, ThreadPool& pool,
+                           float before = 1.0f) {
+    std::vector<float> y(static_cast<size_t>(x.rows * columns), before);
+    ApplyCpu(segments, x, {y.data(), x.rows, columns, columns}, pool);
+    return y;
+  }
+
+  // One element of y += B (A x) in doubles, and how far an implementation may be from it.
+  void Reference(const Op& op, int64_t row, int64_t column, double* exact, double* tolerance) const {
+    const double eps = std::numeric_limits<float>::epsilon();
+    const double middle_eps = GetParam().mode == ComputeMode::kF32 ? 0.0 : 0x1p-8;  // the middle rounds to bf16
+    double norm = 0, sum = 0;
+    for (int64_t r = 0; r < op.rank; ++r) {
+      double h = 0, h_norm = 0;
+      for (int64_t k = 0; k < op.in; ++k) {
+        const double term = static_cast<double>(full_[static_cast<size_t>(row * stride_ + k)]) * op.a[static_cast<size_t>(r * op.in + k)];
+        h += term;
+        h_norm += std::fabs(term);
+      }
+      const double b = op.b[static_cast<size_t>(column * op.rank + r)];
+      sum += h * b;
+      norm += std::fabs(b) * (static_cast<double>(op.in + op.rank + 4) * eps * h_norm + middle_eps * std::fabs(h));
+    }
+    *exact += sum;
+    *tolerance += norm + eps * (std::fabs(sum) + 2.0);
+  }
+
+  std::vector<float> full_;
+  std::vector<uint16_t> half_;
+  int64_t stride_ = 0;
+};
+
+TEST_P(DeltaTest, RowBitsDependOnTheRowsOwnOpsAlone) {
+  const int64_t in = 96, columns = 130, rows = 300;
+  const Op first = MakeOp(16, in, 80, 1), second = MakeOp(3, in, 50, 2), third = MakeOp(33, in, 130, 3);
+  MakeInputs(rows, in, 4);
+  ThreadPool one(1), two(2);
+  // Each row alone: even rows have the first op and the second beside it, odd rows the third.
+  std::vector<float> alone;
+  for (int64_t row = 0; row < rows; ++row) {
+    std::vector<DeltaSegment> segments;
+    if (row % 2 == 0) segments = {{0, 1, 0, first.packed.get()}, {0, 1, 80, second.packed.get()}};
+    if (row % 2 == 1) segments = {{0, 1, 0, third.packed.get()}};
+    const std::vector<float> y = Apply(segments, Rows(row, 1, in), columns, one);
+    alone.insert(alone.end(), y.begin(), y.end());
+  }
+  for (int64_t count : {2, 3, 17, 33, 64, 300}) {
+    std::vector<DeltaSegment> segments;
+    for (int64_t row = 0; row < count; ++row) {
+      if (row % 2 == 0) segments.push_back({row, row + 1, 0, first.packed.get()});
+      if (row % 2 == 0) segments.push_back({row, row + 1, 80, second.packed.get()});
+      if (row % 2 == 1) segments.push_back({row, row + 1, 0, third.packed.get()});
+    }
+    for (ThreadPool* pool : {&one, &two}) {
+      const std::vector<float> y = Apply(segments, Rows(0, count, in), columns, *pool);
+      ASSERT_EQ(std::memcmp(y.data(), alone.data(), y.size() * 4), 0) << count << " rows";
+    }
+  }
+}
+
+TEST_P(DeltaTest, LongSegmentsGiveTheBitsOfSingleRows) {
+  const int64_t in = 64, out = 70, rows = 200;
+  const Op op = MakeOp(20, in, out, 1);
+  MakeInputs(rows, in, 2);
+  ThreadPool one(1), two(2);
+  std::vector<float> alone;
+  for (int64_t row = 0; row < rows; ++row) {
+    const DeltaSegment segment{0, 1, 0, op.packed.get()};
+    const std::vector<float> y = Apply({&segment, 1}, Rows(row, 1, in), out, one);
+    alone.insert(alone.end(), y.begin(), y.end());
+  }
+  for (int64_t count : {1, 2, 15, 16, 17, 33, 65, 128, 200}) {
+    for (ThreadPool* pool : {&one, &two}) {
+      const DeltaSegment segment{0, count, 0, op.packed.get()};
+      const std::vector<float> y = Apply({&segment, 1}, Rows(rows - count, count, in), out, *pool);
+      ASSERT_EQ(std::memcmp(y.data(), alone.data() + (rows - count) * out, y.size() * 4), 0) << count << " rows";
+    }
+  }
+}
+
+TEST_P(DeltaTest, AgreesWithADoubleSumAtAnyRank) {
+  ThreadPool two(2);
+  for (int64_t rank : {1, 2, 3, 8, 16, 17, 32, 33, 64, 100, 256}) {
+    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{48, 80}, {37, 41}, {1, 1}, {160, 16}}) {
+      const Op op = MakeOp(rank, in, out, static_cast<uint32_t>(rank));
+      MakeInputs(5, in, 7);
+      const DeltaSegment segment{1, 4, 2, op.packed.get()};
+      const std::vector<float> y = Apply({&segment, 1}, Rows(0, 5, in), out + 3, two);
+      for (int64_t row = 0; row < 5; ++row) {
+        for (int64_t column = 0; column < out + 3; ++column) {
+          double exact = 1.0, tolerance = 0.0;
+          if (row >= 1 && row < 4 && column >= 2 && column < out + 2) Reference(op, row, column - 2, &exact, &tolerance);
+          ASSERT_NEAR(y[static_cast<size_t>(row * (out + 3) + column)], exact, tolerance)
+              << "rank " << rank << " in " << in << " out " << out << " row " << row << " column " << column;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(DeltaTest, OverlappingSegmentsAddInOrder) {
+  const int64_t in = 40, out = 60, rows = 50;
+  const Op first = MakeOp(8, in, out, 1), second = MakeOp(5, in, out, 2, 300.0f);
+  MakeInputs(rows, in, 3);
+  ThreadPool one(1), two(2);
+  const DeltaSegment segments[] = {{0, 40, 0, first.packed.get()}, {10, 50, 0, second.packed.get()}};
+  std::vector<float> expected(static_cast<size_t>(rows * out), 1.0f);
+  const FloatRows y{expected.data(), rows, out, out};
+  ApplyCpu({segments, 1}, Rows(0, rows, in), y, one);
+  ApplyCpu({segments + 1, 1}, Rows(0, rows, in), y, one);
+  EXPECT_EQ(Apply(segments, Rows(0, rows, in), out, two), expected);
+}
+
+TEST_P(DeltaTest, CostIsTheUnpaddedRank) {
+  const Op op = MakeOp(34, 64, 96, 1);
+  const int64_t element = GetParam().mode == ComputeMode::kF32 ? 4 : 2;
+  EXPECT_EQ(op.packed->cost().bytes, 34 * (64 + 96) * element);
+  EXPECT_EQ(op.packed->cost().flops_per_token, 2 * 34 * (64 + 96));
+}
+
+TEST_P(DeltaTest, EmptySegmentsChangeNothing) {
+  const Op op = MakeOp(4, 32, 32, 1);
+  MakeInputs(2, 32, 1);
+  ThreadPool two(2);
+  const DeltaSegment segment{1, 1, 0, op.packed.get()};
+  for (float value : Apply({&segment, 1}, Rows(0, 2, 32), 32, two)) EXPECT_EQ(value, 1.0f);
+  for (float value : Apply({}, Rows(0, 2, 32), 32, two)) EXPECT_EQ(value, 1.0f);
+}
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (isa > BestIsa()) continue;
+    cases.push_back({isa, ComputeMode::kF32});
+    cases.push_back({isa, ComputeMode::kAuto});
+  }
+  return cases;
+}
+
+std::string NameOfCase(const testing::TestParamInfo<Case>& info) {
+  return std::string(NameOf(info.param.isa)) + (info.param.mode == ComputeMode::kF32 ? "_exact" : "_auto");
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, DeltaTest, testing::ValuesIn(Cases()), NameOfCase);
+
+TEST(PackDeltaTest, RefusesFactorsThatDoNotChain) {
+  const std::vector<float> zeros(64, 0.0f);
+  const LowRank op{{zeros.data(), DType::kF32, 4, 8}, {zeros.data(), DType::kF32, 8, 3}, 1.0f};
+  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PackDeltaTest, RefusesQuantisedFactors) {
+  const std::vector<float> zeros(64, 0.0f);
+  const LowRank op{{zeros.data(), DType::kQ8_0, 1, 32}, {zeros.data(), DType::kF32, 8, 1}, 1.0f};
+  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace polyad::cpu
