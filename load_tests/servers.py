@@ -1,0 +1,179 @@
+"""The servers of a comparison behind one interface: start, run a load, pause, resume, stop.
+
+All servers of one setting are up at once and take turns (A B C, A B C, ...), so that a slow minute of the
+machine hits each of them. One that is not being measured is stopped with SIGSTOP: it keeps its memory and
+takes no time from the others. Every server listens on 127.0.0.1 only, on a port that was free.
+"""
+import dataclasses
+import json
+import os
+import pathlib
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import load as load_module
+
+START_TIMEOUT_SECONDS = 180
+STOP_TIMEOUT_SECONDS = 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A child process in its own process group, with its output in `log_path`."""
+
+    def __init__(self, name, command, log_path, environment=None):
+        self.name = name
+        self.command = command
+        self.log_path = log_path
+        self.environment = {**os.environ, **(environment or {})}
+        self.process = None
+        self.start_seconds = float("nan")
+
+    def start(self):
+        started = time.perf_counter()
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environment,
+                process_group=0,
+            )
+        try:
+            self.wait_until_ready(time.monotonic() + START_TIMEOUT_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        self.start_seconds = time.perf_counter() - started
+
+    def wait_until_ready(self, deadline):
+        raise NotImplementedError
+
+    def run(self, load):
+        raise NotImplementedError
+
+    def read_line(self, deadline):
+        """One line of the child's standard output."""
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+        line = self.process.stdout.readline() if ready else b""
+        if not line:
+            raise RuntimeError(f"{self.name} wrote no line; its log is {self.log_path}")
+        return line.decode()
+
+    def signal(self, number):
+        os.killpg(self.process.pid, number)
+
+    def pause(self):
+        self.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+
+    def stop(self):
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.resume()
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process = None
+
+
+class HttpServer(Server):
+    """A server with /v1/completions at `url`."""
+
+    adapter_style = "model"
+    model = ""
+    url = ""
+
+    def run(self, load):
+        return load_module.run_once(
+            dataclasses.replace(load, url=self.url, model=self.model, adapter_style=self.adapter_style)
+        )
+
+
+class Polyad(HttpServer):
+    """`polyad serve`; adapters is {name: path}."""
+
+    def __init__(self, program, model, log_path, adapters=None, flags="", name="polyad"):
+        command = [program, "serve", "--model", str(model)]
+        for adapter_name, path in (adapters or {}).items():
+            command += ["--adapter", f"{adapter_name}={path}"]
+        for port in ("http", "grpc", "admin"):
+            command += [f"--{port}-listen", "127.0.0.1:0"]
+        super().__init__(name, command + shlex.split(flags), log_path)
+        self.addresses = {}
+
+    def wait_until_ready(self, deadline):
+        line = self.read_line(deadline)
+        if not line.startswith("polyad ready "):
+            raise RuntimeError(f"{self.name}: expected the ready line, got {line!r}")
+        self.addresses = dict(field.split("=", 1) for field in line.split()[2:])
+        self.url = "http://" + self.addresses["http"]
+
+
+class LlamaServer(HttpServer):
+    """llama.cpp's llama-server; adapters are GGUF files in the order of their ids.
+
+    A server that has adapters applies them to requests that name none, so base loads get a server
+    without any.
+    """
+
+    adapter_style = "llamacpp"
+
+    def __init__(self, program, model, log_path, adapters=(), flags="", name="llama.cpp"):
+        self.port = free_port()
+        command = [program, "-m", str(model), "--host", "127.0.0.1", "--port", str(self.port)]
+        if adapters:
+            command += ["--lora", ",".join(map(str, adapters)), "--lora-init-without-apply"]
+        super().__init__(name, command + shlex.split(flags), log_path)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def wait_until_ready(self, deadline):
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(self.url + "/health", timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.05)
+        raise RuntimeError(f"{self.name} did not become ready; its log is {self.log_path}")
+
+
+class OpenVino(Server):
+    """OpenVINO GenAI's continuous batching, in process: no HTTP, no client beside it."""
+
+    def __init__(self, python, model, log_path, name="OpenVINO GenAI"):
+        script = pathlib.Path(__file__).with_name("openvino_peer.py")
+        super().__init__(name, [python, str(script), str(model)], log_path)
+
+    def wait_until_ready(self, deadline):
+        line = self.read_line(deadline)
+        if line.strip() != "ready":
+            raise RuntimeError(f"{self.name}: expected 'ready', got {line!r}")
+
+    def run(self, load):
+        ask = {k: getattr(load, k) for k in ("concurrency", "requests", "prompt_tokens", "gen_tokens", "seed")}
+        self.process.stdin.write(json.dumps(ask).encode() + b"\n")
+        self.process.stdin.flush()
+        return json.loads(self.read_line(time.monotonic() + load.timeout_seconds))
