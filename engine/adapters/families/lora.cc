@@ -42,7 +42,7 @@ Status CheckInitialisation(const OrderedJsonFields& config) {
       name);
 }
 
-Status CheckVariant(const OrderedJson& config) {
+Status CheckVariant(const OrderedJsonFields& config) {
   struct Variant {
     std::string_view key;
     std::string_view what;
@@ -60,20 +60,19 @@ Status CheckVariant(const OrderedJson& config) {
       {"arrow_config", "Arrow routing"},
       {"kasa_config", "KaSA"}};
   for (const Variant& variant : kVariants) {
-    POLYAD_RETURN_IF_ERROR(RefuseIfSet(config, variant.key, variant.what));
+    POLYAD_RETURN_IF_ERROR(RefuseIfSet(config.object(), variant.key, variant.what));
   }
-  const auto bias = config.find("bias");
-  if (bias != config.end() && !bias->is_null() && *bias != "none") {
-    return Unimplemented("adapter_config.json: bias = %s is not served (trained biases)",
-                         bias->dump());
+  POLYAD_ASSIGN_OR_RETURN(const std::string bias, config.StringOr("bias", "none"));
+  if (bias != "none") {
+    return Unimplemented("adapter_config.json: bias = '%s' is not served (trained biases)", bias);
   }
-  return CheckKnownKeys(config, kUnderstood);
+  return CheckKnownKeys(config.object(), kUnderstood);
 }
 
 StatusOr<Scalars> ReadScalars(const OrderedJson& json) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
                           OrderedJsonFields::Of(json, "adapter_config.json"));
-  POLYAD_RETURN_IF_ERROR(CheckVariant(json));
+  POLYAD_RETURN_IF_ERROR(CheckVariant(config));
   POLYAD_RETURN_IF_ERROR(CheckInitialisation(config));
   Scalars scalars;
   POLYAD_ASSIGN_OR_RETURN(scalars.rank, PatternValues::Parse(config, "r", "rank_pattern", 8));

@@ -11,9 +11,11 @@ std::string SafetensorsBytes(const std::vector<TestTensor>& tensors) {
   std::string data;
   for (const TestTensor& tensor : tensors) {
     if (header.size() > 1) header += ",";
-    header += "\"" + tensor.name + "\":{\"dtype\":\"" + tensor.dtype + "\",\"shape\":[";
+    header.append("\"").append(tensor.name).append("\":{\"dtype\":\"").append(tensor.dtype);
+    header.append("\",\"shape\":[");
     for (size_t i = 0; i < tensor.shape.size(); ++i) {
-      header += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+      if (i > 0) header.append(",");
+      header.append(std::to_string(tensor.shape[i]));
     }
     header += "],\"data_offsets\":[" + std::to_string(data.size()) + ",";
     data += tensor.bytes;

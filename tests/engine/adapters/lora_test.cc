@@ -230,7 +230,7 @@ TEST_P(HostileLora, IsRefusedByName) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, HostileLora, testing::ValuesIn(kHostile),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& test) { return test.param.name; });
 
 TEST(AdapterSource, EveryTruncationOfTheFileIsAnError) {
   const Files files;

@@ -1,6 +1,7 @@
 // A row's bits never depend on its batch mates, the chunking, cache hits, preemption or the number of threads: random
 // mixes of tenants against each request run alone, in the fast mode and in the exact one.
 // covers: engine/model/decoder.cc
+#include <algorithm>
 #include <filesystem>
 #include <random>
 
@@ -13,12 +14,6 @@ namespace {
 
 constexpr int kNumMixes = 200;
 constexpr int64_t kGenerated = 3;
-
-struct Tenant {
-  std::vector<int32_t> tokens;  // prompt and the forced continuation
-  std::shared_ptr<const AdapterVersion> adapter;
-  std::vector<std::vector<float>> alone;  // logits of the last kGenerated + 1 positions
-};
 
 class Invariance : public testing::TestWithParam<std::tuple<std::string, ComputeMode>> {
  protected:
@@ -60,10 +55,6 @@ class Invariance : public testing::TestWithParam<std::tuple<std::string, Compute
   std::vector<TestModel> models_;  // one thread, two threads
   std::vector<std::vector<std::shared_ptr<const AdapterVersion>>> leases_;
 };
-
-std::vector<float> LastRow(const std::vector<float>& logits, int64_t vocab) {
-  return {logits.end() - vocab, logits.end()};
-}
 
 TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
   Load("llama");
@@ -158,9 +149,9 @@ std::vector<std::string> Isas() {
 INSTANTIATE_TEST_SUITE_P(Paths, Invariance,
                          testing::Combine(testing::ValuesIn(Isas()),
                                           testing::Values(ComputeMode::kAuto, ComputeMode::kF32)),
-                         [](const auto& info) {
-                           return std::get<0>(info.param) +
-                                  (std::get<1>(info.param) == ComputeMode::kAuto ? "_auto" : "_f32");
+                         [](const auto& test) {
+                           return std::get<0>(test.param) +
+                                  (std::get<1>(test.param) == ComputeMode::kAuto ? "_auto" : "_f32");
                          });
 
 }  // namespace
