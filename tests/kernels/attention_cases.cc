@@ -1,0 +1,232 @@
+#include "tests/kernels/attention_cases.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_format.h"
+#include "tests/kernels/op_inputs.h"
+
+namespace polyad::test {
+namespace {
+
+constexpr int64_t kLayer = 1;
+
+// Sequences with scattered blocks; the whole of each context is stored, then the step's rows are set up again.
+class AttentionRun : public OpRun {
+ public:
+  AttentionRun(Backend& backend, const AttentionShape& shape)
+      : backend_(backend), shape_(shape), qkv_(StepRows(shape), Width(shape)),
+        out_(backend, StepRows(shape), shape.num_heads * shape.head_dim),
+        q_norm_(RandomValues(shape.head_dim, 11)), k_norm_(RandomValues(shape.head_dim, 12)) {
+    MakeRope();
+    MakeBlocks();
+    const auto num_blocks = static_cast<int64_t>(std::accumulate(
+        blocks_.begin(), blocks_.end(), size_t{2}, [](size_t sum, const auto& blocks) { return sum + blocks.size(); }));
+    kv_ = *backend.AllocateKv({2, shape.num_kv_heads, shape.head_dim}, num_blocks);
+    int64_t row = 0;
+    for (size_t s = 0; s < shape.contexts.size(); ++s) {
+      const auto [context, rows] = shape.contexts[s];
+      FloatBuffer all(context, Width(shape), RandomValues(context * Width(shape), static_cast<uint32_t>(20 + s)));
+      std::copy_n(all.view().Row(context - rows), rows * Width(shape), qkv_.view().Row(row));
+      std::vector<int32_t> positions(static_cast<size_t>(context));
+      std::iota(positions.begin(), positions.end(), 0);
+      RememberNorms(all.view());
+      backend.RotateAndStore(StoreArgs(all.view(), positions, SlotsOf(s, 0)));
+      std::copy_n(all.view().Row(context - rows), rows * Width(shape), qkv_.view().Row(row));
+      sequences_.push_back({row, row + rows, context, blocks_[s]});
+      row += rows;
+    }
+  }
+
+  void Run() override {
+    AttentionArgs args;
+    args.qkv = qkv_.view();
+    args.out = out_.rows();
+    args.num_heads = shape_.num_heads;
+    args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+    args.sliding_window = shape_.window;
+    args.sequences = sequences_;
+    args.kv = kv_.get();
+    args.layer = kLayer;
+    backend_.Attention(args);
+  }
+  std::vector<double> Output() const override { return out_.Values(); }
+
+  // A score errs by eps |q| |k|, the weights by e^that, the output by that times the largest value, which one unit of
+  // rounding to the cache may move as well.
+  std::vector<double> Tolerance() const override {
+    const double scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
+    const double stored = shape_.rotary_dim > 0 ? RoundingOf(backend_, 1.0) : 0.0;
+    const double score = (8 * kEps32 + stored / std::sqrt(static_cast<double>(shape_.head_dim))) * scale * max_q_ * max_k_;
+    std::vector<double> tolerance = out_.Values();
+    for (double& value : tolerance) value = RoundingOf(backend_, value) + max_v_ * (2 * score + 32 * kEps32);
+    return tolerance;
+  }
+
+ protected:
+  static int64_t Width(const AttentionShape& shape) {
+    return (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim;
+  }
+  static int64_t StepRows(const AttentionShape& shape) {
+    int64_t rows = 0;
+    for (const auto& context : shape.contexts) rows += context.second;
+    return rows;
+  }
+
+  QkvArgs StoreArgs(FloatRows rows, std::span<const int32_t> positions, std::vector<int64_t> slots) {
+    slots_ = std::move(slots);
+    QkvArgs args;
+    args.qkv = rows;
+    args.num_heads = shape_.num_heads;
+    if (shape_.head_norms) {
+      args.q_norm = q_norm_.data();
+      args.k_norm = k_norm_.data();
+    }
+    args.rope = {cos_.data(), sin_.data(), shape_.rotary_dim};
+    args.positions = positions;
+    args.slots = slots_;
+    args.kv = kv_.get();
+    args.layer = kLayer;
+    return args;
+  }
+
+  std::vector<int64_t> SlotsOf(size_t sequence, int64_t begin) const {
+    std::vector<int64_t> slots;
+    for (int64_t p = begin; p < shape_.contexts[sequence].first; ++p) {
+      slots.push_back(blocks_[sequence][static_cast<size_t>(p / kBlockTokens)] * kBlockTokens + p % kBlockTokens);
+    }
+    return slots;
+  }
+
+  Backend& backend_;
+  const AttentionShape shape_;
+  FloatBuffer qkv_;
+  ActivationBuffer out_;
+  std::vector<AttentionSequence> sequences_;
+  std::unique_ptr<KvStorage> kv_;
+  double max_q_ = 0;
+
+ private:
+  void MakeRope() {
+    int64_t longest = 0;
+    for (const auto& context : shape_.contexts) longest = std::max(longest, context.first);
+    for (int64_t p = 0; p < longest; ++p) {
+      for (int64_t i = 0; i < shape_.rotary_dim / 2; ++i) {
+        const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(shape_.rotary_dim));
+        cos_.push_back(static_cast<float>(std::cos(angle)));
+        sin_.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+  }
+
+  void MakeBlocks() {
+    std::vector<int32_t> all;
+    for (const auto& context : shape_.contexts) {
+      for (int64_t b = 0; b * kBlockTokens < context.first; ++b) all.push_back(static_cast<int32_t>(all.size()));
+    }
+    std::shuffle(all.begin(), all.end(), std::mt19937(10));
+    auto next = all.begin();
+    for (const auto& context : shape_.contexts) {
+      const int64_t count = (context.first + kBlockTokens - 1) / kBlockTokens;
+      blocks_.emplace_back(next, next + count);
+      next += count;
+    }
+  }
+
+  // Rotation keeps norms; a head norm gives sqrt(head_dim) times the largest weight at most.
+  void RememberNorms(FloatRows rows) {
+    const int64_t dim = shape_.head_dim;
+    const int64_t kv_begin = shape_.num_heads;
+    const int64_t v_begin = kv_begin + shape_.num_kv_heads;
+    const double normed = shape_.head_norms ? 4 * std::sqrt(static_cast<double>(dim)) : 0;
+    for (int64_t row = 0; row < rows.rows; ++row) {
+      for (int64_t h = 0; h < v_begin + shape_.num_kv_heads; ++h) {
+        const float* head = rows.Row(row) + h * dim;
+        const double norm = std::max(normed, NormOf(head, dim));
+        if (h < kv_begin) max_q_ = std::max(max_q_, norm);
+        if (h >= kv_begin && h < v_begin) max_k_ = std::max(max_k_, norm);
+        for (int64_t i = 0; h >= v_begin && i < dim; ++i) max_v_ = std::max(max_v_, std::abs(static_cast<double>(head[i])));
+      }
+    }
+  }
+
+  std::vector<float> q_norm_;
+  std::vector<float> k_norm_;
+  std::vector<float> cos_;
+  std::vector<float> sin_;
+  std::vector<std::vector<int32_t>> blocks_;
+  std::vector<int64_t> slots_;
+  double max_k_ = 0;
+  double max_v_ = 0;
+};
+
+// Rotates the same rows anew each time, from a copy.
+class RotateRun final : public AttentionRun {
+ public:
+  RotateRun(Backend& backend, const AttentionShape& shape)
+      : AttentionRun(backend, shape), initial_(RandomValues(StepRows(shape) * Width(shape), 30)) {
+    std::vector<int64_t> slots;
+    for (size_t s = 0; s < shape.contexts.size(); ++s) {
+      const auto [context, rows] = shape.contexts[s];
+      for (int64_t slot : SlotsOf(s, context - rows)) slots.push_back(slot);
+      for (int64_t p = context - rows; p < context; ++p) positions_.push_back(static_cast<int32_t>(p));
+    }
+    args_ = StoreArgs(qkv_.view(), positions_, std::move(slots));
+    for (int64_t row = 0; row < qkv_.rows; ++row) {
+      max_q_ = std::max(max_q_, NormOf(initial_.data() + row * qkv_.cols, qkv_.cols));
+    }
+  }
+  void Run() override {
+    qkv_.values = initial_;
+    backend_.RotateAndStore(args_);
+  }
+  std::vector<double> Output() const override {
+    std::vector<double> q;
+    for (int64_t row = 0; row < qkv_.rows; ++row) {
+      const float* values = qkv_.values.data() + row * qkv_.cols;
+      q.insert(q.end(), values, values + shape_.num_heads * shape_.head_dim);
+    }
+    return q;
+  }
+  std::vector<double> Tolerance() const override {
+    return std::vector<double>(Output().size(), 8 * kEps32 * max_q_);
+  }
+
+ private:
+  const std::vector<float> initial_;
+  std::vector<int32_t> positions_;
+  QkvArgs args_;
+};
+
+std::string Describe(const char* op, const AttentionShape& shape) {
+  const auto [context, rows] = shape.contexts.front();
+  return absl::StrFormat("%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d", op,
+                         shape.contexts.size(), context, rows, shape.num_heads, shape.head_dim,
+                         shape.num_kv_heads, shape.window);
+}
+
+}  // namespace
+
+OpCase AttentionCase(const AttentionShape& shape) {
+  OpCase out;
+  out.name = Describe("attention", shape);
+  for (const auto& [context, rows] : shape.contexts) {
+    const double keys = static_cast<double>(rows) * (static_cast<double>(context) - static_cast<double>(rows - 1) / 2);
+    out.flops += 4 * keys * static_cast<double>(shape.num_heads * shape.head_dim);
+    out.bytes += 4 * static_cast<double>(context * shape.num_kv_heads * shape.head_dim);
+  }
+  out.make = [shape](Backend& backend) { return std::make_unique<AttentionRun>(backend, shape); };
+  return out;
+}
+
+OpCase RotateCase(const AttentionShape& shape) {
+  OpCase out;
+  out.name = Describe("rotate_and_store", shape);
+  for (const auto& context : shape.contexts) {
+    out.bytes += 8 * static_cast<double>(context.second * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim);
+  }
+  out.make = [shape](Backend& backend) { return std::make_unique<RotateRun>(backend, shape); };
+  return out;
+}
+
+}  // namespace polyad::test

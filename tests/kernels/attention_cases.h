@@ -1,0 +1,27 @@
+#pragma once
+
+// Op cases of rotation, K/V storage and attention over scattered blocks.
+
+#include <utility>
+
+#include "tests/kernels/op_cases.h"
+
+namespace polyad::test {
+
+struct AttentionShape {
+  int64_t num_heads = 1;
+  int64_t num_kv_heads = 1;
+  int64_t head_dim = 16;
+  std::vector<std::pair<int64_t, int64_t>> contexts;  // (context_end, rows of this step)
+  int64_t rotary_dim = 0;
+  int64_t window = 0;
+  bool head_norms = false;
+};
+
+// The attention outputs; the context is rotated and stored once, beforehand.
+OpCase AttentionCase(const AttentionShape& shape);
+
+// The step's q rows after rotation, k and v stored.
+OpCase RotateCase(const AttentionShape& shape);
+
+}  // namespace polyad::test

@@ -1,0 +1,262 @@
+#include "tests/kernels/matrix_cases.h"
+
+#include <cstring>
+
+#include "absl/strings/str_format.h"
+#include "tests/kernels/op_inputs.h"
+
+namespace polyad::test {
+namespace {
+
+// A stored matrix and the exact numbers it stands for.
+struct StoredWeight {
+  std::vector<unsigned char> bytes;
+  std::vector<float> values;  // [rows, cols]; every format here decodes to fp32 exactly
+  DType dtype;
+  int64_t rows;
+  int64_t cols;
+  TensorView view() const { return {bytes.data(), dtype, rows, cols}; }
+};
+
+// bf16 numbers of 2^-14 or more (or 0) are f16 numbers as well.
+uint16_t F16Bits(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto exponent = static_cast<int32_t>((bits >> 23) & 255) - 127 + 15;
+  if (exponent < 1) return 0;
+  return static_cast<uint16_t>(((bits >> 16) & 0x8000u) | (static_cast<uint32_t>(exponent) << 10) | ((bits >> 13) & 0x3ffu));
+}
+
+void Put(std::vector<unsigned char>& bytes, const void* data, size_t size) {
+  const auto* begin = static_cast<const unsigned char*>(data);
+  bytes.insert(bytes.end(), begin, begin + size);
+}
+
+void PutPlain(StoredWeight& weight, float value) {
+  if (std::abs(value) < 0x1p-14f) value = 0.0f;
+  weight.values.push_back(value);
+  const uint16_t bf16 = Bf16Bits(value);
+  const uint16_t f16 = F16Bits(value);
+  if (weight.dtype == DType::kF32) Put(weight.bytes, &value, 4);
+  if (weight.dtype == DType::kBF16) Put(weight.bytes, &bf16, 2);
+  if (weight.dtype == DType::kF16) Put(weight.bytes, &f16, 2);
+}
+
+// A block of 32 with a power-of-two scale near 1 / 64 and integers of the format's whole range.
+void PutBlock(StoredWeight& weight, std::mt19937& random) {
+  const float scale = std::ldexp(1.0f, -6 + static_cast<int>(random() % 3));
+  const float minimum = weight.dtype == DType::kQ4_1 ? -8 * scale : 0.0f;
+  const uint16_t scale_bits = F16Bits(scale);
+  const uint16_t minimum_bits = F16Bits(minimum);
+  Put(weight.bytes, &scale_bits, 2);
+  if (weight.dtype == DType::kQ4_1) Put(weight.bytes, &minimum_bits, 2);
+  int quants[32];
+  for (int& quant : quants) {
+    quant = weight.dtype == DType::kQ8_0 ? static_cast<int>(random() % 256) - 128 : static_cast<int>(random() % 16);
+    const int offset = weight.dtype == DType::kQ4_0 ? 8 : 0;
+    weight.values.push_back(scale * static_cast<float>(quant - offset) + minimum);
+  }
+  for (int i = 0; weight.dtype == DType::kQ8_0 && i < 32; ++i) weight.bytes.push_back(static_cast<unsigned char>(quants[i]));
+  for (int i = 0; weight.dtype != DType::kQ8_0 && i < 16; ++i) {
+    weight.bytes.push_back(static_cast<unsigned char>(quants[i] | (quants[i + 16] << 4)));
+  }
+}
+
+StoredWeight MakeWeight(DType dtype, int64_t rows, int64_t cols, uint32_t seed) {
+  StoredWeight weight{{}, {}, dtype, rows, cols};
+  if (InfoOf(dtype).block_elements == 1) {
+    for (float value : RandomValues(rows * cols, seed)) PutPlain(weight, value);
+  } else {
+    std::mt19937 random(seed);
+    for (int64_t i = 0; i < rows * cols; i += 32) PutBlock(weight, random);
+  }
+  return weight;
+}
+
+class GemmRun final : public OpRun {
+ public:
+  GemmRun(Backend& backend, const GemmShape& shape)
+      : backend_(backend), shape_(shape), weight_(MakeWeight(shape.dtype, shape.out, shape.in, 40)),
+        x_values_(RandomValues(shape.rows * shape.in, 41)), x_(backend, shape.rows, shape.in, x_values_),
+        y_values_(RandomValues(shape.rows * shape.out, 42)), y_(shape.rows, shape.out),
+        bias_(RandomValues(shape.out, 43)) {
+    const TensorView view = weight_.view();
+    packed_ = *backend.PackMatrix(std::span(&view, 1));
+  }
+  void Run() override {
+    if (shape_.accumulate) y_.values = y_values_;
+    backend_.Gemm({packed_.get(), shape_.bias ? bias_.data() : nullptr, shape_.accumulate}, x_.rows(), y_.view());
+  }
+  std::vector<double> Output() const override { return y_.Values(); }
+
+  // 8 eps |w| |x| for sums in fp32. Block formats in auto mode take x in 8 bits per block of 32 as well.
+  std::vector<double> Tolerance() const override {
+    const bool rounds_x = InfoOf(shape_.dtype).block_elements > 1 && backend_.activation_dtype() == DType::kBF16;
+    std::vector<double> tolerance;
+    for (int64_t t = 0; t < shape_.rows; ++t) {
+      for (int64_t o = 0; o < shape_.out; ++o) {
+        const float* w = weight_.values.data() + o * shape_.in;
+        const float* x = x_values_.data() + t * shape_.in;
+        double bound = 8 * kEps32 * (NormOf(w, shape_.in) * NormOf(x, shape_.in) + 1 + std::abs(y_values_[static_cast<size_t>(t * shape_.out + o)]) + std::abs(bias_[static_cast<size_t>(o)]));
+        if (rounds_x) bound += RoundedBlocks(w, x);
+        tolerance.push_back(bound);
+      }
+    }
+    return tolerance;
+  }
+
+ private:
+  double RoundedBlocks(const float* w, const float* x) const {
+    double bound = 0;
+    for (int64_t block = 0; block < shape_.in; block += 32) {
+      double largest = 0;
+      double weights = 0;
+      for (int64_t i = block; i < block + 32; ++i) {
+        largest = std::max(largest, std::abs(static_cast<double>(x[i])));
+        weights += std::abs(static_cast<double>(w[i]));
+      }
+      bound += largest / 254 * 1.01 * weights;
+    }
+    return bound;
+  }
+
+  Backend& backend_;
+  const GemmShape shape_;
+  const StoredWeight weight_;
+  const std::vector<float> x_values_;
+  ActivationBuffer x_;
+  const std::vector<float> y_values_;
+  FloatBuffer y_;
+  const std::vector<float> bias_;
+  std::unique_ptr<PackedMatrix> packed_;
+};
+
+class EmbedRun final : public OpRun {
+ public:
+  EmbedRun(Backend& backend, DType dtype, int64_t rows, int64_t cols)
+      : backend_(backend), weight_(MakeWeight(dtype, 11, cols, 50)), out_(rows, cols), sum_(rows, cols) {
+    const TensorView view = weight_.view();
+    packed_ = *backend.PackMatrix(std::span(&view, 1));
+    for (int64_t row = 0; row < rows; ++row) ids_.push_back(static_cast<int32_t>(row * 7 % 11));
+  }
+  void Run() override {
+    backend_.Embed(*packed_, ids_, out_.view());
+    sum_.values = out_.values;
+    backend_.AddRows(*packed_, ids_, sum_.view());
+  }
+  std::vector<double> Output() const override {
+    std::vector<double> values = out_.Values();
+    values.insert(values.end(), sum_.values.begin(), sum_.values.end());
+    return values;
+  }
+  std::vector<double> Tolerance() const override {  // stored numbers decode exactly, twice them too
+    return std::vector<double>(2 * out_.values.size(), 0.0);
+  }
+
+ private:
+  Backend& backend_;
+  const StoredWeight weight_;
+  FloatBuffer out_;
+  FloatBuffer sum_;
+  std::unique_ptr<PackedMatrix> packed_;
+  std::vector<int32_t> ids_;
+};
+
+constexpr int64_t kRowsPerAdapter = 2;
+constexpr float kScale = 0.75f;
+
+class LowRankRun final : public OpRun {
+ public:
+  LowRankRun(Backend& backend, DType dtype, const std::vector<int64_t>& ranks, int64_t in, int64_t out)
+      : backend_(backend), in_(in), out_(out), rows_(kRowsPerAdapter * static_cast<int64_t>(ranks.size())),
+        x_values_(RandomValues(rows_ * in, 60)), x_(backend, rows_, in, x_values_),
+        y_values_(RandomValues(rows_ * (out + 1), 61)), y_(rows_, out + 1) {
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      a_.push_back(MakeWeight(dtype, ranks[i], in, static_cast<uint32_t>(70 + i)));
+      b_.push_back(MakeWeight(dtype, out, ranks[i], static_cast<uint32_t>(90 + i)));
+      if (ranks[i] == 0) continue;  // rows of the base model
+      packed_.push_back(*backend.PackDelta(LowRank{a_[i].view(), b_[i].view(), kScale}));
+      const auto begin = static_cast<int64_t>(i) * kRowsPerAdapter;
+      segments_.push_back({begin, begin + kRowsPerAdapter, 1, packed_.back().get()});
+    }
+  }
+  void Run() override {
+    y_.values = y_values_;
+    backend_.Apply(segments_, x_.rows(), y_.view());
+  }
+  std::vector<double> Output() const override { return y_.Values(); }
+
+  // Sums as in a product; in auto mode the middle and the scaled B are rounded to bf16 once each.
+  std::vector<double> Tolerance() const override {
+    const double rounded = backend_.activation_dtype() == DType::kBF16 ? 2.1 * kEps16 : 0.0;
+    std::vector<double> tolerance(y_.values.size(), 0.0);
+    for (int64_t t = 0; t < rows_; ++t) {
+      const auto adapter = static_cast<size_t>(t / kRowsPerAdapter);
+      const StoredWeight& a = a_[adapter];
+      const float* x = x_values_.data() + t * in_;
+      for (int64_t o = 0; o < out_ && a.rows > 0; ++o) {
+        double bound = 8 * kEps32 * (1 + std::abs(y_values_[static_cast<size_t>(t * (out_ + 1) + o + 1)]));
+        for (int64_t r = 0; r < a.rows; ++r) {
+          const float* row = a.values.data() + r * in_;
+          double middle = 0;
+          for (int64_t i = 0; i < in_; ++i) middle += static_cast<double>(row[i]) * x[i];
+          const double b = std::abs(b_[adapter].values[static_cast<size_t>(o * a.rows + r)]) * kScale;
+          bound += b * (rounded * std::abs(middle) + 8 * kEps32 * NormOf(row, in_) * NormOf(x, in_));
+        }
+        tolerance[static_cast<size_t>(t * (out_ + 1) + o + 1)] = bound;
+      }
+    }
+    return tolerance;
+  }
+
+ private:
+  Backend& backend_;
+  const int64_t in_;
+  const int64_t out_;
+  const int64_t rows_;
+  const std::vector<float> x_values_;
+  ActivationBuffer x_;
+  const std::vector<float> y_values_;
+  FloatBuffer y_;
+  std::vector<StoredWeight> a_;
+  std::vector<StoredWeight> b_;
+  std::vector<std::unique_ptr<PackedDelta>> packed_;
+  std::vector<DeltaSegment> segments_;
+};
+
+}  // namespace
+
+OpCase GemmCase(const GemmShape& shape) {
+  OpCase out;
+  out.name = absl::StrFormat("gemm_%s%s%s/rows:%d/in:%d/out:%d", InfoOf(shape.dtype).name,
+                             shape.bias ? "_bias" : "", shape.accumulate ? "_accumulate" : "",
+                             shape.rows, shape.in, shape.out);
+  out.flops = 2 * static_cast<double>(shape.rows * shape.in * shape.out);
+  out.bytes = static_cast<double>(shape.out * RowBytes(shape.dtype, shape.in) +
+                                  shape.rows * (2 * shape.in + 4 * shape.out));
+  out.make = [shape](Backend& backend) { return std::make_unique<GemmRun>(backend, shape); };
+  return out;
+}
+
+OpCase EmbedCase(DType dtype, int64_t rows, int64_t cols) {
+  OpCase out;
+  out.name = absl::StrFormat("embed_%s/rows:%d/cols:%d", InfoOf(dtype).name, rows, cols);
+  out.bytes = 2 * static_cast<double>(rows * (RowBytes(dtype, cols) + 4 * cols));
+  out.make = [=](Backend& backend) { return std::make_unique<EmbedRun>(backend, dtype, rows, cols); };
+  return out;
+}
+
+OpCase LowRankCase(DType dtype, std::vector<int64_t> ranks, int64_t in, int64_t out_cols) {
+  OpCase out;
+  out.name = absl::StrFormat("low_rank_%s/adapters:%d/rank:%d/in:%d/out:%d", InfoOf(dtype).name,
+                             ranks.size(), ranks.back(), in, out_cols);
+  for (int64_t rank : ranks) {
+    out.flops += 2 * static_cast<double>(kRowsPerAdapter * rank * (in + out_cols));
+    out.bytes += static_cast<double>(RowBytes(dtype, rank * (in + out_cols)));
+  }
+  out.make = [=](Backend& backend) {
+    return std::make_unique<LowRankRun>(backend, dtype, ranks, in, out_cols);
+  };
+  return out;
+}
+
+}  // namespace polyad::test
