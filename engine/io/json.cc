@@ -126,6 +126,10 @@ StatusOr<JsonType> Parse(std::string_view text, const std::string& where, const 
     return InvalidArgument("%s: is UTF-16, expected UTF-8", where);
   }
   if (text.empty()) return InvalidArgument("%s: is empty", where);
+  // The parser takes a NUL for the end of its input and would not look behind it.
+  if (text.find('\0') != std::string_view::npos) {
+    return InvalidArgument("%s: not valid JSON: holds a NUL byte", where);
+  }
   TreeBuilder<JsonType> builder(where, limits);
   const bool parsed = JsonType::sax_parse(text.begin(), text.end(), &builder);
   return builder.Finish(parsed);
