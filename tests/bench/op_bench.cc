@@ -1,0 +1,66 @@
+// Micro-benchmarks of the op table: time, GFLOP/s and GB/s of one call, to hold against the machine's measured roof
+// (docs/notes). Inputs stay in cache between calls where they fit.
+//   op_bench [--isa=auto] [--threads=0] [--mode=auto|f32] [--benchmark_filter=attention]
+
+#include <benchmark/benchmark.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "kernels/backend_factory.h"
+#include "tests/kernels/op_cases.h"
+
+namespace polyad::test {
+namespace {
+
+// Takes "--name=value" out of the arguments; the last one counts.
+std::string TakeFlag(std::string_view name, std::string value, int& argc, char** argv) {
+  const std::string prefix = "--" + std::string(name) + "=";
+  int kept = 0;
+  for (int i = 0; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument.substr(0, prefix.size()) == prefix) {
+      value = argument.substr(prefix.size());
+    } else {
+      argv[kept++] = argv[i];
+    }
+  }
+  argc = kept;
+  return value;
+}
+
+void RunCase(benchmark::State& state, const OpCase& op, Backend& backend) {
+  const std::unique_ptr<OpRun> run = op.make(backend);
+  for (auto _ : state) run->Run();
+  const auto flags = benchmark::Counter::kIsIterationInvariantRate;
+  if (op.flops > 0) state.counters["GFLOP/s"] = benchmark::Counter(op.flops * 1e-9, flags);
+  if (op.bytes > 0) state.counters["GB/s"] = benchmark::Counter(op.bytes * 1e-9, flags);
+}
+
+int Main(int argc, char** argv) {
+  BackendOptions options;
+  options.isa = TakeFlag("isa", "auto", argc, argv);
+  options.num_threads = std::atoi(TakeFlag("threads", "0", argc, argv).c_str());
+  options.mode = TakeFlag("mode", "auto", argc, argv) == "f32" ? ComputeMode::kF32 : ComputeMode::kAuto;
+  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend("cpu", options);
+  if (!backend.ok()) {
+    std::fprintf(stderr, "%s\n", backend.status().ToString().c_str());
+    return 1;
+  }
+  const std::vector<OpCase> cases = BenchmarkCases();
+  for (const OpCase& op : cases) {
+    benchmark::RegisterBenchmark(op.name.c_str(), [&](benchmark::State& state) {
+      RunCase(state, op, **backend);
+    })->UseRealTime()->Unit(benchmark::kMicrosecond);
+  }
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
+
+}  // namespace
+}  // namespace polyad::test
+
+int main(int argc, char** argv) { return polyad::test::Main(argc, argv); }
