@@ -45,6 +45,18 @@ class AdapterVersion {
   const std::vector<SiteDelta>& At(int64_t layer, SiteGroup group) const {
     return deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))];
   }
+  // Of all its ops together.
+  DeltaCost cost() const {
+    DeltaCost sum;
+    for (const auto& group : deltas_) {
+      for (const SiteDelta& delta : group) {
+        const DeltaCost cost = delta.op->cost();
+        sum.bytes += cost.bytes;
+        sum.flops_per_token += cost.flops_per_token;
+      }
+    }
+    return sum;
+  }
   void Add(int64_t layer, SiteGroup group, SiteDelta delta) {  // while lowering only
     deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))].push_back(
         std::move(delta));

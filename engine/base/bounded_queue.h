@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -35,6 +36,17 @@ class BoundedQueue {
       std::lock_guard<std::mutex> lock(mutex_);
       if (closed_) return false;
       items_.push_back(std::move(item));
+    }
+    ready_.notify_one();
+    return true;
+  }
+
+  // Several at once, past the capacity: for a producer that has looked at size() and bounds what it sends itself.
+  bool PushAllUrgent(std::vector<T>&& items) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (closed_) return false;
+      for (T& item : items) items_.push_back(std::move(item));
     }
     ready_.notify_one();
     return true;

@@ -1,0 +1,178 @@
+#include "engine/runtime/intake.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "engine/cache/block_pool.h"
+#include "engine/runtime/scheduler.h"
+
+namespace polyad {
+namespace {
+
+Status CheckRange(const char* field, double value, double low, double high) {
+  if (value >= low && value <= high) return absl::OkStatus();  // false for NaN
+  return InvalidArgument("%s: expected a value in [%g, %g], got %g", field, low, high, value);
+}
+
+Status CheckId(const char* field, int64_t id, int64_t vocab_size) {
+  if (id >= 0 && id < vocab_size) return absl::OkStatus();
+  return InvalidArgument("%s: expected token ids in [0, %d), got %d", field, vocab_size, id);
+}
+
+Status CheckBytes(const char* field, size_t bytes, int64_t limit) {
+  if (static_cast<int64_t>(bytes) <= limit) return absl::OkStatus();
+  return InvalidArgument("%s: expected at most %d bytes, got %d", field, limit, bytes);
+}
+
+}  // namespace
+
+StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
+                                 std::shared_ptr<ResponseSink> sink) const {
+  POLYAD_RETURN_IF_ERROR(Check(spec));
+  auto request = std::make_shared<Request>();
+  request->tenant = spec.tenant;
+  POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec.model, *request));
+  POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
+  request->request_id = std::move(spec.request_id);
+  request->sampling = std::move(spec.sampling);
+  request->stopping = std::move(spec.stopping);
+  request->output = spec.output;
+  request->cache = std::move(spec.cache);
+  request->priority = spec.priority;
+  request->arrival_us = parts_.clock.NowMicros();
+  request->deadline_us = spec.deadline_us;
+  request->sink = std::move(sink);
+  POLYAD_RETURN_IF_ERROR(CheckFits(*request));
+  if (request->deadline_us > 0 && request->arrival_us >= request->deadline_us) {
+    return DeadlineExceeded("the deadline passed before the request was queued");
+  }
+  Arrive arrive;
+  arrive.number = number;
+  arrive.token_cost = TokenCost(request->adapter.get());
+  arrive.prompt_keys = KeysOf(*request, number);
+  arrive.request = std::move(request);
+  return arrive;
+}
+
+Status Intake::Check(const RequestSpec& spec) const {
+  const SamplingParams& sampling = spec.sampling;
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.temperature", sampling.temperature, 0, 100));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.top_k", sampling.top_k, 0, 1 << 30));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.top_p", sampling.top_p, 1e-30, 1));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.min_p", sampling.min_p, 0, 1));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.n", sampling.num_choices, 1, kMaxChoices));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("sampling.repetition_penalty", sampling.repetition_penalty, 1e-3, 10));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.presence_penalty", sampling.presence_penalty, -2, 2));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, -2, 2));
+  POLYAD_RETURN_IF_ERROR(CheckRange("priority", spec.priority, -100, 100));
+  const auto most = static_cast<double>(options_.max_context);
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("stopping.max_tokens", static_cast<double>(spec.stopping.max_tokens), 0, 1e9));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("stopping.min_tokens", static_cast<double>(spec.stopping.min_tokens), 0, most));
+  if (spec.output.logprobs) {
+    POLYAD_RETURN_IF_ERROR(CheckRange("output.logprobs", *spec.output.logprobs, 0, kMaxLogprobs));
+  }
+  if (spec.output.prompt_logprobs) {
+    POLYAD_RETURN_IF_ERROR(
+        CheckRange("output.prompt_logprobs", *spec.output.prompt_logprobs, 0, kMaxLogprobs));
+  }
+  return CheckIds(spec);
+}
+
+Status Intake::CheckIds(const RequestSpec& spec) const {
+  const int64_t vocab = options_.vocab_size;
+  for (const auto& [id, bias] : spec.sampling.logit_bias) {
+    POLYAD_RETURN_IF_ERROR(CheckId("sampling.logit_bias", id, vocab));
+    POLYAD_RETURN_IF_ERROR(CheckRange("sampling.logit_bias", bias, -100, 100));
+  }
+  for (const int32_t id : spec.sampling.allowed_token_ids) {
+    POLYAD_RETURN_IF_ERROR(CheckId("sampling.allowed_token_ids", id, vocab));
+  }
+  for (const int32_t id : spec.stopping.stop_token_ids) {
+    POLYAD_RETURN_IF_ERROR(CheckId("stopping.stop_token_ids", id, vocab));
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {
+  std::vector<int32_t> ids;
+  if (const auto* tokens = std::get_if<TokenPrompt>(&spec.prompt)) {
+    for (const int32_t id : tokens->ids) {
+      POLYAD_RETURN_IF_ERROR(CheckId("prompt.token_ids", id, options_.vocab_size));
+    }
+    ids = tokens->ids;
+  } else if (const auto* text = std::get_if<TextPrompt>(&spec.prompt)) {
+    POLYAD_RETURN_IF_ERROR(CheckBytes("prompt.text", text->text.size(), options_.max_prompt_bytes));
+    POLYAD_ASSIGN_OR_RETURN(ids, parts_.tokenizer.Encode(text->text, {}));
+  } else {
+    const auto& chat = std::get<ChatPrompt>(spec.prompt);
+    size_t bytes = 0;
+    for (const ChatMessage& message : chat.messages) bytes += message.role.size() + message.content.size();
+    POLYAD_RETURN_IF_ERROR(CheckBytes("prompt.chat", bytes, options_.max_prompt_bytes));
+    if (!parts_.encode_chat) return FailedPrecondition("prompt.chat: the model has no chat template");
+    POLYAD_ASSIGN_OR_RETURN(ids, parts_.encode_chat(chat));
+  }
+  if (ids.empty()) return InvalidArgument("prompt: expected at least one token, got none");
+  return ids;
+}
+
+// A token that is only sampled needs neither a position nor a place in the cache, hence the last one is free.
+Status Intake::CheckFits(const Request& request) const {
+  const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
+  const int64_t wanted = request.stopping.max_tokens;
+  const int64_t most = options_.max_context - (wanted > 0 ? 1 : 0);
+  if (num_prompt > most) {
+    return InvalidArgument("prompt: expected at most %d tokens, got %d", most, num_prompt);
+  }
+  const int64_t num_tokens = std::min(num_prompt + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
+  if (BlocksFor(num_tokens) > options_.num_blocks) {
+    return InvalidArgument("prompt and max_tokens: expected at most %d tokens (the K/V cache), got %d",
+                           options_.num_blocks * kBlockTokens, num_tokens);
+  }
+  return absl::OkStatus();
+}
+
+Status Intake::ResolveAdapter(std::string_view model, Request& request) const {
+  constexpr std::string_view kBase = "base:";
+  request.adapter_identity.name = options_.model_name;
+  std::string_view name = model;
+  if (name.starts_with(kBase)) {
+    name.remove_prefix(kBase.size());
+    if (name != options_.model_name) return NotFound("model: no base model named %s", name);
+  }
+  if (name.empty() || name == options_.model_name) return absl::OkStatus();
+  POLYAD_ASSIGN_OR_RETURN(request.adapter, parts_.acquire(name, request.tenant));
+  const AdapterVersion::Identity& identity = request.adapter->identity();
+  request.adapter_identity = {identity.name, identity.version, ToHex(identity.digest)};
+  return absl::OkStatus();
+}
+
+int64_t Intake::TokenCost(const AdapterVersion* adapter) const {
+  if (adapter == nullptr || options_.base_flops_per_token <= 0) return kBaseTokenCost;
+  const double share = static_cast<double>(adapter->cost().flops_per_token) /
+                       static_cast<double>(options_.base_flops_per_token);
+  return kBaseTokenCost + std::llround(share * static_cast<double>(kBaseTokenCost));
+}
+
+// Choices of one request share their prompt even where the client asked for no sharing with others.
+std::vector<PrefixKey> Intake::KeysOf(const Request& request, int64_t number) const {
+  const bool is_private = request.cache.bypass_prefix_cache || !options_.prefix_cache;
+  if (is_private && request.sampling.num_choices == 1) return {};
+  PrefixRoot root;
+  if (request.adapter != nullptr) {
+    root.adapter_digest = request.adapter->identity().digest;
+    root.adapter_version = request.adapter->id();
+  }
+  root.tenant = request.tenant;
+  root.salt = request.cache.salt;
+  root.private_request = is_private ? number : 0;
+  std::vector<PrefixKey> keys = {RootKey(root)};
+  ExtendKeys(request.prompt_tokens, keys);
+  return keys;
+}
+
+}  // namespace polyad

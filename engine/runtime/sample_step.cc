@@ -1,0 +1,116 @@
+#include "engine/runtime/sample_step.h"
+
+#include <cmath>
+#include <span>
+
+namespace polyad {
+namespace {
+
+// The step computes the newest token, so the next one is due.
+bool TokenDue(const FlatStep::Item& item) {
+  const Sequence& sequence = *item.sequence;
+  return item.work.first + item.work.count == sequence.num_tokens() &&
+         sequence.owner->request->stopping.max_tokens > 0;
+}
+
+bool MustNotStop(const Sequence& sequence) {
+  return sequence.num_output() < sequence.owner->request->stopping.min_tokens;
+}
+
+bool TakesArgMax(const Sequence& sequence) {
+  return sequence.owner->request->sampling.plain_greedy() && !MustNotStop(sequence);
+}
+
+std::span<const float> RowOf(FloatRows logits, int64_t row) {
+  return {logits.Row(row), static_cast<size_t>(logits.cols)};
+}
+
+Status ScorePrompt(const FlatStep::Item& item, FloatRows logits, Sampler& sampler, SampledItem& out) {
+  const Sequence& sequence = *item.sequence;
+  const auto& asked = sequence.owner->request->output.prompt_logprobs;
+  if (!asked.has_value() || sequence.choice != 0 || sequence.owner->prompt_done) return absl::OkStatus();
+  for (int64_t row = item.sample_begin; row < item.sample_end; ++row) {
+    const int64_t next = item.first_sampled + (row - item.sample_begin) + 1;
+    if (next >= sequence.num_prompt()) break;
+    POLYAD_ASSIGN_OR_RETURN(
+        TokenLogprob scored,
+        sampler.Score(RowOf(logits, row), sequence.tokens[static_cast<size_t>(next)], *asked));
+    out.prompt_logprobs.push_back(std::move(scored));
+  }
+  return absl::OkStatus();
+}
+
+Status SampleOne(const FlatStep::Item& item, FloatRows logits, Sampler& sampler, SampledItem& out) {
+  const Sequence& sequence = *item.sequence;
+  const Request& request = *sequence.owner->request;
+  const std::span<const float> row = RowOf(logits, item.sample_end - 1);
+  if (out.token_id < 0) {
+    const std::span<const int32_t> tokens(sequence.tokens);
+    SampleInput input;
+    input.logits = row;
+    input.prompt = tokens.first(static_cast<size_t>(sequence.num_prompt()));
+    input.output = tokens.subspan(static_cast<size_t>(sequence.num_prompt()));
+    if (MustNotStop(sequence)) input.forbidden = sequence.owner->stop_ids;
+    input.choice = sequence.choice;
+    POLYAD_ASSIGN_OR_RETURN(out.token_id, sampler.Sample(input, request.sampling));
+  }
+  if (!request.output.logprobs.has_value()) return absl::OkStatus();
+  POLYAD_ASSIGN_OR_RETURN(TokenLogprob scored,
+                          sampler.Score(row, out.token_id, *request.output.logprobs));
+  out.token_logprobs.push_back(std::move(scored));
+  return absl::OkStatus();
+}
+
+// Greedy picks of the rows [begin, end), which all take the largest logit.
+void ArgMaxRun(FloatRows logits, int64_t begin, int64_t end, StepRunner& runner,
+               std::vector<TokenScore>& best) {
+  if (begin == end) return;
+  runner.ArgMax(logits.Slice(begin, end),
+                std::span(best).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
+}
+
+// Every run of neighbouring rows whose pick is the largest logit goes to the runner at once.
+void PickGreedy(const FlatStep& flat, FloatRows logits, StepRunner& runner,
+                std::vector<SampledItem>& sampled) {
+  std::vector<TokenScore> best(static_cast<size_t>(logits.rows));
+  int64_t begin = 0;
+  int64_t end = 0;
+  for (const FlatStep::Item& item : flat.items) {
+    if (!TokenDue(item) || !TakesArgMax(*item.sequence)) continue;
+    const int64_t row = item.sample_end - 1;
+    if (row != end) {
+      ArgMaxRun(logits, begin, end, runner, best);
+      begin = row;
+    }
+    end = row + 1;
+  }
+  ArgMaxRun(logits, begin, end, runner, best);
+  for (size_t i = 0; i < flat.items.size(); ++i) {
+    const FlatStep::Item& item = flat.items[i];
+    if (!TokenDue(item) || !TakesArgMax(*item.sequence)) continue;
+    const TokenScore& pick = best[static_cast<size_t>(item.sample_end - 1)];
+    if (std::isfinite(pick.logit)) {
+      sampled[i].token_id = pick.token_id;
+    } else {
+      sampled[i].status = Internal("logits: expected a finite largest value, got %f", pick.logit);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<SampledItem> SampleStep(const FlatStep& flat, FloatRows logits, StepRunner& runner,
+                                    Sampler& sampler) {
+  std::vector<SampledItem> sampled(flat.items.size());
+  PickGreedy(flat, logits, runner, sampled);
+  for (size_t i = 0; i < flat.items.size(); ++i) {
+    SampledItem& out = sampled[i];
+    if (out.status.ok()) out.status = ScorePrompt(flat.items[i], logits, sampler, out);
+    if (out.status.ok() && TokenDue(flat.items[i])) {
+      out.status = SampleOne(flat.items[i], logits, sampler, out);
+    }
+  }
+  return sampled;
+}
+
+}  // namespace polyad

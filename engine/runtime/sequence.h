@@ -1,0 +1,58 @@
+#pragma once
+
+// One choice of one request while the engine works on it, and what the choices of a request have in common. Owned by
+// EngineState, touched by the engine thread only. A sequence knows its tokens and its blocks; text and device data are
+// others' business.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/base/strong_id.h"
+#include "engine/cache/block_pool.h"
+#include "engine/request/request.h"
+#include "engine/runtime/tenant_ledger.h"
+
+namespace polyad {
+
+struct ActiveRequest {
+  int64_t number = 0;
+  std::shared_ptr<const Request> request;
+  int64_t token_cost = 0;
+  TenantLedger::Account* account = nullptr;
+  std::vector<int32_t> stop_ids;      // end-of-sequence and the request's own, sorted
+  std::vector<bool> choice_finished;  // [n]
+  std::vector<TokenLogprob> prompt_logprobs;
+  int64_t cached_tokens = 0;          // of the prompt, at the first admission
+  int64_t admitted_us = 0;            // 0: still in the queue
+  bool prompt_done = false;           // prompt computed; the other choices exist from here on
+};
+
+struct Sequence {
+  SequenceId id;  // number * kMaxChoices + choice: ids order by age
+  ActiveRequest* owner = nullptr;
+  int32_t choice = 0;
+  bool running = false;
+  std::vector<int32_t> tokens;  // prompt and output
+  int64_t num_computed = 0;     // tokens whose K/V are in the cache
+  BlockTable blocks;            // running: room for every token; waiting: empty
+  std::vector<PrefixKey> keys;  // root and full computed blocks; empty: nothing is shared
+  int64_t num_published = 0;    // full blocks the pool can find
+  int64_t first_token_us = 0;
+  int64_t last_token_us = 0;
+
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_prompt() const { return static_cast<int64_t>(owner->request->prompt_tokens.size()); }
+  int64_t num_output() const { return num_tokens() - num_prompt(); }
+
+  // First position whose logits are wanted: that of the newest token, or where scoring the prompt stands.
+  int64_t first_logits() const {
+    const bool scores = choice == 0 && !owner->prompt_done &&
+                        owner->request->output.prompt_logprobs.has_value();
+    return scores ? static_cast<int64_t>(owner->prompt_logprobs.size()) : num_tokens() - 1;
+  }
+  // Cached tokens it can start from: never all, so that its next token has logits.
+  int64_t max_cached_blocks() const { return first_logits() / kBlockTokens; }
+};
+
+}  // namespace polyad

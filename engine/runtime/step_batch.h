@@ -1,0 +1,28 @@
+#pragma once
+
+// A plan made flat: the device-ready arrays of one step. Sequences are sorted by adapter (the base model first, then by
+// version id) so that each adapter is one segment, and by age within; a sequence's rows stay together. Pure function.
+
+#include <vector>
+
+#include "engine/model/step_batch.h"
+#include "engine/runtime/engine_state.h"
+#include "engine/runtime/scheduler.h"
+
+namespace polyad {
+
+struct FlatStep {
+  struct Item {
+    Sequence* sequence = nullptr;
+    StepPlan::Work work;
+    int64_t sample_begin = 0;  // range of batch.sample_rows; row i scores position first_sampled + (i - sample_begin)
+    int64_t sample_end = 0;
+    int64_t first_sampled = 0;
+  };
+  StepBatch batch;
+  std::vector<Item> items;  // as batch.sequences
+};
+
+FlatStep Flatten(const StepPlan& plan, EngineState& state);
+
+}  // namespace polyad

@@ -1,0 +1,35 @@
+#include "engine/runtime/tenant_ledger.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/base/check.h"
+
+namespace polyad {
+
+TenantLedger::Account* TenantLedger::Enter(const std::string& tenant) {
+  const auto [entry, inserted] = accounts_.try_emplace(tenant);
+  Account& account = entry->second;
+  if (account.num_requests++ > 0) return &account;
+  if (!inserted) --num_idle_;
+  std::optional<int64_t> least;
+  for (const auto& [name, other] : accounts_) {
+    if (&other == &account || other.num_requests == 0) continue;
+    least = std::min(least.value_or(other.served), other.served);
+  }
+  account.served = std::max(account.served, least.value_or(account.served));
+  return &account;
+}
+
+void TenantLedger::Leave(const std::string& tenant) {
+  const auto entry = accounts_.find(tenant);
+  POLYAD_CHECK(entry != accounts_.end() && entry->second.num_requests > 0, "left as often as entered");
+  if (--entry->second.num_requests > 0) return;
+  if (num_idle_ < kMaxIdleTenants) {
+    ++num_idle_;
+  } else {
+    accounts_.erase(entry);
+  }
+}
+
+}  // namespace polyad
