@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """polyad beside its peers: one table of throughput, ratios and floors, all measured in one run.
 
-For each setting every contender's server is started; then they take turns on the same seeded loads, in
-rotated order, while the others are paused. Figures are medians over the rounds. Where a program or a model
-is kept is told by flags or by the environment variables named in --help; a peer that is not given is left
-out and the report says so.
+For each setting every contender's server is started; then they take turns on the same seeded loads,
+in rotated order, while the others are paused. Figures are medians over the rounds. Where a program
+or a model is kept is told by flags or by the environment variables named in --help; a peer that is
+not given is left out and the report says so.
 
   compare.py --polyad build/release/bin/polyad --model HF_DIR --adapters DIR --out DIR [peers...]
 """
+
 import argparse
 import dataclasses
 import json
@@ -41,7 +42,9 @@ SETTINGS = (
     Setting("bf16-8", "bf16, base, 8 clients", "bf16", 8, 16, "none", 1.2),
     Setting("bf16-32", "bf16, base, 32 clients", "bf16", 32, 32, "none", 1.15),
     Setting("q4_0-1", "Q4_0, base, 1 client", "q4_0", 1, 4, "none", 1.3),
-    Setting("adapters-32", "bf16, 32 clients, 32 LoRAs of rank 16", "bf16", 32, 32, "distinct", 5.0),
+    Setting(
+        "adapters-32", "bf16, 32 clients, 32 LoRAs of rank 16", "bf16", 32, 32, "distinct", 5.0
+    ),
 )
 # polyad with 32 adapters against polyad without any, in the last setting.
 OWN_BASE_FLOOR = 0.70
@@ -87,7 +90,9 @@ def make_contenders(args, setting):
 def adapter_paths(args):
     paths = sorted(path for path in args.adapters.iterdir() if path.is_dir())[:NUM_ADAPTERS]
     if len(paths) < NUM_ADAPTERS:
-        sys.exit(f"--adapters {args.adapters}: expected {NUM_ADAPTERS} directories, got {len(paths)}")
+        sys.exit(
+            f"--adapters {args.adapters}: expected {NUM_ADAPTERS} directories, got {len(paths)}"
+        )
     return paths
 
 
@@ -122,37 +127,68 @@ def measure(args, setting):
                 result = server.run(make_load(args, setting, adapters, seed=1 + turn))
                 server.pause()
                 runs[server.name].append(result)
-                print(f"  {setting.key} round {turn + 1}: {server.name} {result['gen_tok_s']:.1f}", flush=True)
+                print(
+                    f"  {setting.key} round {turn + 1}: {server.name} {result['gen_tok_s']:.1f}",
+                    flush=True,
+                )
     finally:
         for server, _ in contenders:
             server.stop()
-    return [(server.name, " ".join(server.command), load.summarise(runs[server.name])) for server, _ in contenders]
+    return [
+        (server.name, " ".join(server.command), load.summarise(runs[server.name]))
+        for server, _ in contenders
+    ]
 
 
 def path_argument(parser, flag, variable, text):
     value = os.environ.get(variable)
-    parser.add_argument(flag, type=pathlib.Path, default=value and pathlib.Path(value), help=f"{text} [{variable}]")
+    parser.add_argument(
+        flag, type=pathlib.Path, default=value and pathlib.Path(value), help=f"{text} [{variable}]"
+    )
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     program = pathlib.Path(__file__).resolve().parent.parent / "build/release/bin/polyad"
     path_argument(parser, "--model", "POLYAD_LOAD_MODEL", "bf16 Hugging Face directory")
-    path_argument(parser, "--bf16-gguf", "POLYAD_LOAD_BF16_GGUF", "the same weights as bf16 GGUF (llama.cpp)")
-    path_argument(parser, "--f16-gguf", "POLYAD_LOAD_F16_GGUF", "the same weights as f16 GGUF (OpenVINO)")
+    path_argument(
+        parser, "--bf16-gguf", "POLYAD_LOAD_BF16_GGUF", "the same weights as bf16 GGUF (llama.cpp)"
+    )
+    path_argument(
+        parser, "--f16-gguf", "POLYAD_LOAD_F16_GGUF", "the same weights as f16 GGUF (OpenVINO)"
+    )
     path_argument(parser, "--q4-gguf", "POLYAD_LOAD_Q4_GGUF", "the same weights as Q4_0 GGUF")
     path_argument(parser, "--adapters", "POLYAD_LOAD_ADAPTERS", "directory of 32 PEFT directories")
-    path_argument(parser, "--adapter-ggufs", "POLYAD_LOAD_ADAPTER_GGUFS", "the same adapters as GGUF (llama.cpp)")
-    parser.add_argument("--polyad", default=os.environ.get("POLYAD_PROGRAM", str(program)), help="empty: peers only")
+    path_argument(
+        parser,
+        "--adapter-ggufs",
+        "POLYAD_LOAD_ADAPTER_GGUFS",
+        "the same adapters as GGUF (llama.cpp)",
+    )
+    parser.add_argument(
+        "--polyad", default=os.environ.get("POLYAD_PROGRAM", str(program)), help="empty: peers only"
+    )
     parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
-    parser.add_argument("--llama-server", default=os.environ.get("LLAMA_SERVER"), help="program [LLAMA_SERVER]")
-    parser.add_argument("--llama-flags", default="-fa on -lm none", help="more flags for llama-server")
-    parser.add_argument("--openvino-python", default=os.environ.get("OPENVINO_PYTHON"), help="[OPENVINO_PYTHON]")
-    parser.add_argument("--settings", default=",".join(s.key for s in SETTINGS), help="comma-separated keys")
+    parser.add_argument(
+        "--llama-server", default=os.environ.get("LLAMA_SERVER"), help="program [LLAMA_SERVER]"
+    )
+    parser.add_argument(
+        "--llama-flags", default="-fa on -lm none", help="more flags for llama-server"
+    )
+    parser.add_argument(
+        "--openvino-python", default=os.environ.get("OPENVINO_PYTHON"), help="[OPENVINO_PYTHON]"
+    )
+    parser.add_argument(
+        "--settings", default=",".join(s.key for s in SETTINGS), help="comma-separated keys"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--gen-tokens", type=int, default=64)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for the report and logs")
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, help="directory for the report and logs"
+    )
     args = parser.parse_args()
     unknown = set(args.settings.split(",")) - {s.key for s in SETTINGS}
     if unknown:

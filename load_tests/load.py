@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
 """Closed-loop streaming load on an OpenAI-style /v1/completions endpoint.
 
-C workers each send a request, read its stream to the end and send the next. Prompts are token ids drawn
-from a seeded generator, different for every request, so no prefix cache helps; ignore_eos makes every
-request generate the same number of tokens. The adapter is picked by the "model" field, or, with
---adapter-style llamacpp, by llama-server's per-request "lora" field.
+C workers each send a request, read its stream to the end and send the next. Prompts are token ids
+drawn from a seeded generator, different for every request, so no prefix cache helps; ignore_eos
+makes every request generate the same number of tokens. The adapter is picked by the "model" field,
+or, with --adapter-style llamacpp, by llama-server's per-request "lora" field.
 
-The client shares its cores with the server it measures, so while a run lasts it only stores what arrives
-and when; events are found and counted after the clock has stopped. Standard library only.
+The client shares its cores with the server it measures, so while a run lasts it only stores what
+arrives and when; events are found and counted after the clock has stopped. Standard library only.
 
-Throughput is generated tokens (as the server's usage block counts them) over the wall time of the whole
-loop, prefill included. TTFT is the time from connecting to the first event that carries text, ITL the gap
-between later such events.
+Throughput is generated tokens (as the server's usage block counts them) over the wall time of the
+whole loop, prefill included. TTFT is the time from connecting to the first event that carries text,
+ITL the gap between later such events.
 
   load.py --url http://127.0.0.1:8080 --model smollm2-135m --concurrency 32 --adapters distinct
 """
+
 import argparse
 import asyncio
 import bisect
@@ -78,7 +79,9 @@ def choose_adapter(load, request_index, rng):
 def make_body(load, request_index, rng):
     body = {
         "model": load.model,
-        "prompt": [rng.randrange(FIRST_PROMPT_ID, LAST_PROMPT_ID) for _ in range(load.prompt_tokens)],
+        "prompt": [
+            rng.randrange(FIRST_PROMPT_ID, LAST_PROMPT_ID) for _ in range(load.prompt_tokens)
+        ],
         "max_tokens": load.gen_tokens,
         "temperature": 0,
         "stream": True,
@@ -161,7 +164,9 @@ def read_answer(stream):
     data = b"".join(stream.pieces)
     status = data.split(b"\r\n", 1)[0]
     if b" 200 " not in status or END_OF_STREAM not in data:
-        return Answer(error=f"{status.decode(errors='replace')}: {data[-200:].decode(errors='replace')}")
+        return Answer(
+            error=f"{status.decode(errors='replace')}: {data[-200:].decode(errors='replace')}"
+        )
     ends, total = [], 0
     for piece in stream.pieces:
         total += len(piece)
@@ -245,7 +250,9 @@ def parse_args():
     parser.add_argument("--url", required=True, help="loopback address of the server")
     parser.add_argument("--model", default="", help="the base model's name")
     parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--requests", type=int, help="requests a run (default: concurrency, at least 4)")
+    parser.add_argument(
+        "--requests", type=int, help="requests a run (default: concurrency, at least 4)"
+    )
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--gen-tokens", type=int, default=64)
     parser.add_argument("--adapters", choices=["none", "one", "distinct", "zipf"], default="none")
@@ -277,7 +284,11 @@ def main():
         adapter_style=args.adapter_style,
         timeout_seconds=args.timeout_seconds,
     )
-    run_once(dataclasses.replace(load, requests=min(load.requests, 4), gen_tokens=8, seed=args.seed + 10**6))
+    run_once(
+        dataclasses.replace(
+            load, requests=min(load.requests, 4), gen_tokens=8, seed=args.seed + 10**6
+        )
+    )
     runs = [run_once(dataclasses.replace(load, seed=args.seed + i)) for i in range(args.repeats)]
     summary = summarise(runs)
     print(describe(args.label, load, summary), flush=True)

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""OpenVINO GenAI's continuous batching as a peer: loads on standard input, results on standard output.
+"""OpenVINO GenAI's continuous batching as a peer: loads on stdin, results on stdout.
 
   openvino_peer.py MODEL      MODEL: an f16 GGUF file or an OpenVINO IR directory
 
-Runs under a Python that has openvino-genai. Prints "ready", then answers each JSON line {concurrency,
-requests, prompt_tokens, gen_tokens, seed} with one JSON line shaped like load.run_once. Requests are
-handed over and read in this process, which spares it the HTTP work that the servers do.
+Runs under a Python that has openvino-genai. Prints "ready", then answers each JSON line
+{concurrency, requests, prompt_tokens, gen_tokens, seed} with one JSON line shaped like
+load.run_once. Requests are handed over and read in this process, which spares it the HTTP work that
+the servers do.
 """
+
 import json
 import os
 import random
@@ -41,7 +43,7 @@ def make_pipeline(genai, model):
 
 
 class Run:
-    """One closed loop: keeps `concurrency` requests in the pipeline until `requests` are answered."""
+    """One closed loop: keeps `concurrency` requests in the pipeline until all are answered."""
 
     def __init__(self, pipeline, make_prompt, config, ask):
         self.pipeline, self.make_prompt, self.config = pipeline, make_prompt, config

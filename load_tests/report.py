@@ -1,19 +1,28 @@
 #!/usr/bin/env python3
 """Turns the result of compare.py into Markdown: ratios against floors, then every figure.
 
-  report.py compare.json      prints the report again
+report.py compare.json      prints the report again
 """
+
 import json
 import pathlib
 import re
 import sys
+
+MAX_COMMAND_CHARACTERS = 300
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def ratio_rows(result):
     """-> [(title, polyad, rival's name, rival, floor)] for each setting that polyad ran in."""
     rows = []
     for setting in result["settings"]:
-        figures = {r["server"]: r["gen_tok_s"] for r in result["rows"] if r["setting"] == setting["key"]}
+        mine = [row for row in result["rows"] if row["setting"] == setting["key"]]
+        figures = {row["server"]: row["gen_tok_s"] for row in mine}
         polyad = figures.pop("polyad", None)
         own_base = figures.pop("polyad base", None)
         if polyad is None:
@@ -28,49 +37,69 @@ def ratio_rows(result):
 
 
 def ratio_table(result):
-    lines = ["| setting | polyad tok/s | best rival | its tok/s | ratio | floor | holds |", "|---|---|---|---|---|---|---|"]
+    rows = []
     for title, polyad, name, rival, floor in ratio_rows(result):
         ratio = polyad / rival
-        verdict = "yes" if ratio >= floor else "NO"
-        lines.append(f"| {title} | {polyad:.1f} | {name} | {rival:.1f} | {ratio:.2f} | {floor:.2f} | {verdict} |")
-    return lines
+        figures = [f"{polyad:.1f}", name, f"{rival:.1f}", f"{ratio:.2f}", f"{floor:.2f}"]
+        rows.append([title, *figures, "yes" if ratio >= floor else "NO"])
+    return table(
+        ["setting", "polyad tok/s", "best rival", "its tok/s", "ratio", "floor", "holds"], rows
+    )
 
 
 def figure_table(result):
-    titles = {s["key"]: s["title"] for s in result["settings"]}
-    lines = [
-        "| setting | server | tok/s median (min..max) | TTFT p50/p99 ms | ITL p50/p99 ms | failed |",
-        "|---|---|---|---|---|---|",
-    ]
-    for r in result["rows"]:
-        lines.append(
-            f"| {titles[r['setting']]} | {r['server']} "
-            f"| {r['gen_tok_s']:.1f} ({r['gen_tok_s_min']:.1f}..{r['gen_tok_s_max']:.1f}) "
-            f"| {r['ttft_p50_ms']:.0f}/{r['ttft_p99_ms']:.0f} | {r['itl_p50_ms']:.1f}/{r['itl_p99_ms']:.1f} "
-            f"| {r['errors']} |"
+    titles = {setting["key"]: setting["title"] for setting in result["settings"]}
+    rows = []
+    for row in result["rows"]:
+        rows.append(
+            [
+                titles[row["setting"]],
+                row["server"],
+                "{gen_tok_s:.1f} ({gen_tok_s_min:.1f}..{gen_tok_s_max:.1f})".format(**row),
+                "{ttft_p50_ms:.0f}/{ttft_p99_ms:.0f}".format(**row),
+                "{itl_p50_ms:.1f}/{itl_p99_ms:.1f}".format(**row),
+                str(row["errors"]),
+            ]
         )
-    return lines
+    return table(
+        ["setting", "server", "tok/s (min..max)", "TTFT p50/p99 ms", "ITL p50/p99 ms", "failed"],
+        rows,
+    )
+
+
+def shorten(command):
+    """Paths cut to their last part, ports left out, long lists of adapters cut off."""
+    words = [word.rsplit("/", 1)[-1] if "/" in word else word for word in command.split()]
+    text = re.sub(r"--port \d+", "--port PORT", " ".join(words))
+    if len(text) > MAX_COMMAND_CHARACTERS:
+        text = text[:MAX_COMMAND_CHARACTERS] + " ..."
+    return text
 
 
 def command_list(result):
-    """One line per different command; paths are cut to their last part, long lists of adapters short."""
+    """One line for each different command, with the first setting it was used in."""
     seen = {}
     for row in result["rows"]:
-        words = [pathlib.PurePath(word).name if "/" in word and ":" not in word else word for word in row["command"].split()]
-        text = re.sub(r"--port \d+", "--port PORT", " ".join(words))
-        seen.setdefault(text if len(text) < 300 else text[:300] + " ...", row["setting"])
+        seen.setdefault(shorten(row["command"]), row["setting"])
     return [f"- {setting}: `{text}`" for text, setting in seen.items()]
 
 
-def markdown(result):
+def conditions(result):
     m = result["machine"]
-    head = (
-        f"Machine: {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, {' '.join(m['flags'])}, Linux {m['kernel']}; "
-        f"load average {m['load_average']:.1f} at the start, {m['steal_percent']}% stolen. Prompt {result['prompt_tokens']}, "
-        f"output {result['gen_tokens']} tokens, greedy, streamed, different random prompts; generated tokens per second of the "
-        f"whole closed loop; medians of {result['rounds']} interleaved rounds; the client runs on the same cores."
-    )
-    parts = [[head], ratio_table(result), figure_table(result), ["Commands:", ""] + command_list(result)]
+    return [
+        f"Machine: {m['cpu']}, {m['cores']} cores, {m['memory_gib']} GiB, Linux {m['kernel']}; "
+        f"{' '.join(m['flags'])}; load average {m['load_average']:.1f} at the start, "
+        f"{m['steal_percent']}% stolen.",
+        f"Load: prompt {result['prompt_tokens']}, output {result['gen_tokens']} tokens, greedy, "
+        "streamed, a different random prompt for every request; generated tokens per second of "
+        f"the whole closed loop, medians of {result['rounds']} interleaved rounds; the client "
+        "runs on the same cores.",
+    ]
+
+
+def markdown(result):
+    commands = ["Commands:", "", *command_list(result)]
+    parts = [conditions(result), ratio_table(result), figure_table(result), commands]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 

@@ -1,9 +1,11 @@
 """The servers of a comparison behind one interface: start, run a load, pause, resume, stop.
 
-All servers of one setting are up at once and take turns (A B C, A B C, ...), so that a slow minute of the
-machine hits each of them. One that is not being measured is stopped with SIGSTOP: it keeps its memory and
-takes no time from the others. Every server listens on 127.0.0.1 only, on a port that was free.
+All servers of one setting are up at once and take turns (A B C, A B C, ...), so that a slow minute
+of the machine hits each of them. One that is not being measured is stopped with SIGSTOP: it keeps
+its memory and takes no time from the others. Every server listens on 127.0.0.1 only, on a port that
+was free.
 """
+
 import dataclasses
 import json
 import os
@@ -66,7 +68,9 @@ class Server:
 
     def read_line(self, deadline):
         """One line of the child's standard output."""
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+        ready, _, _ = select.select(
+            [self.process.stdout], [], [], max(0, deadline - time.monotonic())
+        )
         line = self.process.stdout.readline() if ready else b""
         if not line:
             raise RuntimeError(f"{self.name} wrote no line; its log is {self.log_path}")
@@ -106,7 +110,9 @@ class HttpServer(Server):
 
     def run(self, load):
         return load_module.run_once(
-            dataclasses.replace(load, url=self.url, model=self.model, adapter_style=self.adapter_style)
+            dataclasses.replace(
+                load, url=self.url, model=self.model, adapter_style=self.adapter_style
+            )
         )
 
 
@@ -173,7 +179,10 @@ class OpenVino(Server):
             raise RuntimeError(f"{self.name}: expected 'ready', got {line!r}")
 
     def run(self, load):
-        ask = {k: getattr(load, k) for k in ("concurrency", "requests", "prompt_tokens", "gen_tokens", "seed")}
+        ask = {
+            k: getattr(load, k)
+            for k in ("concurrency", "requests", "prompt_tokens", "gen_tokens", "seed")
+        }
         self.process.stdin.write(json.dumps(ask).encode() + b"\n")
         self.process.stdin.flush()
         return json.loads(self.read_line(time.monotonic() + load.timeout_seconds))

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""The load tests measure what they say and notice what they look for. Argument: the root."""
+
+import asyncio
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
+
+ROOT = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else __file__).resolve()
+ROOT = ROOT if ROOT.is_dir() else ROOT.parents[2]
+sys.path.insert(0, str(ROOT / "load_tests"))
+
+import load  # noqa: E402
+import report  # noqa: E402
+import servers  # noqa: E402
+
+FAKE = str(ROOT / "tests/load_tests/fake_polyad.py")
+
+
+def stream_of(pieces):
+    """A finished stream whose pieces arrived one second apart, the first after one second."""
+    stream = load.Stream(b"", asyncio.new_event_loop().create_future())
+    stream.started = 0.0
+    stream.pieces = pieces
+    stream.times = [float(i + 1) for i in range(len(pieces))]
+    return stream
+
+
+class ReadAnswerTest(unittest.TestCase):
+    HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+    END = b'data: {"choices":[],"usage":{"completion_tokens": 5}}\n\ndata: [DONE]\n\n'
+
+    def test_counts_tokens_by_usage_and_times_by_text_events(self):
+        pieces = [
+            self.HEAD,
+            b'data: {"choices":[{"text":"a"}]}\n\n',
+            b'data: {"choices":[{"text":"b"}]}\n\ndata: {"choices":[{"text":"c"}]}\n\n',
+            b'data: {"choices":[{"text":"","finish_reason":"length"}]}\n\n' + self.END,
+        ]
+        answer = load.read_answer(stream_of(pieces))
+        self.assertEqual(answer.error, "")
+        self.assertEqual(answer.tokens, 5)
+        self.assertEqual(answer.ttft_ms, 2000.0)
+        self.assertEqual(answer.gaps_ms, [1000.0, 0.0])
+
+    def test_an_event_cut_in_two_arrives_with_its_second_half(self):
+        pieces = [self.HEAD, b'data: {"choices":[{"te', b'xt":"a"}]}\n\n' + self.END]
+        self.assertEqual(load.read_answer(stream_of(pieces)).ttft_ms, 3000.0)
+
+    def test_a_stream_without_its_end_is_an_error(self):
+        pieces = [self.HEAD, b'data: {"choices":[{"text":"a"}]}\n\n']
+        self.assertNotEqual(load.read_answer(stream_of(pieces)).error, "")
+
+    def test_an_error_status_is_an_error(self):
+        pieces = [b"HTTP/1.1 429 Too Many Requests\r\n\r\ndata: [DONE]"]
+        self.assertIn("429", load.read_answer(stream_of(pieces)).error)
+
+
+class LoadTest(unittest.TestCase):
+    def test_distinct_gives_every_concurrent_request_its_own_adapter(self):
+        names = tuple(f"lora-{i:02d}" for i in range(32))
+        ask = load.Load(url="", requests=32, adapters="distinct", adapter_names=names)
+        bodies = [load.make_body(ask, i, load.random.Random(1)) for i in range(32)]
+        self.assertEqual({body["model"] for body in bodies}, set(names))
+
+    def test_percentiles_interpolate(self):
+        self.assertEqual(load.percentile([3.0, 1.0, 2.0, 4.0], 50), 2.5)
+        self.assertEqual(load.percentile([1.0, 2.0], 99), 1.99)
+
+    def test_a_closed_loop_counts_every_token_and_every_refusal(self):
+        server = servers.Polyad(FAKE, "none", os.devnull)
+        server.start()
+        try:
+            ask = load.Load(url="", requests=6, concurrency=3, gen_tokens=7, prompt_tokens=4)
+            result = server.run(ask)
+            self.assertEqual(
+                (result["errors"], result["requests"]), (6, 0)
+            )  # ids past the vocabulary
+            load.FIRST_PROMPT_ID, load.LAST_PROMPT_ID = 3, 300
+            result = server.run(ask)
+            self.assertEqual((result["errors"], result["gen_tokens"]), (0, 42))
+        finally:
+            load.FIRST_PROMPT_ID, load.LAST_PROMPT_ID = 1000, 20000
+            server.stop()
+
+
+class ReportTest(unittest.TestCase):
+    def test_a_ratio_is_against_the_best_rival_and_the_own_base(self):
+        setting = {"key": "k", "title": "t", "floor": 5.0}
+        rows = [
+            {"setting": "k", "server": name, "gen_tok_s": rate}
+            for name, rate in (("polyad", 60.0), ("polyad base", 80.0), ("a", 10.0), ("b", 15.0))
+        ]
+        result = {"settings": [setting], "rows": rows, "own_base_floor": 0.7}
+        lines = report.ratio_table(result)
+        self.assertEqual(lines[2], "| t | 60.0 | b | 15.0 | 4.00 | 5.00 | NO |")
+        self.assertEqual(
+            lines[3], "| t, against its own base | 60.0 | polyad base | 80.0 | 0.75 | 0.70 | yes |"
+        )
+
+
+class ChurnTest(unittest.TestCase):
+    def churn(self, fault, settle_seconds):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "load_tests/churn.py"), "--polyad", FAKE, "--count", "300"]
+            + ["--settle-seconds", settle_seconds],
+            env={**os.environ, "FAKE_POLYAD_FAULT": fault},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_a_clean_server_passes(self):
+        done = self.churn("", "30")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_a_kept_block_a_kept_descriptor_and_a_changed_answer_fail(self):
+        for fault, sign in (
+            ("leak_block", "K/V blocks"),
+            ("leak_descriptor", "descriptors"),
+            ("unstable", "reference completion"),
+        ):
+            with self.subTest(fault):
+                done = self.churn(fault, "1")
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(sign, done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
