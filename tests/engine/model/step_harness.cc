@@ -22,7 +22,7 @@ std::string GoldenPath(const std::string& relative) {
 }
 
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
-                        const BackendOptions& options) {
+                        const BackendOptions& options, int64_t kv_bytes) {
   TestModel loaded;
   StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(backend_name, options);
   POLYAD_CHECK(backend.ok(), backend.status().ToString().c_str());
@@ -31,7 +31,7 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
   POLYAD_CHECK(files.ok(), files.status().ToString().c_str());
   loaded.files = std::make_unique<ModelFiles>(std::move(*files));
   ModelOptions model_options;
-  model_options.kv_bytes = 16 << 20;
+  model_options.kv_bytes = kv_bytes;
   StatusOr<std::unique_ptr<Model>> model =
       Model::Load(*loaded.files, *loaded.backend, model_options);
   POLYAD_CHECK(model.ok(), model.status().ToString().c_str());

@@ -60,7 +60,7 @@ struct TestModel {
   std::unique_ptr<AdapterStore> adapters;
 };
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
-                        const BackendOptions& options);
+                        const BackendOptions& options, int64_t kv_bytes = 16 << 20);
 std::string GoldenPath(const std::string& relative);  // under tests/golden
 
 }  // namespace polyad
