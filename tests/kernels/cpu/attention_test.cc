@@ -1,5 +1,6 @@
 // The promise of kernels/api/backend.h for attention: a row's bits depend on its own context alone. Every test compares
 // with the same tokens taken one at a time, alone, on one thread, with blocks in order.
+// covers: kernels/cpu/attention_kernel.cc
 
 #include "kernels/cpu/attention.h"
 
