@@ -62,6 +62,7 @@ int Main(int argc, char** argv) {
   if (const char* isa = std::getenv("POLYAD_ISA")) options.isa = isa;
   TestModel test = LoadTestModel(argv[1], "cpu", options, int64_t{512} << 20);
   std::printf("%s %s\n", test.backend->info().name.c_str(), test.backend->info().isa.c_str());
+  TimeSteps(test, 32, {}, "warm-up");
   for (const int64_t rows : {1, 8, 32}) TimeSteps(test, rows, {}, "base");
   if (argc < 3) return 0;
   Leases leases;
