@@ -5,8 +5,8 @@
 
 namespace polyad {
 
-StatusOr<std::string> ResolveAdapterUri(std::string_view uri,
-                                        const std::vector<std::string>& roots) {
+StatusOr<AdapterPlace> ResolveAdapterUri(std::string_view uri,
+                                         const std::vector<std::string>& roots) {
   constexpr std::string_view kFile = "file://";
   constexpr std::string_view kExpected = "a path inside an adapter root";
   std::string_view path = uri;
@@ -21,8 +21,8 @@ StatusOr<std::string> ResolveAdapterUri(std::string_view uri,
   }
   Status last = NotFound("uri: no adapter root holds it");
   for (const std::string& root : roots) {
-    auto resolved = ResolveBeneath(root, std::string(path));
-    if (resolved.ok()) return resolved;
+    const auto resolved = ResolveBeneath(root, std::string(path));
+    if (resolved.ok()) return AdapterPlace{root, std::string(path)};
     if (resolved.status().code() != absl::StatusCode::kNotFound) last = resolved.status();
   }
   if (last.code() == absl::StatusCode::kInvalidArgument) return FieldError("uri", kExpected, uri);
@@ -31,7 +31,9 @@ StatusOr<std::string> ResolveAdapterUri(std::string_view uri,
 
 StatusOr<LoadReport> StoreRegistry::Load(LoadAdapterSpec spec,
                                          const AdapterStore::Progress& progress) {
-  POLYAD_ASSIGN_OR_RETURN(spec.path, ResolveAdapterUri(spec.path, roots_));
+  POLYAD_ASSIGN_OR_RETURN(AdapterPlace place, ResolveAdapterUri(spec.path, roots_));
+  spec.root = std::move(place.root);
+  spec.path = std::move(place.path);
   return store_.Load(spec, progress);
 }
 

@@ -50,7 +50,11 @@ class StoreRegistry final : public AdapterRegistry {
   const std::vector<std::string> roots_;
 };
 
-// The path that `uri` means: the first root that holds it.
-StatusOr<std::string> ResolveAdapterUri(std::string_view uri, const std::vector<std::string>& roots);
+// Where `uri` lies: the first root that holds it, and the path there. The loader walks it again without following links.
+struct AdapterPlace {
+  std::string root;
+  std::string path;
+};
+StatusOr<AdapterPlace> ResolveAdapterUri(std::string_view uri, const std::vector<std::string>& roots);
 
 }  // namespace polyad

@@ -36,7 +36,7 @@ class AdminServiceImpl final : public RawApi {
     auto stream = std::make_shared<LoadStream>(kMaxLoadStreamBytes);
     const bool queued = serving_.loaders.TryRun([this, stream, spec = *std::move(spec)] {
       // RESIDENT is sent below, with the report.
-      const auto report = polyad::LoadAdapter(serving_, spec, [&](LoadState state) {
+      const auto report = LoadWithMetrics(serving_, spec, [&](LoadState state) {
         if (state == LoadState::kResident) return;
         v1::LoadAdapterResponse response;
         response.set_state(EncodeLoadState(state));

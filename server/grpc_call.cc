@@ -1,5 +1,6 @@
 #include "server/grpc_call.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 

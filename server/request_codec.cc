@@ -104,10 +104,11 @@ StatusOr<SamplingParams> DecodeSampling(const v1::Sampling& sampling, const Deco
 
   POLYAD_RETURN_IF_ERROR(CheckRange("sampling.temperature", double{out.temperature}, 0, 100));
   if (out.temperature == 0) out.temperature = 0;  // -0 too
-  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.top_k", int64_t{out.top_k}, 0, INT32_MAX));
+  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.top_k", int64_t{out.top_k}, 0, 1 << 30));
   POLYAD_RETURN_IF_ERROR(CheckPositive("sampling.top_p", out.top_p, 1));
   POLYAD_RETURN_IF_ERROR(CheckRange("sampling.min_p", double{out.min_p}, 0, 1));
-  POLYAD_RETURN_IF_ERROR(CheckPositive("sampling.repetition_penalty", out.repetition_penalty, 10));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("sampling.repetition_penalty", double{out.repetition_penalty}, 0.001, 10));
   POLYAD_RETURN_IF_ERROR(
       CheckRange("sampling.presence_penalty", double{out.presence_penalty}, -2, 2));
   POLYAD_RETURN_IF_ERROR(
@@ -188,13 +189,14 @@ Status CheckTokenize(const v1::TokenizeRequest& request, const DecodeLimits& lim
 StatusOr<std::string> DecodeModel(std::string_view model, const DecodeLimits& limits,
                                   std::string_view field) {
   constexpr std::string_view kExpected =
-      "a model or adapter name ([A-Za-z0-9][A-Za-z0-9._-]{0,127}), name@version or base:name";
-  if (model.empty() || model == limits.model_name) return std::string();
+      "a model or adapter name ([A-Za-z0-9][A-Za-z0-9._-]{0,127}), name@version or base:<base model>";
+  constexpr std::string_view kBase = "base:";
   std::string_view reference = model;
-  if (reference.size() > limits.model_name.size() && reference.starts_with(limits.model_name) &&
-      reference[limits.model_name.size()] == ':') {
-    reference.remove_prefix(limits.model_name.size() + 1);
+  if (reference.starts_with(kBase)) {
+    reference.remove_prefix(kBase.size());
+    if (reference != limits.model_name) return FieldError(field, "the base model's name", model);
   }
+  if (reference.empty() || reference == limits.model_name) return std::string();
   std::string_view name = reference;
   if (const size_t at = reference.find('@'); at != std::string_view::npos) {
     const std::string_view version = reference.substr(at + 1);

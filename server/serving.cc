@@ -4,7 +4,7 @@
 
 namespace polyad {
 
-StatusOr<LoadReport> LoadAdapter(Serving& serving, const LoadAdapterSpec& spec,
+StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
                                  const AdapterStore::Progress& progress) {
   const int64_t begin_us = serving.clock.NowMicros();
   StatusOr<LoadReport> report = serving.registry.Load(spec, progress);

@@ -34,7 +34,7 @@ struct Serving {
 };
 
 // Adds the metrics of a load to registry.Load.
-StatusOr<LoadReport> LoadAdapter(Serving& serving, const LoadAdapterSpec& spec,
+StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
                                  const AdapterStore::Progress& progress);
 // Submits and counts a rejection. `spec.request_id` must be UniqueRequestId's: clients may repeat theirs.
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink);

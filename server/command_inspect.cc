@@ -1,0 +1,99 @@
+#include <cstdio>
+
+#include "engine/adapters/adapter_loader.h"
+#include "engine/io/file.h"
+#include "engine/io/json.h"
+#include "engine/spec/model_files.h"
+#include "server/command.h"
+
+// `polyad inspect`: what a model is; what an adapter is and how a model would serve it.
+
+namespace polyad {
+namespace {
+
+OrderedJson Describe(const ModelSpec& spec) {
+  OrderedJson out;
+  out["kind"] = "model";
+  out["name"] = spec.name;
+  out["architecture"] = ArchitectureName(spec.architecture);
+  out["hidden_size"] = spec.hidden_size;
+  out["num_layers"] = spec.num_layers;
+  out["num_heads"] = spec.num_heads;
+  out["num_kv_heads"] = spec.num_kv_heads;
+  out["head_dim"] = spec.head_dim;
+  out["intermediate_size"] = spec.intermediate_size;
+  out["vocab_size"] = spec.vocab_size;
+  out["max_context"] = spec.max_position;
+  out["warnings"] = spec.warnings;
+  return out;
+}
+
+OrderedJson Describe(const LoadReport& report) {
+  OrderedJson out;
+  out["kind"] = "adapter";
+  out["family"] = report.family;
+  out["ranks"] = report.ranks;
+  out["targets"] = report.targets;
+  out["num_tensors_read"] = report.num_tensors_read;
+  out["file_bytes"] = report.file_bytes;
+  out["resident_bytes"] = report.resident_bytes;
+  out["flops_per_token"] = report.flops_per_token;
+  out["layer_delta_norms"] = report.layer_delta_norms;
+  out["digest"] = report.digest;
+  return out;
+}
+
+void Print(const OrderedJson& described, bool as_json) {
+  constexpr auto kReplace = OrderedJson::error_handler_t::replace;
+  if (as_json) {
+    std::printf("%s\n", described.dump(2, ' ', true, kReplace).c_str());
+    return;
+  }
+  for (const auto& [key, value] : described.items()) {
+    const std::string text = value.is_string() ? value.get<std::string>()
+                                               : value.dump(-1, ' ', true, kReplace);
+    std::printf("%-18s %s\n", key.c_str(), text.c_str());
+  }
+}
+
+StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model) {
+  if (!FileExists(path + "/adapter_config.json")) {
+    POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
+    return Describe(files.spec());
+  }
+  if (model.empty()) {
+    return InvalidArgument("%s is an adapter: expected --model PATH of the base that would serve it",
+                           path);
+  }
+  POLYAD_ASSIGN_OR_RETURN(const ModelFiles base, OpenModel(model));
+  POLYAD_ASSIGN_OR_RETURN(const LoadReport report, InspectAdapter(path, base.spec()));
+  return Describe(report);
+}
+
+}  // namespace
+
+int RunInspect(const Arguments& args) {
+  if (args.empty() || WantsHelp(args)) {
+    std::printf(
+        "usage: polyad inspect PATH [--model PATH] [--json]\n\n"
+        "Says what a model directory, GGUF file or adapter directory is. For an adapter, --model\n"
+        "names the base; the report is what loading it there would give, or why it is refused.\n"
+        "Exit codes: 0 it would be served, 2 bad flag, 3 it would be refused.\n");
+    return args.empty() ? kExitUsage : kExitOk;
+  }
+  OwnFlags flags(args);
+  const std::string model = flags.Take("model").value_or("");
+  const bool as_json = flags.TakeSwitch("json");
+  if (flags.rest().size() != 1 || flags.rest().front().starts_with("--")) {
+    return PrintError(InvalidArgument("inspect: expected one PATH (see --help)"), kExitUsage);
+  }
+  const auto described = Inspect(flags.rest().front(), model);
+  if (!described.ok()) {
+    const bool usage = described.status().message().find("--model") != absl::string_view::npos;
+    return PrintError(described.status(), usage ? kExitUsage : kExitModel);
+  }
+  Print(*described, as_json);
+  return kExitOk;
+}
+
+}  // namespace polyad

@@ -1,0 +1,177 @@
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <thread>
+
+#include "engine/base/log.h"
+#include "engine/engine.h"
+#include "server/adapter_watch.h"
+#include "server/admin_service.h"
+#include "server/command.h"
+#include "server/config.h"
+#include "server/engine_setup.h"
+#include "server/grpc_server.h"
+#include "server/grpc_service.h"
+#include "server/http/http_server.h"
+#include "server/http_api.h"
+
+// `polyad serve`: builds everything bottom to top, prints the ready line, waits for a signal, drains, and takes it all
+// down top to bottom.
+
+namespace polyad {
+namespace {
+
+constexpr size_t kLoaderThreads = 2;
+constexpr size_t kWaiterThreads = 4;
+constexpr size_t kMaxQueuedTasks = 64;
+
+// The fronts, in order of construction.
+struct Fronts {
+  explicit Fronts(Serving& serving)
+      : watch(serving.registry),
+        inference(MakeInferenceService(serving)),
+        admin(MakeAdminService(serving, watch)),
+        api(serving) {}
+
+  AdapterWatch watch;
+  std::unique_ptr<grpc::Service> inference;
+  std::unique_ptr<grpc::Service> admin;
+  HttpApi api;
+  std::unique_ptr<GrpcServer> data_server;
+  std::unique_ptr<GrpcServer> admin_server;
+  std::unique_ptr<HttpServer> http_server;
+};
+
+Status StartFronts(const ServerConfig& config, Clock& clock, Fronts& fronts) {
+  GrpcLimits limits;
+  limits.max_streams = static_cast<int>(config.max_streams);
+  POLYAD_ASSIGN_OR_RETURN(fronts.data_server,
+                          GrpcServer::Start(config.grpc_listen, *fronts.inference, limits));
+  POLYAD_ASSIGN_OR_RETURN(fronts.admin_server,
+                          GrpcServer::Start(config.admin_listen, *fronts.admin, limits));
+  HttpServer::Options http;
+  http.listen = config.http_listen;
+  http.num_workers = static_cast<size_t>(config.http_workers);
+  http.limits.max_connections = static_cast<size_t>(config.http_max_connections);
+  http.limits.request_timeout_ms = config.http_request_timeout_ms;
+  http.limits.max_stream_bytes = static_cast<size_t>(config.stream_buffer_kib) << 10;
+  POLYAD_ASSIGN_OR_RETURN(
+      fronts.http_server,
+      HttpServer::Start(http, clock, [&fronts](const auto& exchange) {
+        fronts.api.Handle(exchange);
+      }));
+  return absl::OkStatus();
+}
+
+// Blocks the signals that end us, in this thread and all that it starts.
+sigset_t BlockSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  return set;
+}
+
+// Waits for a signal, then until nothing runs any more or the drain's time is over.
+void WaitAndDrain(const sigset_t& set, const ServerConfig& config, Serving& serving,
+                  Fronts& fronts) {
+  int signal_number = 0;
+  sigwait(&set, &signal_number);
+  Log(LogLevel::kInfo, "signal", {{"number", signal_number}});
+  serving.draining.store(true);
+  fronts.data_server->SetServing(false);
+  fronts.admin_server->SetServing(false);
+  std::atomic<bool> drained{false};
+  std::thread drain([&] {
+    DrainServing(serving, config.drain_ms);
+    drained.store(true);
+  });
+  bool again = false;
+  while (!drained.load() && !again) {
+    const timespec tick{0, 20'000'000};
+    again = sigtimedwait(&set, nullptr, &tick) > 0;
+  }
+  if (again) std::_Exit(kExitInterrupted);  // at once, as asked twice
+  drain.join();
+}
+
+void StopFronts(Fronts& fronts) {
+  // What is still open after draining is ended; nothing that matters is left to wait for.
+  constexpr int64_t kLastWordsMs = 500;
+  fronts.data_server->Stop(kLastWordsMs);
+  fronts.admin_server->Stop(0);
+  fronts.http_server.reset();
+}
+
+int Serve(const ServerConfig& config, BackendMaker make_backend) {
+  const sigset_t signals = BlockSignals();
+  const auto credentials = Credentials::Load(config.api_keys_file, config.admin_token_file);
+  if (!credentials.ok()) return PrintError(credentials.status(), kExitUsage);
+  RealClock clock;
+  Metrics metrics;
+  auto engine = MakeEngine(config, make_backend, clock, &metrics);
+  if (!engine.ok()) return PrintError(engine.status(), kExitModel);
+  if (const Status loaded = LoadNamedAdapters(config, **engine); !loaded.ok()) {
+    return PrintError(loaded, kExitModel);
+  }
+  StoreRegistry registry((*engine)->adapters(), config.adapter_roots);
+  auto loaders = std::make_unique<WorkerPool>(kLoaderThreads, kMaxQueuedTasks);
+  auto waiters = std::make_unique<WorkerPool>(kWaiterThreads, kMaxQueuedTasks);
+  Serving serving{.engine = **engine,
+                  .registry = registry,
+                  .credentials = *credentials,
+                  .metrics = metrics,
+                  .clock = clock,
+                  .loaders = *loaders,
+                  .waiters = *waiters,
+                  .limits = LimitsOf(config, **engine),
+                  .version = kVersion,
+                  .stream_buffer_bytes = config.stream_buffer_kib << 10,
+                  .kv_block_size = kBlockTokens,
+                  .max_adapters = config.max_adapters};
+  Fronts fronts(serving);
+  if (const Status started = StartFronts(config, clock, fronts); !started.ok()) {
+    return PrintError(started, kExitListen);
+  }
+  std::printf("polyad ready grpc=%s admin=%s http=%s\n", fronts.data_server->address().c_str(),
+              fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
+  std::fflush(stdout);
+  WaitAndDrain(signals, config, serving, fronts);
+  StopFronts(fronts);
+  waiters.reset();
+  loaders.reset();
+  Log(LogLevel::kInfo, "stopped");
+  return kExitOk;
+}
+
+void PrintHelp() {
+  std::printf(
+      "usage: polyad serve --model PATH [flags]\n\n"
+      "Serves a model and its adapters over gRPC and HTTP. Once ready it prints one line,\n"
+      "polyad ready grpc=HOST:PORT admin=HOST:PORT http=HOST:PORT; logs go to standard error.\n"
+      "SIGTERM drains and ends; a second one ends at once.\n"
+      "Every flag is also POLYAD_<FLAG> in the environment and a key of --config FILE;\n"
+      "flags beat the environment, which beats the file.\n\n%s\n"
+      "Exit codes: 0 drained, 2 bad flag or config, 3 model or adapter refused, 4 a port cannot\n"
+      "be bound, 130 ended by a second signal.\n",
+      KnobHelp().c_str());
+}
+
+}  // namespace
+
+int RunServe(const Arguments& args, BackendMaker make_backend) {
+  if (WantsHelp(args)) {
+    PrintHelp();
+    return kExitOk;
+  }
+  const auto config = LoadConfig(args, ProcessEnvironment);
+  if (!config.ok()) return PrintError(config.status(), kExitUsage);
+  if (const Status status = CheckConfig(*config); !status.ok()) {
+    return PrintError(status, kExitUsage);
+  }
+  return Serve(*config, make_backend);
+}
+
+}  // namespace polyad

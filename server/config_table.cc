@@ -1,0 +1,63 @@
+#include "server/config.h"
+
+// The table itself; config.cc holds what is done with it.
+
+namespace polyad {
+
+const std::vector<Knob>& Knobs() {
+  using C = ServerConfig;
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  static const std::vector<Knob>& knobs = *new std::vector<Knob>{
+      {"model", &C::model, "", 0, 0, "", "Model directory (Hugging Face) or GGUF file. Required."},
+      {"model-name", &C::model_name, "", 0, 0, "",
+       "What clients call the base model; empty: the last part of its path."},
+      {"dtype", &C::dtype, "", 0, 0, "auto|f32|bf16",
+       "f32 computes in fp32 throughout; auto and bf16 keep weights as stored and use the fastest kernels."},
+      {"backend", &C::backend, "", 0, 0, "cpu|reference", "What computes."},
+      {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
+       "Instruction set; auto takes the machine's best."},
+      {"threads", &C::threads, "threads", 0, 1024, "", "Compute threads; 0: one per core."},
+      {"kv-mib", &C::kv_mib, "MiB", 1, kMiB, "", "Memory for the K/V cache."},
+      {"max-context", &C::max_context, "tokens", 0, kMiB, "",
+       "Prompt and output of one request; 0: what the model allows."},
+      {"max-step-tokens", &C::max_step_tokens, "tokens", 1, 65536, "",
+       "Rows of one engine step, prefill chunks and decodes together."},
+      {"max-running", &C::max_running, "sequences", 1, 4096, "", "Sequences in one step."},
+      {"max-queued", &C::max_queued, "requests", 1, kMiB, "",
+       "Requests that may wait; one more is RESOURCE_EXHAUSTED."},
+      {"max-prompt-kib", &C::max_prompt_kib, "KiB", 1, 4096, "", "Text of one prompt."},
+      {"prefix-cache", &C::prefix_cache, "", 0, 0, "", "Share the K/V of equal prompt beginnings."},
+      {"adapter", &C::adapters, "", 0, 0, "",
+       "NAME=PATH of an adapter to load at start-up; may be repeated."},
+      {"adapter-root", &C::adapter_roots, "", 0, 0, "",
+       "Directory that adapters may be loaded from while serving; may be repeated."},
+      {"max-adapters", &C::max_adapters, "adapters", 1, kMiB, "", "Adapters held at a time."},
+      {"max-adapter-mib", &C::max_adapter_mib, "MiB", 1, kMiB, "",
+       "Memory of all resident adapters."},
+      {"max-adapter-file-mib", &C::max_adapter_file_mib, "MiB", 1, kMiB, "",
+       "Largest adapter file that is read."},
+      {"grpc-listen", &C::grpc_listen, "", 0, 0, "", "HOST:PORT of the data port; port 0 takes a free one."},
+      {"admin-listen", &C::admin_listen, "", 0, 0, "", "HOST:PORT of the admin port."},
+      {"http-listen", &C::http_listen, "", 0, 0, "", "HOST:PORT of HTTP."},
+      {"api-keys-file", &C::api_keys_file, "", 0, 0, "",
+       "Lines tenant:sha256-of-key in hex; none: no key is asked for."},
+      {"admin-token-file", &C::admin_token_file, "", 0, 0, "",
+       "File with the admin token; none: the admin routes ask for none."},
+      {"insecure", &C::insecure, "", 0, 0, "",
+       "Allow listening beyond this machine without credentials."},
+      {"max-streams", &C::max_streams, "streams", 1, 10000, "", "gRPC streams per connection."},
+      {"stream-buffer-kib", &C::stream_buffer_kib, "KiB", 1, 65536, "",
+       "Unread output of one stream before it is given up."},
+      {"http-workers", &C::http_workers, "threads", 1, 64, "", "Threads that parse and tokenise HTTP requests."},
+      {"http-max-connections", &C::http_max_connections, "connections", 1, 65536, "",
+       "HTTP connections at a time."},
+      {"http-request-timeout-ms", &C::http_request_timeout_ms, "ms", 100, 600000, "",
+       "For a request's head, then for each 64 KiB of its body."},
+      {"drain-ms", &C::drain_ms, "ms", 0, 600000, "",
+       "After SIGTERM, for requests under way; then they are ended."},
+      {"log-level", &C::log_level, "", 0, 0, "debug|info|warning|error", "Least level that is logged."},
+  };
+  return knobs;
+}
+
+}  // namespace polyad

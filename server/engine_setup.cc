@@ -1,0 +1,87 @@
+#include "server/engine_setup.h"
+
+#include <algorithm>
+
+#include "engine/base/log.h"
+
+namespace polyad {
+namespace {
+
+EngineOptions OptionsOf(const ServerConfig& config) {
+  EngineOptions options;
+  options.model_path = config.model;
+  options.model_name = config.model_name;
+  options.compute_mode = config.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kAuto;
+  options.kv_bytes = config.kv_mib << 20;
+  options.max_step_tokens = config.max_step_tokens;
+  options.max_running = config.max_running;
+  options.max_queued = config.max_queued;
+  options.max_context = config.max_context;
+  options.max_prompt_bytes = config.max_prompt_kib << 10;
+  options.prefix_cache = config.prefix_cache;
+  options.adapters.max_adapters = config.max_adapters;
+  options.adapters.max_bytes = config.max_adapter_mib << 20;
+  options.adapters.max_file_bytes = config.max_adapter_file_mib << 20;
+  return options;
+}
+
+void SetLogLevelByName(const std::string& name) {
+  SetLogLevel(name == "debug"     ? LogLevel::kDebug
+              : name == "warning" ? LogLevel::kWarning
+              : name == "error"   ? LogLevel::kError
+                                  : LogLevel::kInfo);
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, BackendMaker make_backend,
+                                             Clock& clock, EngineObserver* observer) {
+  SetLogLevelByName(config.log_level);
+  EngineOptions options = OptionsOf(config);
+  BackendOptions backend_options;
+  backend_options.mode = options.compute_mode;
+  backend_options.num_threads = static_cast<int>(config.threads);
+  backend_options.isa = config.isa;
+  auto backend = make_backend(config.backend, backend_options);
+  if (!backend.ok()) return backend.status();
+  auto engine = Engine::Create(options, *std::move(backend), clock, observer);
+  if (engine.ok()) {
+    const ModelInfo& info = (*engine)->model_info();
+    Log(LogLevel::kInfo, "model_loaded",
+        {{"name", info.name},
+         {"architecture", info.architecture},
+         {"parameters", info.num_parameters},
+         {"weight_bytes", info.weight_bytes},
+         {"kv_bytes", info.kv_bytes},
+         {"isa", info.backend.isa},
+         {"threads", info.backend.num_threads},
+         {"seconds", info.load_seconds}});
+  }
+  return engine;
+}
+
+Status LoadNamedAdapters(const ServerConfig& config, Engine& engine) {
+  for (const std::string& adapter : config.adapters) {
+    const size_t equals = adapter.find('=');
+    LoadAdapterSpec spec;
+    spec.name = adapter.substr(0, equals);
+    spec.path = adapter.substr(equals + 1);
+    const auto report = engine.adapters().Load(spec, [](LoadState) {});
+    if (!report.ok()) return Annotate(report.status(), "adapter " + spec.name);
+    Log(LogLevel::kInfo, "adapter_loaded",
+        {{"name", report->name}, {"version", report->version}, {"ms", report->load_ms}});
+  }
+  return absl::OkStatus();
+}
+
+DecodeLimits LimitsOf(const ServerConfig& config, const Engine& engine) {
+  const ModelInfo& info = engine.model_info();
+  DecodeLimits limits;
+  limits.model_name = info.name;
+  limits.vocab_size = info.vocab_size;
+  limits.max_context = info.max_context;
+  limits.max_prompt_bytes = std::min(kMaxPromptBytes, config.max_prompt_kib << 10);
+  return limits;
+}
+
+}  // namespace polyad

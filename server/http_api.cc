@@ -1,0 +1,279 @@
+#include "server/http_api.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/io/json.h"
+#include "server/adapter_codec.h"
+#include "server/adapter_visibility.h"
+#include "server/field_error.h"
+#include "server/json_text.h"
+#include "server/openai_error.h"
+#include "server/openai_stream.h"
+
+namespace polyad {
+namespace {
+
+constexpr std::string_view kJson = "application/json";
+constexpr std::string_view kModelPrefix = "/v1/models/";
+constexpr int64_t kDefaultChatTokens = 1024;
+
+int64_t UnixSeconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+void AppendModel(const std::string& name, const std::string& parent, int64_t max_context,
+                 std::string& out) {
+  out += R"({"id":)";
+  AppendJsonString(name, out);
+  out += R"(,"object":"model","created":0,"owned_by":"polyad","root":)";
+  AppendJsonString(name, out);
+  out += R"(,"parent":)";
+  if (parent.empty()) {
+    out += "null";
+  } else {
+    AppendJsonString(parent, out);
+  }
+  out += R"(,"max_model_len":)";
+  AppendJsonInt(max_context, out);
+  out += '}';
+}
+
+// The string members of an admin body; anything else in it is refused by name.
+Status ReadStrings(std::string_view body,
+                   const std::vector<std::pair<std::string, std::string*>>& members) {
+  POLYAD_ASSIGN_OR_RETURN(const Json json, ParseJson(body, "body", {.max_bytes = 64 << 10}));
+  if (!json.is_object()) return FieldError("body", "an object", DescribeJson(json));
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_null()) continue;
+    std::string* target = nullptr;
+    for (const auto& [name, out] : members) {
+      if (name == key) target = out;
+    }
+    if (target == nullptr) return FieldError(key, "a field of this endpoint", "an unknown field");
+    if (!value.is_string()) return FieldError(key, "a string", DescribeJson(value));
+    *target = value.get<std::string>();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+const std::vector<HttpApi::Route>& HttpApi::Routes() {
+  static const std::vector<Route>& routes = *new std::vector<Route>{
+      {"GET", "/health", Access::kPublic, &HttpApi::Health},
+      {"GET", "/ready", Access::kPublic, &HttpApi::Ready},
+      {"GET", "/metrics", Access::kPublic, &HttpApi::MetricsText},
+      {"GET", "/version", Access::kPublic, &HttpApi::Version},
+      {"GET", "/v1/models", Access::kTenant, &HttpApi::ListModels},
+      {"GET", "/v1/models/{id}", Access::kTenant, &HttpApi::GetModel},
+      {"POST", "/v1/completions", Access::kTenant, &HttpApi::Completions},
+      {"POST", "/v1/chat/completions", Access::kTenant, &HttpApi::ChatCompletions},
+      {"POST", "/v1/load_lora_adapter", Access::kAdmin, &HttpApi::LoadAdapterRoute},
+      {"POST", "/v1/unload_lora_adapter", Access::kAdmin, &HttpApi::UnloadAdapterRoute},
+  };
+  return routes;
+}
+
+StatusOr<std::string> HttpApi::Authorize(Access access, const HttpRequest& request) const {
+  const std::string_view header = request.Field("authorization");
+  switch (access) {
+    case Access::kPublic: return std::string();
+    case Access::kTenant: return serving_.credentials.Tenant(header);
+    case Access::kAdmin:
+      POLYAD_RETURN_IF_ERROR(serving_.credentials.CheckAdmin(header));
+      // A page in a browser cannot send this type elsewhere without being asked first.
+      if (!request.Field("content-type").starts_with(kJson)) {
+        return FieldError("content-type", kJson, request.Field("content-type"));
+      }
+      return std::string();
+  }
+  return Internal("route: no access rule");
+}
+
+void HttpApi::Handle(const Exchange& exchange) {
+  const HttpRequest& request = exchange->request();
+  const bool model = request.path.starts_with(kModelPrefix);
+  const std::string_view path = model ? std::string_view("/v1/models/{id}") : request.path;
+  bool known_path = false;
+  for (const Route& route : Routes()) {
+    if (route.path != path) continue;
+    known_path = true;
+    if (route.method != request.method) continue;
+    const StatusOr<std::string> tenant = Authorize(route.access, request);
+    if (!tenant.ok()) {
+      RespondError(tenant.status(), *exchange);
+      return;
+    }
+    (this->*route.handler)(exchange, *tenant);
+    return;
+  }
+  const Status status = NotFound("path: not served");
+  exchange->Respond(known_path ? 405 : 404, kJson, OpenAiErrorBody(status));
+}
+
+void HttpApi::Health(const Exchange& exchange, const std::string&) {
+  exchange->Respond(200, "text/plain", "ok\n");
+}
+
+void HttpApi::Ready(const Exchange& exchange, const std::string&) {
+  if (serving_.draining.load()) {
+    exchange->Respond(503, "text/plain", "draining\n");
+  } else {
+    exchange->Respond(200, "text/plain", "ready\n");
+  }
+}
+
+void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
+  MetricsSnapshot snapshot;
+  snapshot.load = serving_.engine.load();
+  snapshot.adapters = serving_.registry.List();
+  snapshot.adapter_bytes = serving_.registry.resident_bytes();
+  snapshot.block_size = serving_.kv_block_size;
+  snapshot.max_adapters = serving_.max_adapters;
+  snapshot.now_unix_seconds = UnixSeconds();
+  exchange->Respond(200, "text/plain; version=0.0.4; charset=utf-8",
+                    serving_.metrics.Render(snapshot));
+}
+
+void HttpApi::Version(const Exchange& exchange, const std::string&) {
+  std::string body = R"({"version":)";
+  AppendJsonString(serving_.version, body);
+  body += '}';
+  exchange->Respond(200, kJson, body);
+}
+
+void HttpApi::ListModels(const Exchange& exchange, const std::string& tenant) {
+  const std::string& base = serving_.limits.model_name;
+  std::string body = R"({"object":"list","data":[)";
+  AppendModel(base, "", serving_.limits.max_context, body);
+  for (const AdapterInfo& adapter : VisibleAdapters(serving_.registry, tenant)) {
+    body += ',';
+    AppendModel(adapter.report.name, base, serving_.limits.max_context, body);
+  }
+  body += "]}";
+  exchange->Respond(200, kJson, body);
+}
+
+void HttpApi::GetModel(const Exchange& exchange, const std::string& tenant) {
+  const std::string name = exchange->request().path.substr(kModelPrefix.size());
+  const std::string& base = serving_.limits.model_name;
+  std::string body;
+  if (name == base) AppendModel(base, "", serving_.limits.max_context, body);
+  for (const AdapterInfo& adapter : VisibleAdapters(serving_.registry, tenant)) {
+    if (body.empty() && adapter.report.name == name) {
+      AppendModel(name, base, serving_.limits.max_context, body);
+    }
+  }
+  if (body.empty()) {
+    RespondError(NotFound("model: not served"), *exchange);
+  } else {
+    exchange->Respond(200, kJson, body);
+  }
+}
+
+void HttpApi::Completions(const Exchange& exchange, const std::string& tenant) {
+  Generate(OpenAiKind::kCompletion, exchange, tenant);
+}
+
+void HttpApi::ChatCompletions(const Exchange& exchange, const std::string& tenant) {
+  Generate(OpenAiKind::kChat, exchange, tenant);
+}
+
+void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant) {
+  StatusOr<OpenAiRequest> ask = ParseOpenAiRequest(kind, exchange->request().body);
+  if (ask.ok() && kind == OpenAiKind::kChat && !ask->max_tokens_given) {
+    ask->generate.mutable_stopping()->set_max_tokens(
+        std::min(kDefaultChatTokens, serving_.limits.max_context));
+  }
+  StatusOr<RequestSpec> spec = ask.ok() ? DecodeGenerate(ask->generate, serving_.limits)
+                                        : StatusOr<RequestSpec>(ask.status());
+  if (!spec.ok()) {
+    serving_.metrics.OnRejected(spec.status().code());
+    RespondError(spec.status(), *exchange);
+    return;
+  }
+  const std::string engine_id = UniqueRequestId(spec->request_id);
+  OpenAiStream::Options options;
+  options.kind = kind;
+  options.stream = ask->stream;
+  options.include_usage = ask->include_usage;
+  options.echo = spec->output.echo;
+  options.logprobs = spec->output.logprobs.has_value();
+  options.num_choices = spec->sampling.num_choices;
+  options.id = (kind == OpenAiKind::kChat ? "chatcmpl-" : "cmpl-") + engine_id;
+  options.model = ask->model.empty() ? serving_.limits.model_name : ask->model;
+  options.created_unix_s = UnixSeconds();
+  options.token_text = [this](int32_t id) {
+    return serving_.engine.Detokenize({id}, false).value_or("");
+  };
+  if (options.echo && options.logprobs) {
+    const auto* ids = std::get_if<TokenPrompt>(&spec->prompt);
+    const auto* text = std::get_if<TextPrompt>(&spec->prompt);
+    const auto tokens = ids != nullptr    ? StatusOr<std::vector<int32_t>>(ids->ids)
+                        : text != nullptr ? serving_.engine.Tokenize(text->text, true)
+                                          : StatusOr<std::vector<int32_t>>(Internal("chat"));
+    if (tokens.ok() && !tokens->empty()) options.first_prompt_token = tokens->front();
+  }
+  spec->request_id = engine_id;
+  spec->tenant = tenant;
+  exchange->OnClosed([this, engine_id] { serving_.engine.Cancel(engine_id); });
+  const Status submitted = SubmitRequest(
+      serving_, *std::move(spec), std::make_shared<OpenAiStream>(std::move(options), exchange));
+  if (!submitted.ok()) RespondError(submitted, *exchange);
+}
+
+void HttpApi::LoadAdapterRoute(const Exchange& exchange, const std::string&) {
+  std::string name;
+  std::string path;
+  std::string base;
+  Status status = ReadStrings(exchange->request().body, {{"lora_name", &name},
+                                                         {"lora_path", &path},
+                                                         {"base_model_name", &base}});
+  if (status.ok() && !base.empty() && base != serving_.limits.model_name) {
+    status = FieldError("base_model_name", serving_.limits.model_name, base);
+  }
+  v1::LoadAdapterRequest request;
+  request.set_name(name);
+  request.set_uri(path);
+  StatusOr<LoadAdapterSpec> spec = status.ok() ? DecodeLoadAdapter(request)
+                                               : StatusOr<LoadAdapterSpec>(status);
+  if (!spec.ok()) {
+    RespondError(spec.status(), *exchange);
+    return;
+  }
+  const bool queued = serving_.loaders.TryRun([this, exchange, spec = *std::move(spec)] {
+    const auto report = LoadWithMetrics(serving_, spec, [](LoadState) {});
+    if (report.ok()) {
+      exchange->Respond(200, "text/plain",
+                        "Success: LoRA adapter '" + spec.name + "' added successfully.");
+    } else {
+      RespondError(report.status(), *exchange);
+    }
+  });
+  if (!queued) RespondError(ResourceExhausted("loads: too many are waiting"), *exchange);
+}
+
+void HttpApi::UnloadAdapterRoute(const Exchange& exchange, const std::string&) {
+  std::string name;
+  Status status = ReadStrings(exchange->request().body, {{"lora_name", &name}});
+  if (status.ok()) status = CheckAdapterName("lora_name", name);
+  if (!status.ok()) {
+    RespondError(status, *exchange);
+    return;
+  }
+  const bool queued = serving_.waiters.TryRun([this, exchange, name] {
+    const Status unloaded = serving_.registry.Unload(name, false, kDefaultWaitMs);
+    if (unloaded.ok()) {
+      exchange->Respond(200, "text/plain",
+                        "Success: LoRA adapter '" + name + "' removed successfully.");
+    } else {
+      RespondError(unloaded, *exchange);
+    }
+  });
+  if (!queued) RespondError(ResourceExhausted("admin: too many calls are waiting"), *exchange);
+}
+
+}  // namespace polyad

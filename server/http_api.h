@@ -1,0 +1,53 @@
+#pragma once
+
+// The HTTP routes. Each declares who may call it (anyone, a tenant, the operator); what is not in the table does not
+// exist. Runs on the HTTP server's workers; `serving` outlives it. Shapes: OpenAI's API; vLLM's adapter routes.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/http/http_exchange.h"
+#include "server/openai_request.h"
+#include "server/serving.h"
+
+namespace polyad {
+
+class HttpApi {
+ public:
+  enum class Access { kPublic, kTenant, kAdmin };
+  using Exchange = std::shared_ptr<HttpExchange>;
+
+  struct Route {
+    std::string_view method;
+    std::string_view path;
+    Access access;
+    void (HttpApi::*handler)(const Exchange& exchange, const std::string& tenant);
+  };
+
+  explicit HttpApi(Serving& serving) : serving_(serving) {}
+
+  void Handle(const Exchange& exchange);
+  static const std::vector<Route>& Routes();
+
+ private:
+  void Health(const Exchange& exchange, const std::string& tenant);
+  void Ready(const Exchange& exchange, const std::string& tenant);
+  void MetricsText(const Exchange& exchange, const std::string& tenant);
+  void Version(const Exchange& exchange, const std::string& tenant);
+  void ListModels(const Exchange& exchange, const std::string& tenant);
+  void GetModel(const Exchange& exchange, const std::string& tenant);
+  void Completions(const Exchange& exchange, const std::string& tenant);
+  void ChatCompletions(const Exchange& exchange, const std::string& tenant);
+  void LoadAdapterRoute(const Exchange& exchange, const std::string& tenant);
+  void UnloadAdapterRoute(const Exchange& exchange, const std::string& tenant);
+
+  void Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant);
+  StatusOr<std::string> Authorize(Access access, const HttpRequest& request) const;
+
+  Serving& serving_;
+};
+
+}  // namespace polyad

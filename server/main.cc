@@ -1,0 +1,54 @@
+// The program: picks a command, and is the one place that names the backends.
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "kernels/backend_factory.h"
+#include "server/command.h"
+#include "server/config.h"
+
+namespace polyad {
+namespace {
+
+constexpr char kUsage[] =
+    "usage: polyad COMMAND [flags]\n\n"
+    "  serve         serve a model and its adapters over gRPC and HTTP\n"
+    "  generate      one prompt, no server\n"
+    "  inspect       what an adapter or a model is and how it would be served\n"
+    "  bench         open-loop load on a server\n"
+    "  check-config  read the configuration and print what serve would use\n"
+    "  version       print the version\n\n"
+    "polyad COMMAND --help says more.\n"
+    "Exit codes: 0 success, 1 the work failed, 2 bad flag or configuration, 3 model or adapter\n"
+    "refused, 4 a port cannot be bound, 130 ended by a second signal.\n";
+
+int Dispatch(const std::string& command, const Arguments& args) {
+  if (command == "serve") return RunServe(args, &MakeBackend);
+  if (command == "generate") return RunGenerate(args, &MakeBackend);
+  if (command == "inspect") return RunInspect(args);
+  if (command == "bench") return RunBench(args);
+  if (command == "check-config") return RunCheckConfig(args);
+  if (command == "version" || command == "--version") return RunVersion(args);
+  if (command == "help" || command == "--help" || command == "-h") {
+    std::fputs(kUsage, stdout);
+    return kExitOk;
+  }
+  const std::string nearest =
+      NearestName(command, {"serve", "generate", "inspect", "bench", "check-config", "version"});
+  std::fprintf(stderr, "polyad: command '%s': unknown%s\n", command.c_str(),
+               nearest.empty() ? "" : ("; did you mean '" + nearest + "'?").c_str());
+  return kExitUsage;
+}
+
+}  // namespace
+}  // namespace polyad
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  if (args.empty()) {
+    std::fputs(polyad::kUsage, stderr);
+    return polyad::kExitUsage;
+  }
+  return polyad::Dispatch(args.front(), {args.begin() + 1, args.end()});
+}
