@@ -16,7 +16,7 @@ inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kBlockBytes = 2 * kTileBytes;  // a block of 32 inputs in a full panel
-constexpr int64_t kPrefetchBytes = 4096;
+constexpr int64_t kPrefetchBytes = 2048;
 
 struct alignas(64) TileConfig {
   uint8_t palette;
@@ -60,7 +60,22 @@ void Configure(const Shape& shape, bool wide) {
 }
 
 inline void Prefetch(const char* at) {
-  for (int64_t line = 0; line < kTileBytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
+  for (int64_t line = 0; line < kTileBytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T1);
+}
+
+// What to fetch ahead while a panel is summed. One pair of row tiles meets each weight once: fetch just ahead. More
+// row tiles meet a panel from cache, and each fetches its share of the next panel.
+struct Ahead {
+  const char* at;
+  int64_t bytes_per_block;
+};
+
+Ahead AheadOf(const PanelTask& task, const char* panel, int64_t row) {
+  const int64_t passes = (task.rows + 2 * kTileRows - 1) / (2 * kTileRows);
+  if (passes == 1) return {panel + kPrefetchBytes, kBlockBytes};
+  const int64_t share = (kBlockBytes / passes + 63) / 64 * 64;
+  const int64_t blocks = task.depth / kDepthBlock;
+  return {panel + task.panel_bytes + row / (2 * kTileRows) * share * blocks, share};
 }
 
 // Adds bias and sink to `rows` x `width` sums of a tile and writes them out.
@@ -168,9 +183,10 @@ void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int6
     }
   };
   const int64_t whole = shape.pairs == kTileRows ? task.depth / kDepthBlock : 1;
+  Ahead ahead = AheadOf(task, panel, row);
   for (int64_t block = 0; block < whole; ++block) {
-    Prefetch(panel + kPrefetchBytes);
-    if (kTwoColumns) Prefetch(panel + kPrefetchBytes + kTileBytes);
+    for (int64_t line = 0; line < ahead.bytes_per_block; line += 64) _mm_prefetch(ahead.at + line, _MM_HINT_T1);
+    ahead.at += ahead.bytes_per_block;
     add(panel, panel + tile_bytes, block * 64);
     panel += block_bytes;
   }

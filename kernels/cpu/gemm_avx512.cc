@@ -14,7 +14,7 @@ namespace {
 #define POLYAD_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-constexpr int64_t kPrefetchBytes = 4096;  // ahead in the panel: about 20 blocks of DRAM latency at 15 GB/s per core
+constexpr int64_t kPrefetchBytes = 2048;  // ahead in the panel; docs/notes/0001 has the sweep
 constexpr int kMaxRows = 12;              // 24 sums + 4 weights + 1 input of 32 registers
 
 // Which columns of the two tiles exist.
@@ -183,12 +183,11 @@ void FloatPanels(const PanelTask& task) {
 }  // namespace
 
 GemmKernels Avx512GemmKernels(bool fast_bf16_dot) {
-  GemmKernels scalar = ScalarGemmKernels();
   return GemmKernels{FloatPanels<F32Step>,
                      fast_bf16_dot ? FloatPanels<DotStep> : FloatPanels<WidenStep>,
-                     scalar.q8_0,
-                     scalar.q4_0,
-                     scalar.q4_1,
+                     Avx512Q80Kernel(),
+                     Avx512Q40Kernel(),
+                     Avx512Q41Kernel(),
                      !fast_bf16_dot,
                      2};
 }

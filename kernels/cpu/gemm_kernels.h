@@ -56,6 +56,10 @@ struct GemmKernels {
   int64_t bf16_depth_multiple = 2;   // x must be readable and zero up to this multiple of depth
 };
 
+PanelKernel Avx512Q80Kernel();
+PanelKernel Avx512Q40Kernel();
+PanelKernel Avx512Q41Kernel();
+
 GemmKernels ScalarGemmKernels();
 GemmKernels Avx2GemmKernels();
 GemmKernels Avx512GemmKernels(bool fast_bf16_dot);
