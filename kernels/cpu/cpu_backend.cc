@@ -107,26 +107,31 @@ void CpuBackend::Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) {
 }
 
 void CpuBackend::RotateAndStore(const QkvArgs& args) {
-  auto& kv = static_cast<CpuKvStorage&>(*args.kv);
+  const KvShape& shape = static_cast<const CpuKvStorage&>(*args.kv).shape();
+  KERNEL_CHECK(args.qkv.cols == (args.num_heads + 2 * shape.num_kv_heads) * shape.head_dim, "qkv width");
+  ForRows(args.qkv.rows, args.qkv.cols, [&](int64_t row) { RotateAndStoreRow(args, row); });
+}
+
+void CpuBackend::RotateAndStoreRow(const QkvArgs& args, int64_t row) const {
+  const auto& kv = static_cast<const CpuKvStorage&>(*args.kv);
   const int64_t dim = kv.shape().head_dim;
   const int64_t num_kv_heads = kv.shape().num_kv_heads;
-  KERNEL_CHECK(args.qkv.cols == (args.num_heads + 2 * num_kv_heads) * dim, "qkv width");
   const int64_t half = args.rope.rotary_dim / 2;
-  ForRows(args.qkv.rows, 2 * args.qkv.cols, [&](int64_t row) {
-    const int64_t table_row = args.positions[static_cast<size_t>(row)] * half;
-    RotateHead rotate{dim, args.q_norm, args.norm_eps, args.rope.cos + table_row,
-                      args.rope.sin + table_row, half};
-    float* q = args.qkv.Row(row);
-    for (int64_t head = 0; head < args.num_heads; ++head) kernels_.rotate(rotate, q + head * dim);
-    const int64_t slot = args.slots[static_cast<size_t>(row)];
-    if (slot < 0) return;
-    rotate.norm = args.k_norm;
-    float* k = q + args.num_heads * dim;
-    for (int64_t head = 0; head < num_kv_heads; ++head) {
-      kernels_.rotate(rotate, k + head * dim);
-      kv.StoreToken(args.layer, head, slot, k + head * dim, k + (num_kv_heads + head) * dim);
-    }
-  });
+  const int64_t table_row = args.positions[static_cast<size_t>(row)] * half;
+  RotateHead rotate{dim, args.q_norm, args.norm_eps, args.rope.cos + table_row,
+                    args.rope.sin + table_row, half};
+  float* q = args.qkv.Row(row);
+  for (int64_t head = 0; head < args.num_heads; ++head) kernels_.rotate(rotate, q + head * dim);
+  const int64_t slot = args.slots[static_cast<size_t>(row)];
+  if (slot < 0) return;
+  rotate.norm = args.k_norm;
+  const PageToken at{kv.layout().bf16, dim, kv.layout().padded_dim, slot % kBlock};
+  for (int64_t head = 0; head < num_kv_heads; ++head) {
+    float* k = q + (args.num_heads + head) * dim;
+    kernels_.rotate(rotate, k);
+    kernels_.store_token(at, k, k + num_kv_heads * dim,
+                         kv.Page(args.layer, head) + slot / kBlock * kv.block_stride_bytes());
+  }
 }
 
 void CpuBackend::Attention(const AttentionArgs& args) { attention_.Run(args); }

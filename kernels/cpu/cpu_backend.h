@@ -47,6 +47,7 @@ class CpuBackend final : public Backend {
 
   // Calls fn(row) for each row, in tasks worth taking: `row_cost` is about the values a row touches.
   void ForRows(int64_t num_rows, int64_t row_cost, absl::FunctionRef<void(int64_t)> fn);
+  void RotateAndStoreRow(const QkvArgs& args, int64_t row) const;
 
   const ComputeMode mode_;
   const Isa isa_;

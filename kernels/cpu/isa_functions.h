@@ -13,6 +13,7 @@ namespace polyad::cpu::POLYAD_ISA {
 void Norm(const NormRow& args, const float* x, void* y);
 float InverseRms(const float* x, int64_t cols, float eps);  // 1 / sqrt(mean(x^2) + eps)
 void Rotate(const RotateHead& args, float* head);
+void StoreToken(const PageToken& at, const float* k, const float* v, void* page);
 void Activate(const ActivateRow& args, const float* x, void* y);
 int64_t ArgMax(const float* x, int64_t cols);
 void AddRow(const float* x, float* y, int64_t cols);

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "absl/strings/str_format.h"
-#include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
 
 namespace polyad::cpu {
@@ -49,21 +48,6 @@ absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape
   storage->memory_ = *std::move(memory);
   Prefault(storage->memory_.get(), storage->bytes_);
   return storage;
-}
-
-void CpuKvStorage::StoreToken(int64_t layer, int64_t kv_head, int64_t slot, const float* k,
-                              const float* v) {
-  char* page = Page(layer, kv_head) + slot / kBlock * block_stride_bytes();
-  const int64_t token = slot % kBlock;
-  if (layout_.bf16) {
-    auto* values = reinterpret_cast<uint16_t*>(page);
-    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.KIndex(token, d)] = ToBf16(k[d]);
-    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.VIndex(token, d)] = ToBf16(v[d]);
-  } else {
-    auto* values = reinterpret_cast<float*>(page);
-    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.KIndex(token, d)] = k[d];
-    for (int64_t d = 0; d < shape_.head_dim; ++d) values[layout_.VIndex(token, d)] = v[d];
-  }
 }
 
 }  // namespace polyad::cpu

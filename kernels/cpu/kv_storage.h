@@ -29,9 +29,6 @@ class CpuKvStorage final : public KvStorage {
   char* Page(int64_t layer, int64_t kv_head) const {
     return memory_.get() + layer * num_blocks_ * block_stride_bytes() + kv_head * page_bytes();
   }
-  // Writes one token's k and v, [head_dim] each, rounded to what the pages hold.
-  void StoreToken(int64_t layer, int64_t kv_head, int64_t slot, const float* k, const float* v);
-
   int64_t page_bytes() const { return layout_.page_values() * layout_.value_bytes(); }
   int64_t block_stride_bytes() const { return shape_.num_kv_heads * page_bytes(); }
 

@@ -62,6 +62,15 @@ inline Lanes LoadFirst(const float* p, int64_t n) {
 inline void StoreFirst(float* p, Lanes x, int64_t n) {
   _mm512_mask_storeu_ps(p, FirstLanes(n), x.v);
 }
+// One of the two lanes of a pair (LoadPair): parity 0 or 1, the other stays.
+inline void StoreInPair(uint16_t* p, Lanes x, int64_t parity) {
+  const __m256bh bf16 = _mm512_cvtneps_pbh(x.v);
+  __m256i halves;
+  std::memcpy(&halves, &bf16, sizeof(halves));
+  const __m512i words = _mm512_cvtepu16_epi32(halves);
+  if (parity == 0) return _mm512_mask_storeu_epi16(p, 0x55555555u, words);
+  _mm512_mask_storeu_epi16(p, 0xaaaaaaaau, _mm512_slli_epi32(words, 16));
+}
 inline void LoadPair(const uint16_t* p, Lanes& even, Lanes& odd) {
   const __m512i words = _mm512_loadu_si512(p);
   even.v = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
@@ -241,7 +250,14 @@ inline void StoreFirst(float* p, const Lanes& x, int64_t n) {
   Store(values, x);
   std::memcpy(p, values, static_cast<size_t>(n) * sizeof(float));
 }
+inline void StoreInPair(uint16_t* p, const Lanes& x, int64_t parity) {
+  uint16_t values[kLanes];
+  Store(values, x);
+  for (int64_t i = 0; i < kLanes; ++i) p[2 * i + parity] = values[i];
+}
 #endif
+
+inline void StoreInPair(float* p, const Lanes& x, int64_t parity) { Store(p + parity * kLanes, x); }
 
 inline void StoreFirst(uint16_t* p, const Lanes& x, int64_t n) {
   uint16_t values[kLanes];
@@ -255,22 +271,26 @@ inline void LoadPair(const float* p, Lanes& even, Lanes& odd) {
   odd = Load(p + kLanes);
 }
 
-// 2^x to 2 ulp; 0 below the normal numbers, NaN for NaN. Interpolation of 2^r at the Chebyshev nodes of [-1/2, 1/2].
-inline Lanes Exp2(Lanes x) {
-  const Lanes bounded = Min(Set(127.0f), Max(Set(-126.0f), x));  // NaN passes through: max and min keep the second
-  const Lanes whole = Round(bounded);
-  const Lanes r = bounded - whole;
+// 2^r for |r| <= 1/2, to 2.6e-9: interpolation at the Chebyshev nodes.
+inline Lanes Exp2OfRest(Lanes r) {
   Lanes p = Set(0.0001546144469646172f);
   p = Fma(p, r, Set(0.0013400428177419153f));
   p = Fma(p, r, Set(0.00961805667852609f));
   p = Fma(p, r, Set(0.05550327226670944f));
   p = Fma(p, r, Set(0.24022650922288827f));
   p = Fma(p, r, Set(0.6931472067028321f));
-  p = Fma(p, r, Set(1.0f));
-  return SelectLess(x, Set(-126.0f), Zero(), p * PowerOfTwo(whole));
+  return Fma(p, r, Set(1.0f));
 }
 
-// e^x, likewise, with x / ln 2 split into a whole and a rest of full precision.
+// 2^x to 2 ulp; 0 below the normal numbers, NaN for NaN (Min and Max keep their second operand then).
+inline Lanes Exp2(Lanes x) {
+  const Lanes bounded = Min(Set(127.0f), Max(Set(-126.0f), x));
+  const Lanes whole = Round(bounded);
+  const Lanes power = Exp2OfRest(bounded - whole) * PowerOfTwo(whole);
+  return SelectLess(x, Set(-126.0f), Zero(), power);
+}
+
+// e^x, likewise: x = whole ln 2 + rest, with ln 2 in two parts so that rest keeps its precision.
 inline Lanes Exp(Lanes x) {
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693145751953125f;  // 17 bits: whole * kLn2High is exact
@@ -278,7 +298,7 @@ inline Lanes Exp(Lanes x) {
   const Lanes bounded = Min(Set(88.0f), Max(Set(-87.0f), x));
   const Lanes whole = Round(bounded * Set(kLog2E));
   const Lanes rest = Fma(whole, Set(-kLn2Low), Fma(whole, Set(-kLn2High), bounded));
-  const Lanes power = Exp2(rest * Set(kLog2E)) * PowerOfTwo(whole);
+  const Lanes power = Exp2OfRest(rest * Set(kLog2E)) * PowerOfTwo(whole);
   return SelectLess(x, Set(-87.0f), Zero(), power);
 }
 

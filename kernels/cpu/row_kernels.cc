@@ -5,7 +5,7 @@
 namespace polyad::cpu::POLYAD_ISA {
 
 RowKernels MakeRowKernels() {
-  return {Norm, Rotate, Activate, ArgMax, AddRow, MakeAttentionKernels()};
+  return {Norm, Rotate, StoreToken, Activate, ArgMax, AddRow, MakeAttentionKernels()};
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

@@ -38,9 +38,18 @@ struct ActivateRow {
   int64_t cols = 0;  // of y; x has twice as many where gated
 };
 
+// Token `token` of a page of K/V.
+struct PageToken {
+  bool bf16 = false;
+  int64_t head_dim = 0;
+  int64_t padded_dim = 0;
+  int64_t token = 0;
+};
+
 struct RowKernels {
   void (*norm)(const NormRow& args, const float* x, void* y) = nullptr;
   void (*rotate)(const RotateHead& args, float* head) = nullptr;
+  void (*store_token)(const PageToken& at, const float* k, const float* v, void* page) = nullptr;
   void (*activate)(const ActivateRow& args, const float* x, void* y) = nullptr;
   // Index of the first largest value; 0 where all are NaN.
   int64_t (*argmax)(const float* x, int64_t cols) = nullptr;

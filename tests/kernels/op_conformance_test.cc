@@ -1,6 +1,10 @@
 // Every backend at every level of this machine, in both modes, against the double-precision reference.
-// covers: kernels/cpu/activation_kernel.cc kernels/cpu/argmax_kernel.cc kernels/cpu/norm_kernel.cc
-// covers: kernels/cpu/rope_kernel.cc kernels/cpu/row_kernels.cc
+// covers: kernels/cpu/activation_kernel.cc
+// covers: kernels/cpu/argmax_kernel.cc
+// covers: kernels/cpu/norm_kernel.cc
+// covers: kernels/cpu/rope_kernel.cc
+// covers: kernels/cpu/row_kernels.cc
+// covers: kernels/cpu/store_kernel.cc
 
 #include <cctype>
 #include <string>

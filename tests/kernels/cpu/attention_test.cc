@@ -66,8 +66,11 @@ class World {
     if (!poison) return;
     auto& kv = static_cast<CpuKvStorage&>(*kv_);
     const std::vector<float> nan(static_cast<size_t>(shape_.head_dim), std::numeric_limits<float>::quiet_NaN());
-    for (int64_t slot = 0; slot < num_blocks_ * kBlockTokens; ++slot) {
-      for (int64_t head = 0; head < shape_.num_kv_heads; ++head) kv.StoreToken(1, head, slot, nan.data(), nan.data());
+    for (int64_t page = 0; page < num_blocks_ * shape_.num_kv_heads; ++page) {
+      for (int64_t token = 0; token < kBlock; ++token) {
+        const PageToken at{kv.layout().bf16, shape_.head_dim, kv.layout().padded_dim, token};
+        scalar::MakeRowKernels().store_token(at, nan.data(), nan.data(), kv.Page(1, 0) + page * kv.page_bytes());
+      }
     }
   }
 

@@ -1,7 +1,12 @@
 // The oracle against numbers worked by hand: each op on inputs small enough to check on paper.
-// covers: kernels/reference/activation.cc kernels/reference/argmax.cc kernels/reference/attention.cc
-// covers: kernels/reference/gemm.cc kernels/reference/low_rank.cc kernels/reference/norm.cc
-// covers: kernels/reference/rotate_and_store.cc kernels/reference/rows.cc
+// covers: kernels/reference/activation.cc
+// covers: kernels/reference/argmax.cc
+// covers: kernels/reference/attention.cc
+// covers: kernels/reference/gemm.cc
+// covers: kernels/reference/low_rank.cc
+// covers: kernels/reference/norm.cc
+// covers: kernels/reference/rotate_and_store.cc
+// covers: kernels/reference/rows.cc
 // covers: kernels/reference/reference_backend.cc
 
 #include "kernels/reference/reference_backend.h"
