@@ -253,10 +253,6 @@ Status ReadGpt2(const JsonFields& config, ModelSpec& spec) {
   }
   spec.num_kv_heads = spec.num_heads;
   spec.head_dim = spec.hidden_size / spec.num_heads;
-  if (spec.head_dim > SpecLimits::kHeadDim) {
-    return InvalidArgument("%s: n_embd / n_head: expected at most %d, got %d", kConfigName,
-                           SpecLimits::kHeadDim, spec.head_dim);
-  }
   spec.norm = NormKind::kLayer;
   spec.norm_eps = static_cast<float>(eps);
   spec.gated_mlp = false;

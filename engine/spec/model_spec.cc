@@ -55,6 +55,10 @@ Status CheckSpec(const ModelSpec& spec) {
     return InvalidArgument("model: %d attention heads cannot share %d key/value heads evenly",
                            spec.num_heads, spec.num_kv_heads);
   }
+  if (spec.head_dim > SpecLimits::kHeadDim) {
+    return InvalidArgument("model: head dimension: expected at most %d, got %d",
+                           SpecLimits::kHeadDim, spec.head_dim);
+  }
   if (spec.head_dim % 2 != 0 && spec.rope.rotary_dim > 0) {
     return InvalidArgument("model: head dimension: expected an even number, got %d", spec.head_dim);
   }

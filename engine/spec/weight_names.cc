@@ -197,12 +197,12 @@ class Planner {
     const bool interleaved = spec_.architecture == Architecture::kLlama ||
                              spec_.architecture == Architecture::kMistral;
     if (!interleaved) return;
-    switch (entry.kind) {
-      case WeightKind::kQ:
-      case WeightKind::kQBias: entry.rotary_heads = spec_.num_heads; break;
-      case WeightKind::kK:
-      case WeightKind::kKBias: entry.rotary_heads = spec_.num_kv_heads; break;
-      default: return;
+    if (entry.kind == WeightKind::kQ || entry.kind == WeightKind::kQBias) {
+      entry.rotary_heads = spec_.num_heads;
+    } else if (entry.kind == WeightKind::kK || entry.kind == WeightKind::kKBias) {
+      entry.rotary_heads = spec_.num_kv_heads;
+    } else {
+      return;
     }
     entry.layout = WeightLayout::kInterleavedRows;
   }

@@ -80,6 +80,8 @@ TEST(HfConfigTest, RefusesWhatItCannotServeByName) {
       {R"({"num_key_value_heads": 8})", kInvalid, "cannot share"},
       {R"({"head_dim": 15})", kInvalid, "even number"},
       {R"({"head_dim": 4096})", kInvalid, "'head_dim'"},
+      {R"({"hidden_size": 4096, "num_attention_heads": 1, "num_key_value_heads": 1})", kInvalid,
+       "head dimension: expected at most 1024, got 4096"},
       {R"({"intermediate_size": [96]})", kInvalid, "'intermediate_size'"},
       {R"({"vocab_size": 4194304})", kInvalid, "'vocab_size'"},
       {R"({"max_position_embeddings": 0})", kInvalid, "'max_position_embeddings'"},
