@@ -31,11 +31,12 @@ int64_t PanelsPerTask(const CpuMatrix& matrix, int threads) {
 
 const GemmKernels& KernelsOf(Isa isa) {
   static const GemmKernels scalar = ScalarGemmKernels();
+  static const GemmKernels avx2 = Avx2GemmKernels();
   static const GemmKernels avx512 = Avx512GemmKernels(false);
   static const GemmKernels amx = AmxGemmKernels();
   switch (isa) {
     case Isa::kScalar: return scalar;
-    case Isa::kAvx2: return scalar;
+    case Isa::kAvx2: return avx2;
     case Isa::kAvx512: return avx512;
     case Isa::kAmx: return amx;
   }

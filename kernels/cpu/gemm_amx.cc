@@ -108,6 +108,7 @@ inline const uint16_t* InputRow(const PanelTask& task, int64_t row) {
 }
 
 // Up to 16 rows by two full panels: weights stream from memory, four independent sums hide the tile latency.
+template <bool kFetch>
 void SumWide(const PanelTask& task, const char* panel, int64_t row, int64_t column) {
   const char* x = reinterpret_cast<const char*>(InputRow(task, row));
   const auto x_stride = static_cast<size_t>(task.x_stride) * 2;
@@ -120,16 +121,16 @@ void SumWide(const PanelTask& task, const char* panel, int64_t row, int64_t colu
   const int64_t blocks = task.depth / kDepthBlock;
   for (int64_t block = 0; block < blocks; ++block) {
     _tile_loadd(4, x + block * 64, x_stride);
-    Prefetch(panel + kPrefetchBytes);
+    if (kFetch) Prefetch(panel + kPrefetchBytes);
     _tile_loadd(6, panel, 64);
     _tile_dpbf16ps(0, 4, 6);
-    Prefetch(panel + kPrefetchBytes + kTileBytes);
+    if (kFetch) Prefetch(panel + kPrefetchBytes + kTileBytes);
     _tile_loadd(7, panel + kTileBytes, 64);
     _tile_dpbf16ps(1, 4, 7);
-    Prefetch(second + kPrefetchBytes);
+    if (kFetch) Prefetch(second + kPrefetchBytes);
     _tile_loadd(6, second, 64);
     _tile_dpbf16ps(2, 4, 6);
-    Prefetch(second + kPrefetchBytes + kTileBytes);
+    if (kFetch) Prefetch(second + kPrefetchBytes + kTileBytes);
     _tile_loadd(7, second + kTileBytes, 64);
     _tile_dpbf16ps(3, 4, 7);
     panel += kBlockBytes;
@@ -185,7 +186,7 @@ void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int6
   const int64_t whole = shape.pairs == kTileRows ? task.depth / kDepthBlock : 1;
   Ahead ahead = AheadOf(task, panel, row);
   for (int64_t block = 0; block < whole; ++block) {
-    for (int64_t line = 0; line < ahead.bytes_per_block; line += 64) _mm_prefetch(ahead.at + line, _MM_HINT_T1);
+    for (int64_t line = 0; line < ahead.bytes_per_block; line += 64) _mm_prefetch(ahead.at + line, _MM_HINT_T0);
     ahead.at += ahead.bytes_per_block;
     add(panel, panel + tile_bytes, block * 64);
     panel += block_bytes;
@@ -225,12 +226,19 @@ void Bf16Panels(const PanelTask& task) {
   int64_t column = 0;
   const bool whole_depth = task.depth % kDepthBlock == 0;
   if (task.rows <= kTileRows && whole_depth) {
-    if (task.columns >= 2 * kPanelColumns) {
-      Configure({task.rows, 0, kTileColumns, kTileColumns, kTileRows}, true);
-    }
     for (; column + 2 * kPanelColumns <= task.columns; column += 2 * kPanelColumns, panel += 2 * task.panel_bytes) {
-      SumWide(task, panel, 0, column);
+      for (int64_t row = 0; row < task.rows; row += kTileRows) {
+        const Shape shape{AtMost(task.rows - row, kTileRows), 0, kTileColumns, kTileColumns, kTileRows};
+        if (!Same(shape, current)) Configure(shape, true);
+        current = shape;
+        if (row == 0) {
+          SumWide<true>(task, panel, row, column);
+        } else {
+          SumWide<false>(task, panel, row, column);
+        }
+      }
     }
+    current = Shape{0, 0, 0, 0, 0};
   }
   const int64_t pairs = AtMost((task.depth + 1) / 2, kTileRows);
   for (; column < task.columns; column += kPanelColumns, panel += task.panel_bytes) {

@@ -56,6 +56,9 @@ struct GemmKernels {
   int64_t bf16_depth_multiple = 2;   // x must be readable and zero up to this multiple of depth
 };
 
+PanelKernel Avx2Q80Kernel();
+PanelKernel Avx2Q40Kernel();
+PanelKernel Avx2Q41Kernel();
 PanelKernel Avx512Q80Kernel();
 PanelKernel Avx512Q40Kernel();
 PanelKernel Avx512Q41Kernel();

@@ -10,6 +10,7 @@
 #include "kernels/cpu/delta.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/number_format.h"
+#include "kernels/cpu/packed_memory.h"
 
 // Rates of the products and deltas at the shapes of SmolLM2-135M (hidden 576, 30 layers). A "step" runs every matrix
 // of the model once, as a decode or prefill step does, so weights come from memory and not from a cache.
@@ -43,16 +44,20 @@ std::unique_ptr<PackedMatrix> RandomMatrix(Shape shape, DType dtype, Isa isa) {
   return *PackMatrixCpu({&part, 1}, ComputeMode::kAuto, isa, &Pool(2));
 }
 
+// Working rows as the backend allocates them: on huge pages.
 struct Rows {
-  std::vector<uint16_t> x;
-  std::vector<float> y;
+  std::shared_ptr<char> x, y;
   ActivationRows Input(int64_t rows, int64_t cols) {
-    if (x.empty()) x.assign(static_cast<size_t>(4096) * 1536, ToBf16(0.01f));
-    return {x.data(), DType::kBF16, rows, cols, cols};
+    if (x == nullptr) {
+      x = *AllocatePacked(int64_t{4096} * 1536 * 2);
+      auto* values = reinterpret_cast<uint16_t*>(x.get());
+      std::fill(values, values + int64_t{4096} * 1536, ToBf16(0.01f));
+    }
+    return {x.get(), DType::kBF16, rows, cols, cols};
   }
   FloatRows Output(int64_t rows, int64_t cols) {
-    if (y.size() < static_cast<size_t>(rows * cols)) y.resize(static_cast<size_t>(rows * cols));
-    return {y.data(), rows, cols, cols};
+    if (y == nullptr) y = *AllocatePacked(int64_t{64} * 49152 * 4);
+    return {reinterpret_cast<float*>(y.get()), rows, cols, cols};
   }
 };
 
