@@ -40,6 +40,13 @@ struct MarkedText {
     if (!marks.empty()) marks.append(more.size(), more_is_user ? '\1' : '\0');
     text += more;
   }
+
+  void Append(const MarkedText& more) {
+    if (more.marks.empty()) return Append(more.text, more.user);
+    if (marks.empty()) marks.assign(text.size(), user ? '\1' : '\0');
+    text += more.text;
+    marks += more.marks;
+  }
 };
 
 }  // namespace polyad

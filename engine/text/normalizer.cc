@@ -110,30 +110,19 @@ MarkedText Prepend(const MarkedText& in, const std::string& prefix) {
   MarkedText out;
   // What is put before a user's text alone is the user's: it must not lend its bytes to a control token.
   out.Append(prefix, in.marks.empty() && in.user);
-  if (in.marks.empty()) {
-    out.Append(in.text, in.user);
-    return out;
-  }
-  for (size_t i = 0; i < in.text.size(); ++i) out.Append(std::string_view(in.text).substr(i, 1), in.IsUser(i));
+  out.Append(in);
   return out;
 }
 
 MarkedText ReplaceRanges(const MarkedText& in, const std::vector<ByteRange>& ranges, const std::string& to) {
   MarkedText out{.text = {}, .marks = {}, .user = in.user};
   size_t at = 0;
-  const auto copy = [&](size_t begin, size_t end) {
-    if (in.marks.empty()) {
-      out.Append(std::string_view(in.text).substr(begin, end - begin), in.user);
-      return;
-    }
-    for (size_t i = begin; i < end; ++i) out.Append(std::string_view(in.text).substr(i, 1), in.IsUser(i));
-  };
   for (const ByteRange& range : ranges) {
-    copy(at, range.begin);
+    out.Append(in.Slice(at, range.begin));
     out.Append(to, in.AnyUser(range.begin, range.end));
     at = range.end;
   }
-  copy(at, in.text.size());
+  out.Append(in.Slice(at, in.text.size()));
   return out;
 }
 

@@ -29,6 +29,7 @@ class PipelineTokenizer final : public Tokenizer {
     for (AddedToken& token : normalized) {
       POLYAD_ASSIGN_OR_RETURN(MarkedText content, parts_.normalizer.Normalize({.text = token.content}));
       token.content = std::move(content.text);
+      parts_.token_texts[static_cast<size_t>(token.id)] = token.content;  // and decodes to it, as the original does
     }
     POLYAD_ASSIGN_OR_RETURN(raw_matcher_, AddedTokenMatcher::Make(std::move(raw)));
     POLYAD_ASSIGN_OR_RETURN(normalized_matcher_, AddedTokenMatcher::Make(std::move(normalized)));

@@ -149,7 +149,7 @@ def kitchen(lines):
     tokenizer.decoder = decoders.Metaspace(replacement=META, prepend_scheme="always")
     _train(tokenizer, lines, 900, special_tokens=["<unk>"], limit_alphabet=90)
     tokenizer.add_special_tokens([_special("<s>")])
-    tokenizer.add_tokens([AddedToken("W\u00f6rd", normalized=True, single_word=True), AddedToken("<|IM_END|>", normalized=True, special=True)])
+    tokenizer.add_tokens([AddedToken("W\u00f6rd", normalized=True, single_word=True), AddedToken("<|IM_END|>", normalized=True)])
     return _json(tokenizer)
 
 
