@@ -10,7 +10,10 @@ namespace {
 constexpr float kLog2E = 1.44269504088896341f;
 constexpr int64_t kTasksPerThread = 8;  // enough to even out tiles of unequal length, few enough to be cheap to take
 
-int64_t TileFloats(int64_t padded_dim) { return kTileRows * (padded_dim + kPieceTokens); }
+// q, scores, weights and last_block of a tile.
+int64_t TileFloats(int64_t padded_dim) {
+  return kTileRows * (padded_dim + kPieceTokens + kPieceTokens / 2) + kBlock / 2 * padded_dim;
+}
 
 int64_t PartialFloats(int64_t padded_dim) { return 16 + kTileRows * (16 + padded_dim); }
 
@@ -55,8 +58,8 @@ void AttentionRunner::CutTiles(const Call& call) {
   for (const AttentionSequence& sequence : call.args->sequences) {
     const int64_t num_heads = (sequence.row_end - sequence.row_begin) * call.group;
     for (int64_t kv_head = 0; kv_head < call.kv->shape().num_kv_heads; ++kv_head) {
-      for (int64_t first = 0; first < num_heads; first += kTileRows) {
-        tiles_.push_back({&sequence, kv_head, first, std::min(kTileRows, num_heads - first)});
+      for (int64_t first = 0; first < num_heads; first += kernels_.tile_rows) {
+        tiles_.push_back({&sequence, kv_head, first, std::min(kernels_.tile_rows, num_heads - first)});
       }
     }
   }
@@ -129,13 +132,15 @@ AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range
   tile.num_rows = range.count;
   tile.q = memory;
   tile.scores = memory + kTileRows * call.padded_dim;
+  tile.weights = reinterpret_cast<uint16_t*>(tile.scores + kTileRows * kPieceTokens);
+  tile.last_block = tile.weights + kTileRows * kPieceTokens;
   for (int64_t r = 0; r < range.count; ++r) {
     const int64_t row = sequence.row_begin + (range.first + r) / call.group;
     const int64_t head = range.kv_head * call.group + (range.first + r) % call.group;
     tile.position[r] = sequence.context_end - (sequence.row_end - row);
     tile.first_key[r] = FirstKey(args, tile.position[r]);
     kernels_.scale_query(args.qkv.Row(row) + head * call.head_dim, call.head_dim,
-                         args.scale * kLog2E, memory + r * call.padded_dim);
+                         args.scale * kLog2E, reinterpret_cast<char*>(memory) + r * call.padded_dim * kernels_.query_bytes);
   }
   return tile;
 }

@@ -10,7 +10,7 @@
 
 namespace polyad::cpu {
 
-inline constexpr int64_t kTileRows = 12;      // 12 x 2 accumulators and 2 operands fill 32 registers
+inline constexpr int64_t kTileRows = 16;      // at most; AttentionKernels says how many it likes
 inline constexpr int64_t kPieceTokens = 64;   // a piece of K and V of 64 dimensions is 16 KiB: half of L1
 inline constexpr int64_t kSpanTokens = 512;   // long contexts split over threads in spans
 
@@ -25,11 +25,14 @@ struct KvPages {
 
 struct AttentionTile {
   KvPages pages;
-  const float* q = nullptr;         // [num_rows][padded_dim], times scale * log2(e)
+  const void* q = nullptr;          // [num_rows][padded_dim] as scale_query wrote it, times scale * log2(e)
   int64_t num_rows = 0;
   int64_t position[kTileRows] = {};  // row r sees keys in [first_key[r], position[r]]
   int64_t first_key[kTileRows] = {};
-  float* scores = nullptr;          // [kTileRows][kPieceTokens], working memory
+  // Working memory.
+  float* scores = nullptr;          // [kTileRows][kPieceTokens]
+  uint16_t* weights = nullptr;      // [kTileRows][kPieceTokens], where they are bf16
+  uint16_t* last_block = nullptr;   // [kBlock][padded_dim], v of a block that is not full
 };
 
 // Softmax so far of each row of a tile: weights are 2^(score - max), sum is kept in 16 lanes by token position.
@@ -40,8 +43,10 @@ struct AttentionPartial {
 };
 
 struct AttentionKernels {
-  // q[0, head_dim) * factor into a padded row.
-  void (*scale_query)(const float* q, int64_t head_dim, float factor, float* scaled) = nullptr;
+  int64_t tile_rows = 0;
+  int64_t query_bytes = 0;  // of a number in AttentionTile::q
+  // q[0, head_dim) * factor into a padded row, in the form `attend` reads.
+  void (*scale_query)(const float* q, int64_t head_dim, float factor, void* scaled) = nullptr;
   // Fills `out` with the tile over keys [span_begin, span_end).
   void (*attend)(const AttentionTile& tile, int64_t span_begin, int64_t span_end,
                  const AttentionPartial& out) = nullptr;

@@ -15,14 +15,16 @@ namespace {
 // Values a task should touch at least: about 4 us of work, against 1 us to hand it out.
 constexpr int64_t kTaskValues = 8192;
 
-RowKernels RowKernelsOf(Isa isa) {
+RowKernels RowKernelsOf(Isa isa, ComputeMode mode) {
   switch (isa) {
     case Isa::kScalar: return scalar::MakeRowKernels();
     case Isa::kAvx2: return avx2::MakeRowKernels();
-    case Isa::kAvx512:
-    case Isa::kAmx: return avx512::MakeRowKernels();
+    case Isa::kAvx512: return avx512::MakeRowKernels();
+    case Isa::kAmx: break;
   }
-  return scalar::MakeRowKernels();
+  RowKernels kernels = avx512::MakeRowKernels();
+  if (mode == ComputeMode::kAuto) kernels.attention = amx::MakeAttentionKernels();
+  return kernels;
 }
 
 char* RowOf(const ActivationRows& rows, int64_t row) {
@@ -40,7 +42,7 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const BackendOpti
 CpuBackend::CpuBackend(const BackendOptions& options, Isa isa)
     : mode_(options.mode),
       isa_(isa),
-      kernels_(RowKernelsOf(isa)),
+      kernels_(RowKernelsOf(isa, options.mode)),
       pool_(options.num_threads),
       attention_(kernels_.attention, pool_) {}
 

@@ -66,5 +66,8 @@ RowKernels MakeRowKernels();
 namespace avx512 {
 RowKernels MakeRowKernels();
 }
+namespace amx {
+AttentionKernels MakeAttentionKernels();  // bf16 pages only; other rows go by avx512
+}
 
 }  // namespace polyad::cpu

@@ -54,7 +54,7 @@ std::vector<OpCase> BenchmarkCases() {
     cases.push_back(EmbedCase(DType::kBF16, rows, 576));
   }
   for (int64_t rows : {1, 32}) cases.push_back(ArgMaxCase(rows, 49152));
-  const AttentionShape smol{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64, .contexts = {}, .rotary_dim = 64};
+  const AttentionShape smol{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64, .contexts = {}, .rotary_dim = 64, .num_layers = 30};
   const auto with = [&](int64_t count, int64_t context, int64_t chunk) {
     AttentionShape shape = smol;
     shape.contexts.assign(static_cast<size_t>(count), {context, chunk});

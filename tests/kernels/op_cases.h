@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ class OpRun {
   virtual std::vector<double> Output() const = 0;
   // How far each output may lie from the exact one, in the mode of the backend.
   virtual std::vector<double> Tolerance() const = 0;
+  // A bound on |error| / |exact| over all outputs, where the worst case of one output says little.
+  virtual double NormTolerance() const { return std::numeric_limits<double>::infinity(); }
 };
 
 struct OpCase {

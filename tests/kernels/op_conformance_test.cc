@@ -6,7 +6,7 @@
 // covers: kernels/cpu/row_kernels.cc
 // covers: kernels/cpu/store_kernel.cc
 
-#include <cctype>
+#include <cmath>
 #include <string>
 
 #include "gtest/gtest.h"
@@ -32,6 +32,17 @@ std::vector<Setting> Settings() {
   return settings;
 }
 
+// |actual - expected| / |expected|
+double RelativeError(const std::vector<double>& actual, const std::vector<double>& expected) {
+  double error = 0;
+  double norm = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+    norm += expected[i] * expected[i];
+  }
+  return norm > 0 ? std::sqrt(error / norm) : 0.0;
+}
+
 class OpConformanceTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(OpConformanceTest, EveryOpIsWithinItsToleranceOfTheReference) {
@@ -54,6 +65,7 @@ TEST_P(OpConformanceTest, EveryOpIsWithinItsToleranceOfTheReference) {
       ASSERT_LE(std::abs(actual[i] - expected[i]), tolerance[i])
           << op.name << " element " << i << ": expected " << expected[i] << ", got " << actual[i];
     }
+    EXPECT_LE(RelativeError(actual, expected), want->NormTolerance()) << op.name;
     got->Run();  // nothing is left over between calls
     EXPECT_EQ(got->Output(), actual) << op.name;
   }

@@ -1,6 +1,7 @@
 // The promise of kernels/api/backend.h for attention: a row's bits depend on its own context alone. Every test compares
 // with the same tokens taken one at a time, alone, on one thread, with blocks in order.
 // covers: kernels/cpu/attention_kernel.cc
+// covers: kernels/cpu/attention_amx.cc
 
 #include "kernels/cpu/attention.h"
 
@@ -178,7 +179,7 @@ class World {
 
 std::vector<std::string> IsasHere() {
   std::vector<std::string> names;
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa <= BestIsa()) names.emplace_back(NameOf(isa));
   }
   return names;
