@@ -187,9 +187,11 @@ std::string KnobFileKey(const Knob& knob) { return Mapped(knob.name, false); }
 
 std::string KnobType(const Knob& knob) {
   if (std::holds_alternative<int64_t ServerConfig::*>(knob.field)) return "integer";
-  if (std::holds_alternative<bool ServerConfig::*>(knob.field)) return "true|false";
+  if (std::holds_alternative<bool ServerConfig::*>(knob.field)) return "true/false";
   if (IsList(knob)) return "list";
-  return knob.choices[0] != '\0' ? knob.choices : "string";
+  std::string type = knob.choices[0] != '\0' ? knob.choices : "string";
+  std::replace(type.begin(), type.end(), '|', '/');
+  return type;
 }
 
 std::string KnobDefault(const Knob& knob) {

@@ -71,7 +71,7 @@ const std::vector<Knob>& Knobs();
 
 std::string KnobEnvironmentName(const Knob& knob);  // POLYAD_MAX_QUEUED
 std::string KnobFileKey(const Knob& knob);          // max_queued
-std::string KnobType(const Knob& knob);             // integer, true|false, string, list
+std::string KnobType(const Knob& knob);             // integer, true/false, string, list, a/b/c
 std::string KnobDefault(const Knob& knob);
 std::string KnobHelp();                             // the flags part of --help
 

@@ -119,23 +119,34 @@ void AdapterTraffic::Counts::Add(const Usage& usage) {
   generated_tokens += usage.completion_tokens;
 }
 
+void AdapterTraffic::Counts::Subtract(const Counts& counts) {
+  requests -= counts.requests;
+  prompt_tokens -= counts.prompt_tokens;
+  generated_tokens -= counts.generated_tokens;
+}
+
 void AdapterTraffic::Add(const std::string& adapter, const Usage& usage) {
   if (const auto shown = shown_.find(adapter); shown != shown_.end()) {
     shown->second.Add(usage);
     return;
   }
   other_.Add(usage);
-  if (tracked_.size() < max_tracked_ || tracked_.contains(adapter)) ++tracked_[adapter];
+  if (tracked_.size() < max_tracked_ || tracked_.contains(adapter)) tracked_[adapter].Add(usage);
 }
 
 void AdapterTraffic::Promote() {
   while (shown_.size() < max_series_ && !tracked_.empty()) {
-    const auto busiest =
-        std::max_element(tracked_.begin(), tracked_.end(),
-                         [](const auto& a, const auto& b) { return a.second < b.second; });
-    shown_[busiest->first];
+    const auto busiest = std::max_element(
+        tracked_.begin(), tracked_.end(),
+        [](const auto& a, const auto& b) { return a.second.requests < b.second.requests; });
+    Counts& counts = shown_[busiest->first];
+    if (!was_shown_) {
+      counts = busiest->second;
+      other_.Subtract(counts);
+    }
     tracked_.erase(busiest);
   }
+  was_shown_ = true;
 }
 
 void AdapterTraffic::AppendFamilies(Families& families) {

@@ -23,8 +23,8 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot,
 void AppendAdapterFamilies(const MetricsSnapshot& snapshot,
                            std::vector<prometheus::MetricFamily>& families);
 
-// Requests and tokens per adapter. Every sum only ever grows: an adapter that gets its own series starts it at zero and
-// leaves what it had in `other`. Not thread-safe.
+// Requests and tokens per adapter. Every sum that was shown once only grows: an adapter that gets its own series later
+// starts it at zero and leaves what it had in `other`. Not thread-safe.
 class AdapterTraffic {
  public:
   AdapterTraffic(size_t max_series, size_t max_tracked)
@@ -41,15 +41,17 @@ class AdapterTraffic {
     int64_t prompt_tokens = 0;
     int64_t generated_tokens = 0;
     void Add(const Usage& usage);
+    void Subtract(const Counts& counts);
   };
   void Promote();
 
   const size_t max_series_;
   const size_t max_tracked_;
   std::map<std::string, Counts> shown_;
-  std::map<std::string, int64_t> tracked_;  // requests of adapters without a series
+  std::map<std::string, Counts> tracked_;  // adapters without a series, counted in other_ too
   Counts other_;
   Counts unknown_;
+  bool was_shown_ = false;
 };
 
 }  // namespace polyad

@@ -27,7 +27,7 @@ size_t BytesOf(const TokenEvent& event) {
 TokenStream::TokenStream(Options options)
     : options_(std::move(options)), queue_(options_.max_buffer_bytes) {}
 
-bool TokenStream::Write(TokenEvent event) {
+bool TokenStream::OnEvent(TokenEvent event) {
   const bool accepted = queue_.Add(BytesOf(event), [&](auto& items) {
     const auto* tokens = std::get_if<TokensEvent>(&event);
     if (tokens != nullptr && !items.empty() && MergeIntoDelta(*tokens, items.back().message)) {

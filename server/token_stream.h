@@ -27,8 +27,7 @@ class TokenStream final : public ResponseSink, public StreamSource {
 
   explicit TokenStream(Options options);
 
-  bool OnEvent(TokenEvent event) override { return Write(std::move(event)); }
-  bool Write(TokenEvent event);
+  bool OnEvent(TokenEvent event) override;
 
   void Start(MessageChannel& channel) override { queue_.Start(channel); }
   void OnWritten(bool ok) override;
