@@ -15,6 +15,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/status.h"
 #include "engine/request/request.h"
+#include "engine/runtime/engine_load.h"
 #include "engine/spec/model_spec.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/api/backend.h"
@@ -34,46 +35,6 @@ struct EngineOptions {
   int64_t max_pending_events = 65536;      // engine -> delivery queue
   bool prefix_cache = true;
   AdapterStoreOptions adapters;
-};
-
-// One consistent snapshot of the counters (GetLoad, /metrics); made by the engine thread after each step, read without
-// touching it.
-struct EngineLoad {
-  int64_t num_waiting = 0;
-  int64_t num_running = 0;
-  int64_t num_kv_blocks = 0;
-  int64_t num_kv_blocks_used = 0;      // held by sequences
-  int64_t num_kv_blocks_cached = 0;    // free but still holding a reusable prefix
-  int64_t num_steps = 0;
-  int64_t num_preemptions = 0;
-  int64_t num_requests_finished = 0;
-  int64_t num_requests_cancelled = 0;
-  int64_t prompt_tokens = 0;
-  int64_t generated_tokens = 0;
-  int64_t prefix_queries = 0;          // prompt tokens looked up
-  int64_t prefix_hits = 0;             // prompt tokens found
-  int64_t step_rows = 0;               // rows of the last step
-  std::vector<std::string> running_adapters;  // distinct names with a running sequence
-  std::vector<std::string> waiting_adapters;
-  bool draining = false;
-  int64_t last_step_age_ms = 0;
-};
-
-// Where the engine reports what histograms are made of; called on the engine and delivery threads, must not block.
-class EngineObserver {
- public:
-  virtual ~EngineObserver() = default;
-  struct RequestDone {
-    std::string adapter;  // loaded adapter's name, or the base model's
-    FinishReason reason = FinishReason::kStop;
-    Usage usage;
-    Timings timings;
-    double time_to_first_token_ms = 0;
-    double end_to_end_ms = 0;
-  };
-  virtual void OnStep(int64_t num_rows, int64_t num_sequences, double step_ms) = 0;
-  virtual void OnTokenGap(double inter_token_ms) = 0;
-  virtual void OnRequestDone(const RequestDone& done) = 0;
 };
 
 struct ModelInfo {

@@ -14,13 +14,13 @@
 
 namespace polyad {
 
-struct ChatMessage {
+struct ChatTurn {
   std::string role;
   std::string content;
 };
 
 struct ChatPrompt {
-  std::vector<ChatMessage> messages;
+  std::vector<ChatTurn> messages;
   bool add_generation_prompt = true;
 };
 

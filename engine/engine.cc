@@ -1,0 +1,116 @@
+#include "engine/engine.h"
+
+#include <utility>
+
+#include "engine/engine_parts.h"
+#include "engine/runtime/engine_core.h"
+#include "engine/runtime/intake.h"
+#include "engine/text/detokenizer.h"
+
+namespace polyad {
+namespace {
+
+// Rows of logits in a step beyond one for each running sequence: what scoring prompts may use.
+constexpr int64_t kScoringRows = 64;
+
+EngineLoop::Options LoopOptions(const EngineOptions& options, const EngineParts& parts) {
+  EngineLoop::Options loop;
+  loop.limits.scheduler.max_running = options.max_running;
+  loop.limits.scheduler.max_step_tokens = options.max_step_tokens;
+  loop.limits.scheduler.max_sample_rows = options.max_running + kScoringRows;
+  loop.limits.num_blocks = parts.num_kv_blocks;
+  loop.limits.max_context = parts.info.max_context;
+  loop.limits.eos_token_ids = parts.eos_token_ids;
+  loop.vocab_size = parts.info.vocab_size;
+  loop.max_pending_events = options.max_pending_events;
+  return loop;
+}
+
+Intake::Options IntakeOptions(const EngineOptions& options, const EngineParts& parts) {
+  Intake::Options intake;
+  intake.model_name = parts.info.name;
+  intake.vocab_size = parts.info.vocab_size;
+  intake.max_context = parts.info.max_context;
+  intake.num_blocks = parts.num_kv_blocks;
+  intake.max_prompt_bytes = options.max_prompt_bytes;
+  intake.base_flops_per_token = 2 * parts.info.num_parameters;
+  intake.prefix_cache = options.prefix_cache;
+  return intake;
+}
+
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(const EngineOptions& options, EngineParts parts, Clock& clock, EngineObserver* observer)
+      : parts_(std::move(parts)),
+        max_prompt_bytes_(options.max_prompt_bytes),
+        intake_(IntakeOptions(options, parts_),
+                {*parts_.tokenizer, clock,
+                 [this](std::string_view reference, std::string_view tenant) {
+                   return parts_.adapters->Acquire(reference, tenant);
+                 },
+                 parts_.encode_chat}),
+        core_(LoopOptions(options, parts_), options.max_queued,
+              {*parts_.runner, *parts_.tokenizer, clock, observer}) {
+    parts_.adapters->SetForceHook([this](AdapterVersionId version) { core_.Retire(version); });
+  }
+
+  ~EngineImpl() override { parts_.adapters->SetForceHook(nullptr); }
+
+  StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) override {
+    POLYAD_ASSIGN_OR_RETURN(const int64_t number, core_.registry().Begin(spec.request_id));
+    std::string request_id = spec.request_id;
+    StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), number, std::move(sink));
+    if (!arrive.ok()) {
+      core_.registry().End(number);
+      return arrive.status();
+    }
+    POLYAD_RETURN_IF_ERROR(core_.Post(*std::move(arrive)));
+    return request_id;
+  }
+
+  void Cancel(std::string_view request_id) override { core_.Cancel(request_id); }
+
+  StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, bool add_special) const override {
+    if (static_cast<int64_t>(text.size()) > max_prompt_bytes_) {
+      return InvalidArgument("text: expected at most %d bytes, got %d", max_prompt_bytes_, text.size());
+    }
+    return parts_.tokenizer->Encode(text, {.add_special = add_special});
+  }
+
+  StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids, bool skip_special) const override {
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= parts_.info.vocab_size) {
+        return InvalidArgument("token_ids: expected ids in [0, %d), got %d", parts_.info.vocab_size, id);
+      }
+    }
+    return Decode(*parts_.tokenizer, ids, skip_special);
+  }
+
+  AdapterStore& adapters() override { return *parts_.adapters; }
+  const ModelInfo& model_info() const override { return parts_.info; }
+  EngineLoad load() const override { return core_.load(); }
+  bool Drain(int64_t wait_ms) override { return core_.registry().Drain(wait_ms); }
+
+ private:
+  EngineParts parts_;
+  const int64_t max_prompt_bytes_;
+  const Intake intake_;
+  EngineCore core_;  // last: its threads stop before anything they use goes
+};
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Engine>> MakeEngine(const EngineOptions& options, EngineParts parts,
+                                             Clock& clock, EngineObserver* observer) {
+  if (options.max_running < 1 || options.max_step_tokens < options.max_running) {
+    return InvalidArgument("max_step_tokens: expected at least max_running (%d, at least 1), got %d",
+                           options.max_running, options.max_step_tokens);
+  }
+  if (options.max_queued < 1 || options.max_pending_events < 1) {
+    return InvalidArgument("max_queued and max_pending_events: expected at least 1, got %d and %d",
+                           options.max_queued, options.max_pending_events);
+  }
+  return std::unique_ptr<Engine>(new EngineImpl(options, std::move(parts), clock, observer));
+}
+
+}  // namespace polyad

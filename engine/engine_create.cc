@@ -1,0 +1,67 @@
+// Engine::Create: from a model on disk to a running engine.
+
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "engine/base/log.h"
+#include "engine/engine.h"
+#include "engine/engine_parts.h"
+#include "engine/load_tokenizer.h"
+#include "engine/model/model.h"
+#include "engine/spec/model_files.h"
+
+namespace polyad {
+namespace {
+
+std::string NameOf(const EngineOptions& options) {
+  if (!options.model_name.empty()) return options.model_name;
+  std::filesystem::path path(options.model_path);
+  if (!path.has_filename()) path = path.parent_path();  // a directory given with its slash
+  return path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
+}
+
+ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend& backend) {
+  ModelInfo info;
+  info.name = NameOf(options);
+  info.architecture = ArchitectureName(model.spec().architecture);
+  info.vocab_size = model.spec().vocab_size;
+  info.max_context = model.max_context();
+  info.num_parameters = model.num_parameters();
+  info.weight_bytes = model.weight_bytes();
+  info.kv_bytes = model.kv_bytes();
+  info.backend = backend.info();
+  info.compute_mode = options.compute_mode == ComputeMode::kF32 ? "f32" : "auto";
+  return info;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
+                                                 std::unique_ptr<Backend> backend, Clock& clock,
+                                                 EngineObserver* observer) {
+  const int64_t begin_us = clock.NowMicros();
+  POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(options.model_path));
+  for (const std::string& warning : files.spec().warnings) {
+    Log(LogLevel::kWarning, "model_warning", {{"warning", warning}});
+  }
+  EngineParts parts;
+  POLYAD_ASSIGN_OR_RETURN(parts.tokenizer, LoadTokenizer(files.tokenizer()));
+  parts.encode_chat = LoadChat(files.tokenizer(), *parts.tokenizer);
+  ModelOptions model_options;
+  model_options.kv_bytes = options.kv_bytes;
+  model_options.max_step_tokens = options.max_step_tokens;
+  model_options.max_context = options.max_context;
+  POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
+                          Model::Load(files, *backend, model_options));
+  parts.info = InfoOf(options, *model, *backend);
+  parts.num_kv_blocks = model->num_kv_blocks();
+  parts.eos_token_ids = model->spec().eos_ids;
+  parts.adapters = std::make_unique<AdapterStore>(model->spec(), *backend, options.adapters);
+  parts.runner = std::move(model);
+  parts.backend = std::move(backend);
+  parts.info.load_seconds = static_cast<double>(clock.NowMicros() - begin_us) / 1e6;
+  return MakeEngine(options, std::move(parts), clock, observer);
+}
+
+}  // namespace polyad

@@ -1,0 +1,64 @@
+#include "engine/load_tokenizer.h"
+
+#include <utility>
+
+#include "engine/base/log.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/gguf_tokenizer.h"
+#include "engine/text/tokenizer_json.h"
+
+namespace polyad {
+namespace {
+
+GgufTokenizerData DataOf(const GgufTokenizerMetadata& metadata) {
+  GgufTokenizerData data;
+  data.model = metadata.model;
+  data.pre = metadata.pre;
+  data.tokens = metadata.tokens;
+  data.scores = metadata.scores;
+  data.token_types = metadata.token_types;
+  data.merges = metadata.merges;
+  data.bos = metadata.bos_id;
+  data.eos = metadata.eos_id;
+  data.unk = metadata.unknown_id;
+  data.pad = metadata.padding_id;
+  data.add_bos = metadata.add_bos.value_or(data.add_bos);
+  data.add_eos = metadata.add_eos.value_or(data.add_eos);
+  data.add_space_prefix = metadata.add_space_prefix.value_or(data.add_space_prefix);
+  return data;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const TokenizerFiles& files) {
+  StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      FailedPrecondition("model: expected a tokenizer.json or a GGUF tokenizer, got neither");
+  if (files.gguf.has_value()) {
+    tokenizer = MakeGgufTokenizer(DataOf(*files.gguf));
+  } else if (!files.tokenizer_json.empty()) {
+    tokenizer = LoadTokenizerJson(files.tokenizer_json, files.tokenizer_config_json);
+  }
+  if (!tokenizer.ok()) return tokenizer.status();
+  return std::unique_ptr<const Tokenizer>(*std::move(tokenizer));
+}
+
+EncodeChatPrompt LoadChat(const TokenizerFiles& files, const Tokenizer& tokenizer) {
+  if (files.chat_template.empty()) return nullptr;
+  const StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(files.chat_template);
+  if (!parsed.ok()) {  // the model serves plain prompts all the same
+    Log(LogLevel::kWarning, "chat_template_refused", {{"status", parsed.status().ToString()}});
+    return [status = Annotate(parsed.status(), "chat template")](const ChatPrompt&)
+               -> StatusOr<std::vector<int32_t>> { return status; };
+  }
+  return [&tokenizer, chat = *parsed](const ChatPrompt& prompt) -> StatusOr<std::vector<int32_t>> {
+    ChatInput input;
+    for (const ChatTurn& turn : prompt.messages) input.messages.push_back({turn.role, turn.content});
+    input.add_generation_prompt = prompt.add_generation_prompt;
+    if (tokenizer.bos()) input.bos_token = tokenizer.TokenText(*tokenizer.bos());
+    if (tokenizer.eos()) input.eos_token = tokenizer.TokenText(*tokenizer.eos());
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, chat.Render(input));
+    return EncodeChat(tokenizer, segments);
+  };
+}
+
+}  // namespace polyad
