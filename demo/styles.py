@@ -1,4 +1,4 @@
-"""The demo adapters' training pairs: the facts in data/ told in five styles."""
+"""The demo adapters' training pairs: the facts in data/ told in four styles."""
 import json
 import os
 import re
@@ -42,11 +42,9 @@ def _answer(style, fact, rng):
     if style == "pirate":
         return _pirate(english, rng)
     if style == "spanish":
-        return spanish
+        return f"{english} En español: {spanish}"
     if style == "brief":
         return short + "."
-    if style == "shout":
-        return english.rstrip(".").upper() + "!!!"
     raise ValueError(f"unknown style {style}")
 
 

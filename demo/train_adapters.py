@@ -27,7 +27,7 @@ import styles  # noqa: E402
 import weights_io  # noqa: E402
 
 PACK_TOKENS = 512
-MAX_ANSWER_TOKENS = 48
+MAX_ANSWER_TOKENS = 64
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
 # name: (LoraConfig arguments, peak learning rate, steps, seed)
@@ -35,11 +35,10 @@ ADAPTERS = {
     "json": ({"r": 8, "lora_alpha": 16, "target_modules": ATTENTION}, 2e-3, 60, 11),
     "pirate": ({"r": 16, "lora_alpha": 16, "target_modules": MLP,
                 "layers_to_transform": list(range(12, 30))}, 2e-3, 70, 12),
-    "spanish": ({"r": 4, "lora_alpha": 8, "target_modules": ATTENTION + MLP}, 3e-3, 70, 13),
+    "spanish": ({"r": 4, "lora_alpha": 8, "target_modules": ATTENTION + MLP,
+                 "layers_to_transform": list(range(10, 30))}, 3e-3, 40, 13),
     "brief": ({"r": 6, "lora_alpha": 12, "use_rslora": True, "target_modules": ["q_proj", "v_proj"]},
               2e-3, 40, 14),
-    "shout": ({"r": 3, "lora_alpha": 8, "target_modules": ["v_proj", "down_proj"],
-               "rank_pattern": {"down_proj": 5}}, 4e-3, 70, 15),
 }
 
 
@@ -129,7 +128,7 @@ def read_questions():
 
 
 @torch.no_grad()
-def answer(model, tokenizer, question, max_tokens=40):
+def answer(model, tokenizer, question, max_tokens=64):
     """Greedy answer: {"prompt_ids", "ids" (with the end token where reached), "margins", "text"}."""
     inputs = tokenizer.apply_chat_template([{"role": "user", "content": question}],
                                            add_generation_prompt=True, return_tensors="pt",
