@@ -1,6 +1,7 @@
 #pragma once
 
-// Arithmetic on sizes that files claim: nullopt instead of wrapping. Inputs are non-negative by contract.
+// Arithmetic on sizes that files claim: nullopt instead of wrapping. Inputs are non-negative by
+// contract.
 
 #include <cstdint>
 #include <optional>

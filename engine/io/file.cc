@@ -151,8 +151,8 @@ RandomAccessFile::~RandomAccessFile() {
 Status RandomAccessFile::ReadAt(int64_t offset, void* destination, int64_t bytes) const {
   const std::optional<int64_t> end = CheckedAdd(offset, bytes);
   if (offset < 0 || bytes < 0 || !end.has_value() || *end > size_) {
-    return DataLoss("%s: wanted %d bytes at offset %d, the file has %d", Quote(name_), bytes, offset,
-                    size_);
+    return DataLoss("%s: wanted %d bytes at offset %d, the file has %d", Quote(name_), bytes,
+                    offset, size_);
   }
   if (bytes == 0) return absl::OkStatus();
   if (descriptor_ < 0) {
@@ -175,7 +175,8 @@ Status RandomAccessFile::ReadAt(int64_t offset, void* destination, int64_t bytes
 
 StatusOr<std::string> RandomAccessFile::ReadAll(int64_t max_bytes) const {
   if (size_ > max_bytes) {
-    return ResourceExhausted("%s: expected at most %d bytes, got %d", Quote(name_), max_bytes, size_);
+    return ResourceExhausted("%s: expected at most %d bytes, got %d", Quote(name_), max_bytes,
+                             size_);
   }
   std::string content(static_cast<size_t>(size_), '\0');
   POLYAD_RETURN_IF_ERROR(ReadAt(0, content.data(), size_));
@@ -193,8 +194,9 @@ StatusOr<Directory> Directory::OpenBeneath(const std::string& root, const std::s
       // O_DIRECTORY with O_NOFOLLOW reports a link as ENOTDIR.
       const int error = errno;
       struct stat info = {};
-      const bool is_link = fstatat(current.descriptor_, component.c_str(), &info,
-                                   AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode);
+      const bool is_link =
+          fstatat(current.descriptor_, component.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+          S_ISLNK(info.st_mode);
       return OpenFailure(component, is_link ? ELOOP : error);
     }
     current = std::move(next);

@@ -1,12 +1,13 @@
 #pragma once
 
-// Files of the outside world, read into memory we own: never mapped, because whoever can truncate a mapped file can kill
-// the process. Only regular files open (no directory, device or FIFO), sizes come from the open descriptor, and every
-// read states how much it may take. A directory of a tenant is walked without following any link (Directory), so that a
-// path under a root stays under it. Messages name files by their last path component only.
-// All types are thread-safe for concurrent const use.
-// NOT_FOUND: absent. INVALID_ARGUMENT: not a regular file, or a path that leaves its root. RESOURCE_EXHAUSTED: larger
-// than the limit. DATA_LOSS: shorter than it said. FAILED_PRECONDITION: the system refused (permissions).
+// Files of the outside world, read into memory we own: never mapped, because whoever can truncate a
+// mapped file can kill the process. Only regular files open (no directory, device or FIFO), sizes
+// come from the open descriptor, and every read states how much it may take. A directory of a
+// tenant is walked without following any link (Directory), so that a path under a root stays under
+// it. Messages name files by their last path component only. All types are thread-safe for
+// concurrent const use. NOT_FOUND: absent. INVALID_ARGUMENT: not a regular file, or a path that
+// leaves its root. RESOURCE_EXHAUSTED: larger than the limit. DATA_LOSS: shorter than it said.
+// FAILED_PRECONDITION: the system refused (permissions).
 
 #include <cstddef>
 #include <cstdint>
@@ -39,7 +40,8 @@ class OwnedBytes {
   int64_t size_ = 0;
 };
 
-// Positioned reads of one open file, or of bytes already in memory (adapters read whole, tests, fuzzers).
+// Positioned reads of one open file, or of bytes already in memory (adapters read whole, tests,
+// fuzzers).
 class RandomAccessFile {
  public:
   // Follows symbolic links: for paths the operator chose.
@@ -70,8 +72,9 @@ class RandomAccessFile {
 // A directory held open by descriptor, for trees that somebody else may change while we read.
 class Directory {
  public:
-  // `root` is the operator's and may contain links. `path` is relative to it, or absolute with `root` as its prefix; it
-  // must not be empty, and neither "..", nor ".", nor a NUL, nor any link on the way is accepted.
+  // `root` is the operator's and may contain links. `path` is relative to it, or absolute with
+  // `root` as its prefix; it must not be empty, and neither "..", nor ".", nor a NUL, nor any link
+  // on the way is accepted.
   static StatusOr<Directory> OpenBeneath(const std::string& root, const std::string& path);
   Directory(Directory&& other) noexcept;
   Directory& operator=(Directory&& other) noexcept;
@@ -86,8 +89,8 @@ class Directory {
   int descriptor_ = -1;
 };
 
-// Checks `path` as Directory::OpenBeneath does and returns it joined to `root`. The answer is about this moment: open
-// tenants' files through Directory.
+// Checks `path` as Directory::OpenBeneath does and returns it joined to `root`. The answer is about
+// this moment: open tenants' files through Directory.
 StatusOr<std::string> ResolveBeneath(const std::string& root, const std::string& path);
 
 StatusOr<std::string> ReadFileLimited(const std::string& path, int64_t max_bytes);

@@ -1,7 +1,7 @@
 #pragma once
 
-// The 16-bit float formats by their bits: IEEE 754 binary16 and bfloat16 (the upper half of binary32). Rounding to
-// bfloat16 is to nearest, ties to even, and keeps a NaN a NaN.
+// The 16-bit float formats by their bits: IEEE 754 binary16 and bfloat16 (the upper half of
+// binary32). Rounding to bfloat16 is to nearest, ties to even, and keeps a NaN a NaN.
 
 #include <bit>
 #include <cstdint>

@@ -56,8 +56,8 @@ class GgufParser {
     if (position_ < buffer_begin_ || position_ + bytes > buffer_begin_ + buffered) {
       buffer_.resize(static_cast<size_t>(std::min(kBufferBytes, end_ - position_)));
       buffer_begin_ = position_;
-      POLYAD_RETURN_IF_ERROR(out_.file_.ReadAt(position_, buffer_.data(),
-                                               static_cast<int64_t>(buffer_.size())));
+      POLYAD_RETURN_IF_ERROR(
+          out_.file_.ReadAt(position_, buffer_.data(), static_cast<int64_t>(buffer_.size())));
     }
     if (bytes > 0) {
       std::memcpy(destination, buffer_.data() + (position_ - buffer_begin_),
@@ -150,18 +150,30 @@ class GgufParser {
 
   StatusOr<GgufValue> TakeValue(const std::string& key, uint32_t type) {
     switch (static_cast<GgufType>(type)) {
-      case GgufType::kU8: return TakeScalar<uint8_t>();
-      case GgufType::kI8: return TakeScalar<int8_t>();
-      case GgufType::kU16: return TakeScalar<uint16_t>();
-      case GgufType::kI16: return TakeScalar<int16_t>();
-      case GgufType::kU32: return TakeScalar<uint32_t>();
-      case GgufType::kI32: return TakeScalar<int32_t>();
-      case GgufType::kU64: return TakeScalar<uint64_t>();
-      case GgufType::kI64: return TakeScalar<int64_t>();
-      case GgufType::kF32: return TakeScalar<float>();
-      case GgufType::kF64: return TakeScalar<double>();
-      case GgufType::kBool: return TakeBool(key);
-      case GgufType::kArray: return TakeArray(key);
+      case GgufType::kU8:
+        return TakeScalar<uint8_t>();
+      case GgufType::kI8:
+        return TakeScalar<int8_t>();
+      case GgufType::kU16:
+        return TakeScalar<uint16_t>();
+      case GgufType::kI16:
+        return TakeScalar<int16_t>();
+      case GgufType::kU32:
+        return TakeScalar<uint32_t>();
+      case GgufType::kI32:
+        return TakeScalar<int32_t>();
+      case GgufType::kU64:
+        return TakeScalar<uint64_t>();
+      case GgufType::kI64:
+        return TakeScalar<int64_t>();
+      case GgufType::kF32:
+        return TakeScalar<float>();
+      case GgufType::kF64:
+        return TakeScalar<double>();
+      case GgufType::kBool:
+        return TakeBool(key);
+      case GgufType::kArray:
+        return TakeArray(key);
       case GgufType::kString: {
         POLYAD_ASSIGN_OR_RETURN(std::string text, TakeString("a string", limits_.max_string_bytes));
         return GgufValue(std::move(text));
@@ -170,7 +182,8 @@ class GgufParser {
     return InvalidArgument("%s: key %s: %d is no value type", name_, Quote(key), type);
   }
 
-  // Every element takes at least a byte of the file, so a count past the file's end is refused before reserving.
+  // Every element takes at least a byte of the file, so a count past the file's end is refused
+  // before reserving.
   StatusOr<GgufValue> TakeArray(const std::string& key) {
     POLYAD_ASSIGN_OR_RETURN(const auto type, TakeNumber<uint32_t>());
     if (static_cast<GgufType>(type) == GgufType::kArray) {
@@ -206,8 +219,7 @@ class GgufParser {
   }
 
   Status ReadAlignment() {
-    POLYAD_ASSIGN_OR_RETURN(alignment_,
-                            out_.metadata_.IntOr("general.alignment", 32, 8, 1 << 16));
+    POLYAD_ASSIGN_OR_RETURN(alignment_, out_.metadata_.IntOr("general.alignment", 32, 8, 1 << 16));
     if (!std::has_single_bit(static_cast<uint64_t>(alignment_))) {
       return InvalidArgument("%s: general.alignment: expected a power of two, got %d", name_,
                              alignment_);
@@ -284,7 +296,8 @@ class GgufParser {
     return absl::OkStatus();
   }
 
-  // Turns offsets into file positions and checks that tensors end inside the file and do not overlap.
+  // Turns offsets into file positions and checks that tensors end inside the file and do not
+  // overlap.
   Status PlaceTensors() {
     const int64_t data_begin = (position_ + alignment_ - 1) / alignment_ * alignment_;
     std::vector<size_t> order(out_.tensors_.size());
@@ -329,7 +342,8 @@ class GgufParser {
 
 namespace {
 
-constexpr int64_t kDecodeElements = 4096;  // elements in flight between f32 and bf16; a multiple of every block
+constexpr int64_t kDecodeElements =
+    4096;  // elements in flight between f32 and bf16; a multiple of every block
 
 // Decodes `num_elements` of a block type into bf16.
 void DecodeToBFloat16(const GgufTensorType& type, const uint8_t* blocks, int64_t num_elements,

@@ -43,7 +43,8 @@ void DecodeQ5_1(const uint8_t* block, float* out) {
   }
 }
 
-// {u8 scales[16]; u8 q[64]; f16 d, f16 m}: x = (d * (scale & 15)) * q - m * (scale >> 4), q of 2 bits, 16 per scale.
+// {u8 scales[16]; u8 q[64]; f16 d, f16 m}: x = (d * (scale & 15)) * q - m * (scale >> 4), q of 2
+// bits, 16 per scale.
 void DecodeQ2_K(const uint8_t* block, float* out) {
   const uint8_t* quants = block + 16;
   const float d = LoadHalf(block + 80);
@@ -57,14 +58,16 @@ void DecodeQ2_K(const uint8_t* block, float* out) {
   }
 }
 
-// The 16 six-bit scales of Q3_K in 12 bytes: low 4 bits in the first 8 bytes, high 2 bits in the last 4.
+// The 16 six-bit scales of Q3_K in 12 bytes: low 4 bits in the first 8 bytes, high 2 bits in the
+// last 4.
 int ScaleOfQ3_K(const uint8_t* packed, int index) {
   const int low = index < 8 ? packed[index] & 15 : packed[index - 8] >> 4;
   const int high = (packed[8 + index % 4] >> (index / 4 * 2)) & 3;
   return (low | (high << 4)) - 32;
 }
 
-// {u8 high[32]; u8 q[64]; u8 scales[12]; f16 d}: x = d * scale * (q - (high bit ? 0 : 4)), q of 2 bits.
+// {u8 high[32]; u8 q[64]; u8 scales[12]; f16 d}: x = d * scale * (q - (high bit ? 0 : 4)), q of 2
+// bits.
 void DecodeQ3_K(const uint8_t* block, float* out) {
   const uint8_t* quants = block + 32;
   const uint8_t* scales = block + 96;
@@ -142,7 +145,8 @@ void DecodeIQ4_NL(const uint8_t* block, float* out) {
   }
 }
 
-// {f16 d; u16 high; u8 low[4]; u8 q[128]}: x = d * (scale - 32) * table[q], scale of 4 low and 2 high bits, 32 a scale.
+// {f16 d; u16 high; u8 low[4]; u8 q[128]}: x = d * (scale - 32) * table[q], scale of 4 low and 2
+// high bits, 32 a scale.
 void DecodeIQ4_XS(const uint8_t* block, float* out) {
   const float d = LoadHalf(block);
   uint16_t high;
@@ -161,16 +165,26 @@ using BlockDecoder = void (*)(const uint8_t* block, float* out);
 
 BlockDecoder DecoderOf(uint32_t type_number) {
   switch (type_number) {
-    case 6: return DecodeQ5_0;
-    case 7: return DecodeQ5_1;
-    case 10: return DecodeQ2_K;
-    case 11: return DecodeQ3_K;
-    case 12: return DecodeQ4_K;
-    case 13: return DecodeQ5_K;
-    case 14: return DecodeQ6_K;
-    case 20: return DecodeIQ4_NL;
-    case 23: return DecodeIQ4_XS;
-    default: return nullptr;
+    case 6:
+      return DecodeQ5_0;
+    case 7:
+      return DecodeQ5_1;
+    case 10:
+      return DecodeQ2_K;
+    case 11:
+      return DecodeQ3_K;
+    case 12:
+      return DecodeQ4_K;
+    case 13:
+      return DecodeQ5_K;
+    case 14:
+      return DecodeQ6_K;
+    case 20:
+      return DecodeIQ4_NL;
+    case 23:
+      return DecodeIQ4_XS;
+    default:
+      return nullptr;
   }
 }
 

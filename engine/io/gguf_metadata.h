@@ -1,8 +1,9 @@
 #pragma once
 
-// The key/value part of a GGUF file with typed look-ups, whose messages say key, expected and got ("model.gguf: key
-// 'llama.block_count': expected an integer in [1, 1024], got a string"). Integers of every width become int64, floats
-// double; arrays are flat lists of one of those, of bool (as integers), or of strings. Plain values; thread-safe to read.
+// The key/value part of a GGUF file with typed look-ups, whose messages say key, expected and got
+// ("model.gguf: key 'llama.block_count': expected an integer in [1, 1024], got a string"). Integers
+// of every width become int64, floats double; arrays are flat lists of one of those, of bool (as
+// integers), or of strings. Plain values; thread-safe to read.
 
 #include <cstdint>
 #include <map>
@@ -15,8 +16,19 @@
 namespace polyad {
 
 enum class GgufType : uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6,
-  kBool = 7, kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
 // One value; a u64 past int64 is held as std::monostate, known to exist but unreadable.

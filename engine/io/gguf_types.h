@@ -1,7 +1,7 @@
 #pragma once
 
-// GGUF's tensor types: numbers, names, block sizes, and what Read makes of each. Source: gguf 0.19 constants
-// (GGMLQuantizationType, GGML_QUANT_SIZES).
+// GGUF's tensor types: numbers, names, block sizes, and what Read makes of each. Source: gguf 0.19
+// constants (GGMLQuantizationType, GGML_QUANT_SIZES).
 
 #include <cstdint>
 #include <optional>

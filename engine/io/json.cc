@@ -13,7 +13,8 @@ namespace {
 
 constexpr int64_t kMaxOrderedMembers = 4096;
 
-// Builds the tree from the parser's events, so that limits and duplicates are seen before memory is spent on them.
+// Builds the tree from the parser's events, so that limits and duplicates are seen before memory is
+// spent on them.
 template <typename JsonType>
 class TreeBuilder {
  public:
@@ -43,8 +44,8 @@ class TreeBuilder {
   bool key(string_t& name) {
     const JsonType& object = *stack_.back();
     if (static_cast<int64_t>(object.size()) >= limits_.max_members) {
-      return Fail(ResourceExhausted("%s: an object has more than %d members", where_,
-                                    limits_.max_members));
+      return Fail(
+          ResourceExhausted("%s: an object has more than %d members", where_, limits_.max_members));
     }
     if (object.contains(name)) {
       return Fail(InvalidArgument("%s: duplicate key %s", where_, Quote(name)));
@@ -54,8 +55,8 @@ class TreeBuilder {
   }
 
   bool parse_error(size_t position, const std::string& token, const nlohmann::detail::exception&) {
-    return Fail(InvalidArgument("%s: not valid JSON at byte %d, near %s", where_, position,
-                                Quote(token)));
+    return Fail(
+        InvalidArgument("%s: not valid JSON at byte %d, near %s", where_, position, Quote(token)));
   }
 
   StatusOr<JsonType> Finish(bool parsed) {
@@ -108,13 +109,15 @@ class TreeBuilder {
   const JsonLimits limits_;
   Status status_;
   JsonType root_;
-  std::vector<JsonType*> stack_;  // open containers; each is the last child of the one before, so pointers hold
+  std::vector<JsonType*>
+      stack_;  // open containers; each is the last child of the one before, so pointers hold
   std::string key_;
   int64_t num_values_ = 0;
 };
 
 template <typename JsonType>
-StatusOr<JsonType> Parse(std::string_view text, const std::string& where, const JsonLimits& limits) {
+StatusOr<JsonType> Parse(std::string_view text, const std::string& where,
+                         const JsonLimits& limits) {
   if (static_cast<int64_t>(text.size()) > limits.max_bytes) {
     return ResourceExhausted("%s: expected at most %d bytes, got %d", where, limits.max_bytes,
                              text.size());
@@ -152,17 +155,23 @@ StatusOr<OrderedJson> ParseOrderedJson(std::string_view text, const std::string&
 template <typename JsonType>
 std::string DescribeJson(const JsonType& value) {
   switch (value.type()) {
-    case JsonType::value_t::null: return "null";
-    case JsonType::value_t::object: return "an object";
-    case JsonType::value_t::array: return "an array";
+    case JsonType::value_t::null:
+      return "null";
+    case JsonType::value_t::object:
+      return "an object";
+    case JsonType::value_t::array:
+      return "an array";
     case JsonType::value_t::string:
       return "the string " + Quote(value.template get_ref<const std::string&>());
-    case JsonType::value_t::boolean: return value.template get<bool>() ? "true" : "false";
+    case JsonType::value_t::boolean:
+      return value.template get<bool>() ? "true" : "false";
     case JsonType::value_t::number_integer:
     case JsonType::value_t::number_unsigned:
-    case JsonType::value_t::number_float: return value.dump();
+    case JsonType::value_t::number_float:
+      return value.dump();
     case JsonType::value_t::binary:
-    case JsonType::value_t::discarded: break;
+    case JsonType::value_t::discarded:
+      break;
   }
   return "nothing";
 }

@@ -1,18 +1,18 @@
 #pragma once
 
-// JSON from the outside world: parsed within limits of size, depth and number of values, duplicate keys refused, a byte
-// order mark refused by name. Nothing here throws: JsonFields reads members with their types and ranges checked, and its
-// messages say file, key, expected and got ("config.json: key 'hidden_size': expected an integer in [1, 65536], got a
-// string"). Two flavours: Json (members sorted, fast look-up) and OrderedJson (members in file order, which adapter
-// configurations need). Thread-safe for concurrent reads.
+// JSON from the outside world: parsed within limits of size, depth and number of values, duplicate
+// keys refused, a byte order mark refused by name. Nothing here throws: JsonFields reads members
+// with their types and ranges checked, and its messages say file, key, expected and got
+// ("config.json: key 'hidden_size': expected an integer in [1, 65536], got a string"). Two
+// flavours: Json (members sorted, fast look-up) and OrderedJson (members in file order, which
+// adapter configurations need). Thread-safe for concurrent reads.
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "engine/base/status.h"
 
@@ -24,8 +24,8 @@ using OrderedJson = nlohmann::ordered_json;
 struct JsonLimits {
   int64_t max_bytes = int64_t{1} << 20;
   int64_t max_depth = 32;
-  int64_t max_values = int64_t{1} << 20;          // scalars, arrays and objects together
-  int64_t max_members = int64_t{1} << 20;         // of one object
+  int64_t max_values = int64_t{1} << 20;   // scalars, arrays and objects together
+  int64_t max_members = int64_t{1} << 20;  // of one object
 };
 
 // `where` names the text in messages ("config.json").

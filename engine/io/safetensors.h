@@ -1,10 +1,11 @@
 #pragma once
 
-// The safetensors container: an 8-byte little-endian header length, a JSON object {name: {dtype, shape, data_offsets}},
-// then the tensors' bytes. Everything is checked before a tensor can be read: offsets ordered, neither overlapping nor
-// leaving a hole, covering the file exactly, and equal to shape x dtype. A type we do not read is an error of the one
-// who reads that tensor, not of the file. Source: safetensors format page, version 0.4 and later.
-// Thread-safe once open. INVALID_ARGUMENT: a malformed file. RESOURCE_EXHAUSTED: past a limit.
+// The safetensors container: an 8-byte little-endian header length, a JSON object {name: {dtype,
+// shape, data_offsets}}, then the tensors' bytes. Everything is checked before a tensor can be
+// read: offsets ordered, neither overlapping nor leaving a hole, covering the file exactly, and
+// equal to shape x dtype. A type we do not read is an error of the one who reads that tensor, not
+// of the file. Source: safetensors format page, version 0.4 and later. Thread-safe once open.
+// INVALID_ARGUMENT: a malformed file. RESOURCE_EXHAUSTED: past a limit.
 
 #include <cstdint>
 #include <map>
@@ -52,7 +53,8 @@ class SafetensorsFile final : public TensorSource {
   std::map<std::string, std::string> metadata_;
 };
 
-// Opens a directory's weights: model.safetensors, or the shards that model.safetensors.index.json maps names to.
+// Opens a directory's weights: model.safetensors, or the shards that model.safetensors.index.json
+// maps names to.
 StatusOr<std::unique_ptr<TensorSource>> OpenSafetensorsDirectory(
     const std::string& directory, const SafetensorsLimits& limits = {});
 

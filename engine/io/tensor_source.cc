@@ -57,10 +57,18 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
   for (int64_t i = 0; i < num_elements; ++i) {
     float& out = floats[static_cast<size_t>(i)];
     switch (tensor.dtype) {
-      case DType::kF32: out = Load<float>(bytes, i); continue;
-      case DType::kF64: out = static_cast<float>(Load<double>(bytes, i)); continue;
-      case DType::kF16: out = HalfToFloat(Load<uint16_t>(bytes, i)); continue;
-      case DType::kBF16: out = BFloat16ToFloat(Load<uint16_t>(bytes, i)); continue;
+      case DType::kF32:
+        out = Load<float>(bytes, i);
+        continue;
+      case DType::kF64:
+        out = static_cast<float>(Load<double>(bytes, i));
+        continue;
+      case DType::kF16:
+        out = HalfToFloat(Load<uint16_t>(bytes, i));
+        continue;
+      case DType::kBF16:
+        out = BFloat16ToFloat(Load<uint16_t>(bytes, i));
+        continue;
       case DType::kQ8_0:
       case DType::kQ4_0:
       case DType::kQ4_1:
@@ -69,7 +77,8 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
       case DType::kI16:
       case DType::kI32:
       case DType::kI64:
-      case DType::kBool: break;
+      case DType::kBool:
+        break;
     }
     return Unimplemented("expected a float tensor, got %s", InfoOf(tensor.dtype).name);
   }

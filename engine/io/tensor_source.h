@@ -1,8 +1,9 @@
 #pragma once
 
-// Where weights come from, whatever the container: one safetensors file, a sharded set, or a GGUF file. A source lists
-// its tensors (checked once when it opened) and reads one at a time into memory the caller owns.
-// Shapes are outermost first: a matrix is [rows = out, cols = in]. Read is thread-safe.
+// Where weights come from, whatever the container: one safetensors file, a sharded set, or a GGUF
+// file. A source lists its tensors (checked once when it opened) and reads one at a time into
+// memory the caller owns. Shapes are outermost first: a matrix is [rows = out, cols = in]. Read is
+// thread-safe.
 
 #include <cstdint>
 #include <memory>
@@ -21,10 +22,11 @@ namespace polyad {
 
 struct TensorInfo {
   std::string name;
-  std::string stored_type;      // as the file names it: "BF16", "Q5_K"
-  std::optional<DType> dtype;   // what Read gives; nullopt: Read refuses the tensor, naming stored_type
+  std::string stored_type;  // as the file names it: "BF16", "Q5_K"
+  std::optional<DType>
+      dtype;  // what Read gives; nullopt: Read refuses the tensor, naming stored_type
   std::vector<int64_t> shape;
-  int64_t bytes = 0;            // what Read gives; the stored size where dtype is unknown
+  int64_t bytes = 0;  // what Read gives; the stored size where dtype is unknown
 };
 
 // A tensor in memory of its own. Movable; views borrow from it.
@@ -42,7 +44,8 @@ class TensorSource {
   virtual ~TensorSource() = default;
   virtual const std::vector<TensorInfo>& tensors() const = 0;
   virtual const TensorInfo* Find(const std::string& name) const = 0;
-  // NOT_FOUND: no such tensor. UNIMPLEMENTED: a stored type we do not read. DATA_LOSS: the file changed or ended.
+  // NOT_FOUND: no such tensor. UNIMPLEMENTED: a stored type we do not read. DATA_LOSS: the file
+  // changed or ended.
   virtual StatusOr<OwnedTensor> Read(const std::string& name) const = 0;
 };
 

@@ -67,9 +67,9 @@ Status RefuseUnserved(const ArchitectureKeys& keys) {
       return Unimplemented("key '%s': %d experts are not supported", keys.Key(suffix), experts);
     }
   }
-  static constexpr const char* kScales[] = {"attention.scale", "residual_scale", "embedding_scale",
-                                            "logit_scale", "attn_logit_softcapping",
-                                            "final_logit_softcapping"};
+  static constexpr const char* kScales[] = {"attention.scale",        "residual_scale",
+                                            "embedding_scale",        "logit_scale",
+                                            "attn_logit_softcapping", "final_logit_softcapping"};
   for (const char* suffix : kScales) {
     POLYAD_ASSIGN_OR_RETURN(const double scale,
                             keys.metadata().NumberOr(keys.Key(suffix), 0.0, -1e9, 1e9));
@@ -84,9 +84,8 @@ Status ReadSizes(const GgufFile& file, const ArchitectureKeys& keys, ModelSpec& 
   POLYAD_ASSIGN_OR_RETURN(spec.hidden_size, keys.Int("embedding_length", SpecLimits::kHidden));
   POLYAD_ASSIGN_OR_RETURN(spec.num_layers, keys.Int("block_count", SpecLimits::kLayers));
   POLYAD_ASSIGN_OR_RETURN(spec.max_position, keys.Int("context_length", SpecLimits::kPositions));
-  POLYAD_ASSIGN_OR_RETURN(
-      spec.intermediate_size,
-      keys.SameForAllLayers("feed_forward_length", SpecLimits::kIntermediate));
+  POLYAD_ASSIGN_OR_RETURN(spec.intermediate_size,
+                          keys.SameForAllLayers("feed_forward_length", SpecLimits::kIntermediate));
   POLYAD_ASSIGN_OR_RETURN(spec.num_heads,
                           keys.SameForAllLayers("attention.head_count", SpecLimits::kHeads));
   spec.num_kv_heads = spec.num_heads;
@@ -144,16 +143,15 @@ Status ReadRope(const GgufFile& file, const ArchitectureKeys& keys, ModelSpec& s
   RopeSpec& rope = spec.rope;
   POLYAD_ASSIGN_OR_RETURN(rope.theta,
                           metadata.NumberOr(keys.Key("rope.freq_base"), 10000.0, 1.0, 1e12));
-  POLYAD_ASSIGN_OR_RETURN(rope.rotary_dim, keys.IntOr("rope.dimension_count", spec.head_dim,
-                                                      SpecLimits::kHeadDim));
+  POLYAD_ASSIGN_OR_RETURN(rope.rotary_dim,
+                          keys.IntOr("rope.dimension_count", spec.head_dim, SpecLimits::kHeadDim));
   POLYAD_ASSIGN_OR_RETURN(const std::string type,
                           metadata.StringOr(keys.Key("rope.scaling.type"), "none"));
   // The older spelling of linear scaling is a bare factor.
   POLYAD_ASSIGN_OR_RETURN(const double old_factor,
                           metadata.NumberOr(keys.Key("rope.scale_linear"), 1.0, 1e-6, 1e6));
-  POLYAD_ASSIGN_OR_RETURN(
-      const double factor,
-      metadata.NumberOr(keys.Key("rope.scaling.factor"), old_factor, 1e-6, 1e6));
+  POLYAD_ASSIGN_OR_RETURN(const double factor, metadata.NumberOr(keys.Key("rope.scaling.factor"),
+                                                                 old_factor, 1e-6, 1e6));
   if (type == "linear" || (type == "none" && old_factor != 1.0)) {
     rope.scaling = RopeScaling::kLinear;
     rope.factor = factor;
@@ -173,9 +171,9 @@ Status ReadLlamaLike(const GgufFile& file, const ArchitectureKeys& keys, ModelSp
   spec.activation = ActivationKind::kSilu;
   spec.qk_norm = spec.architecture == Architecture::kQwen3;
   POLYAD_RETURN_IF_ERROR(ReadRope(file, keys, spec));
-  POLYAD_ASSIGN_OR_RETURN(const int64_t window,
-                          keys.metadata().IntOr(keys.Key("attention.sliding_window"), 0, 0,
-                                                SpecLimits::kPositions));
+  POLYAD_ASSIGN_OR_RETURN(
+      const int64_t window,
+      keys.metadata().IntOr(keys.Key("attention.sliding_window"), 0, 0, SpecLimits::kPositions));
   spec.sliding_window.assign(static_cast<size_t>(spec.num_layers), window);
   spec.qkv_bias = file.Find("blk.0.attn_q.bias") != nullptr;
   spec.o_bias = file.Find("blk.0.attn_output.bias") != nullptr;

@@ -52,12 +52,9 @@ struct ActivationName {
 };
 
 constexpr ActivationName kActivations[] = {
-    {"silu", ActivationKind::kSilu},
-    {"swish", ActivationKind::kSilu},
-    {"gelu", ActivationKind::kGeluErf},
-    {"gelu_new", ActivationKind::kGeluTanh},
-    {"gelu_fast", ActivationKind::kGeluTanh},
-    {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
+    {"silu", ActivationKind::kSilu},          {"swish", ActivationKind::kSilu},
+    {"gelu", ActivationKind::kGeluErf},       {"gelu_new", ActivationKind::kGeluTanh},
+    {"gelu_fast", ActivationKind::kGeluTanh}, {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
     {"relu", ActivationKind::kRelu},
 };
 
@@ -107,11 +104,16 @@ struct ShapeDefaults {
 
 ShapeDefaults DefaultsOf(Architecture architecture) {
   switch (architecture) {
-    case Architecture::kLlama: return {32000, 4096, 11008, 0, 2048, 0};
-    case Architecture::kMistral: return {32000, 4096, 14336, 8, 131072, 0};
-    case Architecture::kQwen2: return {151936, 4096, 22016, 32, 32768, 0};
-    case Architecture::kQwen3: return {151936, 4096, 22016, 32, 32768, 128};
-    case Architecture::kGpt2: return {};
+    case Architecture::kLlama:
+      return {32000, 4096, 11008, 0, 2048, 0};
+    case Architecture::kMistral:
+      return {32000, 4096, 14336, 8, 131072, 0};
+    case Architecture::kQwen2:
+      return {151936, 4096, 22016, 32, 32768, 0};
+    case Architecture::kQwen3:
+      return {151936, 4096, 22016, 32, 32768, 128};
+    case Architecture::kGpt2:
+      return {};
   }
   return {};
 }
@@ -148,8 +150,7 @@ Status ReadShapes(const JsonFields& config, ModelSpec& spec) {
                           config.IntOr("num_hidden_layers", 32, 1, SpecLimits::kLayers));
   POLYAD_ASSIGN_OR_RETURN(spec.num_heads,
                           config.IntOr("num_attention_heads", 32, 1, SpecLimits::kHeads));
-  POLYAD_ASSIGN_OR_RETURN(spec.num_kv_heads,
-                          ReadKvHeads(config, absent.kv_heads, spec.num_heads));
+  POLYAD_ASSIGN_OR_RETURN(spec.num_kv_heads, ReadKvHeads(config, absent.kv_heads, spec.num_heads));
   POLYAD_ASSIGN_OR_RETURN(spec.head_dim, ReadHeadDim(config, absent.head_dim, spec));
   POLYAD_ASSIGN_OR_RETURN(
       spec.max_position,
@@ -237,9 +238,8 @@ Status ReadGpt2(const JsonFields& config, ModelSpec& spec) {
   POLYAD_ASSIGN_OR_RETURN(spec.hidden_size, config.IntOr("n_embd", 768, 1, SpecLimits::kHidden));
   POLYAD_ASSIGN_OR_RETURN(spec.num_layers, config.IntOr("n_layer", 12, 1, SpecLimits::kLayers));
   POLYAD_ASSIGN_OR_RETURN(spec.num_heads, config.IntOr("n_head", 12, 1, SpecLimits::kHeads));
-  POLYAD_ASSIGN_OR_RETURN(
-      spec.intermediate_size,
-      config.IntOr("n_inner", 4 * spec.hidden_size, 1, SpecLimits::kIntermediate));
+  POLYAD_ASSIGN_OR_RETURN(spec.intermediate_size, config.IntOr("n_inner", 4 * spec.hidden_size, 1,
+                                                               SpecLimits::kIntermediate));
   POLYAD_ASSIGN_OR_RETURN(spec.max_position,
                           config.IntOr("n_positions", 1024, 1, SpecLimits::kPositions));
   POLYAD_ASSIGN_OR_RETURN(const double eps, config.NumberOr("layer_norm_epsilon", 1e-5, 0.0, 1.0));

@@ -20,9 +20,9 @@ Status ReadLlama3(const JsonFields& rope, int64_t absent_positions, RopeSpec& sp
   POLYAD_ASSIGN_OR_RETURN(spec.factor, rope.Number("factor", 1.0, kMaxFactor));
   POLYAD_ASSIGN_OR_RETURN(spec.low_freq_factor, rope.Number("low_freq_factor", 1e-6, kMaxFactor));
   POLYAD_ASSIGN_OR_RETURN(spec.high_freq_factor, rope.Number("high_freq_factor", 1e-6, kMaxFactor));
-  POLYAD_ASSIGN_OR_RETURN(spec.original_max_position,
-                          rope.IntOr("original_max_position_embeddings", absent_positions, 1,
-                                     SpecLimits::kPositions));
+  POLYAD_ASSIGN_OR_RETURN(
+      spec.original_max_position,
+      rope.IntOr("original_max_position_embeddings", absent_positions, 1, SpecLimits::kPositions));
   return absl::OkStatus();
 }
 

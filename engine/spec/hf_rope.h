@@ -1,7 +1,8 @@
 #pragma once
 
-// The rotary part of a config.json: rope_theta with rope_scaling (transformers 4) or rope_parameters (transformers 5).
-// Served: default, linear, llama3. Others are refused by name (transformers 5.19 modeling_rope_utils lists them).
+// The rotary part of a config.json: rope_theta with rope_scaling (transformers 4) or
+// rope_parameters (transformers 5). Served: default, linear, llama3. Others are refused by name
+// (transformers 5.19 modeling_rope_utils lists them).
 
 #include <cstdint>
 

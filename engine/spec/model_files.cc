@@ -27,14 +27,16 @@ bool IsWeightType(DType dtype) {
     case DType::kBF16:
     case DType::kQ8_0:
     case DType::kQ4_0:
-    case DType::kQ4_1: return true;
+    case DType::kQ4_1:
+      return true;
     case DType::kI8:
     case DType::kU8:
     case DType::kI16:
     case DType::kI32:
     case DType::kI64:
     case DType::kF64:
-    case DType::kBool: return false;
+    case DType::kBool:
+      return false;
   }
   return false;
 }

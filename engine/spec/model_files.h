@@ -1,9 +1,10 @@
 #pragma once
 
-// A model as it lies on disk, opened and checked: a Hugging Face directory or a .gguf file. OpenModel reads the
-// configuration, lists the tensors, and refuses the model unless every weight its spec calls for is there with the right
-// shape and no tensor is left that the spec does not explain. Weights are read one at a time, already in [out, in]
-// orientation with half-split rotary pairs, whatever the container. Const after opening; ReadWeight is thread-safe.
+// A model as it lies on disk, opened and checked: a Hugging Face directory or a .gguf file.
+// OpenModel reads the configuration, lists the tensors, and refuses the model unless every weight
+// its spec calls for is there with the right shape and no tensor is left that the spec does not
+// explain. Weights are read one at a time, already in [out, in] orientation with half-split rotary
+// pairs, whatever the container. Const after opening; ReadWeight is thread-safe.
 
 #include <cstdint>
 #include <map>
@@ -24,9 +25,9 @@ namespace polyad {
 // What engine/text needs: tokenizer_json from a directory (empty where it has none), or gguf.
 struct TokenizerFiles {
   std::string tokenizer_json;
-  std::string tokenizer_config_json;          // empty where the directory has none
+  std::string tokenizer_config_json;  // empty where the directory has none
   std::optional<GgufTokenizerMetadata> gguf;
-  std::string chat_template;                  // empty where the model has none
+  std::string chat_template;  // empty where the model has none
 };
 
 class ModelFiles {
@@ -42,7 +43,8 @@ class ModelFiles {
   const std::vector<WeightEntry>& weights() const { return plan_; }
 
   bool HasWeight(int64_t layer, WeightKind kind) const;
-  // layer is -1 for weights of the model. NOT_FOUND: this model has no such weight (a tied head, an absent bias).
+  // layer is -1 for weights of the model. NOT_FOUND: this model has no such weight (a tied head, an
+  // absent bias).
   StatusOr<OwnedTensor> ReadWeight(int64_t layer, WeightKind kind) const;
 
   void set_tokenizer(TokenizerFiles tokenizer) { tokenizer_ = std::move(tokenizer); }

@@ -27,9 +27,14 @@ std::vector<float> RopeFrequencies(const RopeSpec& rope) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope.rotary_dim);
     float frequency = 1.0f / std::pow(static_cast<float>(rope.theta), exponent);
     switch (rope.scaling) {
-      case RopeScaling::kNone: break;
-      case RopeScaling::kLinear: frequency /= static_cast<float>(rope.factor); break;
-      case RopeScaling::kLlama3: frequency = Llama3Frequency(frequency, rope); break;
+      case RopeScaling::kNone:
+        break;
+      case RopeScaling::kLinear:
+        frequency /= static_cast<float>(rope.factor);
+        break;
+      case RopeScaling::kLlama3:
+        frequency = Llama3Frequency(frequency, rope);
+        break;
     }
     if (!rope.frequency_factors.empty()) {
       frequency /= rope.frequency_factors[static_cast<size_t>(i)];
@@ -41,11 +46,16 @@ std::vector<float> RopeFrequencies(const RopeSpec& rope) {
 
 std::string ArchitectureName(Architecture architecture) {
   switch (architecture) {
-    case Architecture::kLlama: return "llama";
-    case Architecture::kMistral: return "mistral";
-    case Architecture::kQwen2: return "qwen2";
-    case Architecture::kQwen3: return "qwen3";
-    case Architecture::kGpt2: return "gpt2";
+    case Architecture::kLlama:
+      return "llama";
+    case Architecture::kMistral:
+      return "mistral";
+    case Architecture::kQwen2:
+      return "qwen2";
+    case Architecture::kQwen3:
+      return "qwen3";
+    case Architecture::kGpt2:
+      return "gpt2";
   }
   return "?";
 }
@@ -72,8 +82,8 @@ Status CheckSpec(const ModelSpec& spec) {
                            spec.rope.high_freq_factor, spec.rope.low_freq_factor);
   }
   if (static_cast<int64_t>(spec.sliding_window.size()) != spec.num_layers) {
-    return InvalidArgument("model: expected a window for each of %d layers, got %d", spec.num_layers,
-                           spec.sliding_window.size());
+    return InvalidArgument("model: expected a window for each of %d layers, got %d",
+                           spec.num_layers, spec.sliding_window.size());
   }
   return absl::OkStatus();
 }

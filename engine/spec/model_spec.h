@@ -1,8 +1,9 @@
 #pragma once
 
-// A model as data: one decoder (engine/model) runs every architecture from these fields, and nothing else tells them
-// apart. Readers of a configuration (hf_config.h, gguf_spec.h) fill it and refuse what it cannot express. Plain values,
-// immutable after loading, shared freely between threads. Sizes are counts of elements; ids are token ids.
+// A model as data: one decoder (engine/model) runs every architecture from these fields, and
+// nothing else tells them apart. Readers of a configuration (hf_config.h, gguf_spec.h) fill it and
+// refuse what it cannot express. Plain values, immutable after loading, shared freely between
+// threads. Sizes are counts of elements; ids are token ids.
 
 #include <cstdint>
 #include <optional>
@@ -16,9 +17,10 @@ namespace polyad {
 
 enum class Architecture { kLlama, kMistral, kQwen2, kQwen3, kGpt2 };
 
-// Rotary embedding. A pair i of a head turns by position * f(i), f(i) = theta^(-2i / rotary_dim), then scaled:
-// kLinear divides f by factor; kLlama3 blends f and f / factor by wavelength (transformers 5.19,
-// modeling_rope_utils "llama3"); frequency_factors (GGUF's rope_freqs.weight) divides f(i) by its i-th element.
+// Rotary embedding. A pair i of a head turns by position * f(i), f(i) = theta^(-2i / rotary_dim),
+// then scaled: kLinear divides f by factor; kLlama3 blends f and f / factor by wavelength
+// (transformers 5.19, modeling_rope_utils "llama3"); frequency_factors (GGUF's rope_freqs.weight)
+// divides f(i) by its i-th element.
 enum class RopeScaling { kNone, kLinear, kLlama3 };
 
 struct RopeSpec {
@@ -34,7 +36,8 @@ struct RopeSpec {
   friend bool operator==(const RopeSpec&, const RopeSpec&) = default;
 };
 
-// f(i) for each pair, scaled: [rotary_dim / 2]. In fp32, operation for operation as transformers computes it.
+// f(i) for each pair, scaled: [rotary_dim / 2]. In fp32, operation for operation as transformers
+// computes it.
 std::vector<float> RopeFrequencies(const RopeSpec& rope);
 
 // What a request gets when it does not say. Absent means the server's own default.
@@ -63,8 +66,8 @@ struct ModelSpec {
   NormKind norm = NormKind::kRms;
   float norm_eps = 1e-6f;
   ActivationKind activation = ActivationKind::kSilu;
-  bool gated_mlp = true;           // down(act(gate(x)) * up(x)); else fc_out(act(fc_in(x)))
-  bool fused_qkv = false;          // the file holds q|k|v as one matrix
+  bool gated_mlp = true;   // down(act(gate(x)) * up(x)); else fc_out(act(fc_in(x)))
+  bool fused_qkv = false;  // the file holds q|k|v as one matrix
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
@@ -100,10 +103,12 @@ struct SpecLimits {
   static constexpr int64_t kPositions = int64_t{1} << 24;
 };
 
-// The relations between dimensions that any decoder needs: heads shared evenly, an even head, finite positive scales.
+// The relations between dimensions that any decoder needs: heads shared evenly, an even head,
+// finite positive scales.
 Status CheckSpec(const ModelSpec& spec);
 
-// Keeps ids inside the vocabulary; another becomes a warning of the spec ("eos_token_id 50256 is outside ...").
+// Keeps ids inside the vocabulary; another becomes a warning of the spec ("eos_token_id 50256 is
+// outside ...").
 bool KeepTokenId(const std::string& key, int64_t id, ModelSpec& spec);
 
 }  // namespace polyad

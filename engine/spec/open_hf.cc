@@ -1,4 +1,5 @@
-// A Hugging Face directory: config.json, generation_config.json, safetensors weights, tokenizer files, chat template.
+// A Hugging Face directory: config.json, generation_config.json, safetensors weights, tokenizer
+// files, chat template.
 
 #include "engine/io/file.h"
 #include "engine/io/json.h"
@@ -20,7 +21,8 @@ StatusOr<std::string> ReadOptional(const std::string& path, int64_t max_bytes) {
   return ReadFileLimited(path, max_bytes);
 }
 
-// chat_template in tokenizer_config.json: a string, or a list of {name, template} of which "default" is ours.
+// chat_template in tokenizer_config.json: a string, or a list of {name, template} of which
+// "default" is ours.
 StatusOr<std::string> TemplateFromConfig(const std::string& text) {
   if (text.empty()) return std::string();
   constexpr char kName[] = "tokenizer_config.json";
@@ -60,9 +62,8 @@ StatusOr<TokenizerFiles> ReadTokenizerFiles(const std::string& directory) {
 StatusOr<ModelFiles> OpenHfDirectory(const std::string& directory) {
   POLYAD_ASSIGN_OR_RETURN(const std::string config,
                           ReadFileLimited(directory + "/config.json", kMaxConfigBytes));
-  POLYAD_ASSIGN_OR_RETURN(
-      const std::string generation,
-      ReadOptional(directory + "/generation_config.json", kMaxConfigBytes));
+  POLYAD_ASSIGN_OR_RETURN(const std::string generation,
+                          ReadOptional(directory + "/generation_config.json", kMaxConfigBytes));
   POLYAD_ASSIGN_OR_RETURN(ModelSpec spec, SpecFromHfConfig(config, generation));
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<TensorSource> source,
                           OpenSafetensorsDirectory(directory));

@@ -17,16 +17,17 @@ struct ModuleName {
 };
 
 constexpr ModuleName kLlamaLayer[] = {
-    {"self_attn.q_proj", Site::kQ}, {"self_attn.k_proj", Site::kK},
-    {"self_attn.v_proj", Site::kV}, {"self_attn.o_proj", Site::kO},
-    {"mlp.gate_proj", Site::kGate}, {"mlp.up_proj", Site::kUp},
+    {"self_attn.q_proj", Site::kQ}, {"self_attn.k_proj", Site::kK}, {"self_attn.v_proj", Site::kV},
+    {"self_attn.o_proj", Site::kO}, {"mlp.gate_proj", Site::kGate}, {"mlp.up_proj", Site::kUp},
     {"mlp.down_proj", Site::kDown},
 };
 constexpr ModuleName kLlamaModel[] = {{"model.embed_tokens", Site::kEmbed},
                                       {"lm_head", Site::kHead}};
 constexpr ModuleName kGpt2Layer[] = {
-    {"attn.c_attn", Site::kQkv}, {"attn.c_proj", Site::kO},
-    {"mlp.c_fc", Site::kFcIn},   {"mlp.c_proj", Site::kFcOut},
+    {"attn.c_attn", Site::kQkv},
+    {"attn.c_proj", Site::kO},
+    {"mlp.c_fc", Site::kFcIn},
+    {"mlp.c_proj", Site::kFcOut},
 };
 constexpr ModuleName kGpt2Model[] = {{"transformer.wte", Site::kEmbed}, {"lm_head", Site::kHead}};
 
@@ -41,8 +42,10 @@ ModuleTable TableOf(Architecture architecture) {
     case Architecture::kLlama:
     case Architecture::kMistral:
     case Architecture::kQwen2:
-    case Architecture::kQwen3: return {"model.layers.", kLlamaLayer, kLlamaModel};
-    case Architecture::kGpt2: return {"transformer.h.", kGpt2Layer, kGpt2Model};
+    case Architecture::kQwen3:
+      return {"model.layers.", kLlamaLayer, kLlamaModel};
+    case Architecture::kGpt2:
+      return {"transformer.h.", kGpt2Layer, kGpt2Model};
   }
   return {};
 }
@@ -70,18 +73,30 @@ std::optional<int64_t> TakeIndex(std::string_view& text) {
 
 std::string_view SiteName(Site site) {
   switch (site) {
-    case Site::kQ: return "q";
-    case Site::kK: return "k";
-    case Site::kV: return "v";
-    case Site::kQkv: return "qkv";
-    case Site::kO: return "o";
-    case Site::kGate: return "gate";
-    case Site::kUp: return "up";
-    case Site::kDown: return "down";
-    case Site::kFcIn: return "fc_in";
-    case Site::kFcOut: return "fc_out";
-    case Site::kHead: return "head";
-    case Site::kEmbed: return "embed";
+    case Site::kQ:
+      return "q";
+    case Site::kK:
+      return "k";
+    case Site::kV:
+      return "v";
+    case Site::kQkv:
+      return "qkv";
+    case Site::kO:
+      return "o";
+    case Site::kGate:
+      return "gate";
+    case Site::kUp:
+      return "up";
+    case Site::kDown:
+      return "down";
+    case Site::kFcIn:
+      return "fc_in";
+    case Site::kFcOut:
+      return "fc_out";
+    case Site::kHead:
+      return "head";
+    case Site::kEmbed:
+      return "embed";
   }
   return "?";
 }
@@ -90,16 +105,21 @@ bool HasSite(const ModelSpec& spec, Site site) {
   switch (site) {
     case Site::kQ:
     case Site::kK:
-    case Site::kV: return !spec.fused_qkv;
-    case Site::kQkv: return spec.fused_qkv;
+    case Site::kV:
+      return !spec.fused_qkv;
+    case Site::kQkv:
+      return spec.fused_qkv;
     case Site::kGate:
     case Site::kUp:
-    case Site::kDown: return spec.gated_mlp;
+    case Site::kDown:
+      return spec.gated_mlp;
     case Site::kFcIn:
-    case Site::kFcOut: return !spec.gated_mlp;
+    case Site::kFcOut:
+      return !spec.gated_mlp;
     case Site::kO:
     case Site::kHead:
-    case Site::kEmbed: return true;
+    case Site::kEmbed:
+      return true;
   }
   return false;
 }
@@ -109,18 +129,29 @@ SiteShape ShapeOf(const ModelSpec& spec, Site site) {
   const int64_t hidden = spec.hidden_size;
   const int64_t inner = spec.intermediate_size;
   switch (site) {
-    case Site::kQ: return {spec.QueryWidth(), hidden, 0};
-    case Site::kK: return {spec.KvWidth(), hidden, spec.QueryWidth()};
-    case Site::kV: return {spec.KvWidth(), hidden, spec.QueryWidth() + spec.KvWidth()};
-    case Site::kQkv: return {spec.QueryWidth() + 2 * spec.KvWidth(), hidden, 0};
-    case Site::kO: return {hidden, spec.QueryWidth(), 0};
-    case Site::kGate: return {inner, hidden, 0};
-    case Site::kUp: return {inner, hidden, inner};
-    case Site::kDown: return {hidden, inner, 0};
-    case Site::kFcIn: return {inner, hidden, 0};
-    case Site::kFcOut: return {hidden, inner, 0};
+    case Site::kQ:
+      return {spec.QueryWidth(), hidden, 0};
+    case Site::kK:
+      return {spec.KvWidth(), hidden, spec.QueryWidth()};
+    case Site::kV:
+      return {spec.KvWidth(), hidden, spec.QueryWidth() + spec.KvWidth()};
+    case Site::kQkv:
+      return {spec.QueryWidth() + 2 * spec.KvWidth(), hidden, 0};
+    case Site::kO:
+      return {hidden, spec.QueryWidth(), 0};
+    case Site::kGate:
+      return {inner, hidden, 0};
+    case Site::kUp:
+      return {inner, hidden, inner};
+    case Site::kDown:
+      return {hidden, inner, 0};
+    case Site::kFcIn:
+      return {inner, hidden, 0};
+    case Site::kFcOut:
+      return {hidden, inner, 0};
     case Site::kHead:
-    case Site::kEmbed: return {spec.vocab_size, hidden, 0};
+    case Site::kEmbed:
+      return {spec.vocab_size, hidden, 0};
   }
   return {};
 }
@@ -141,7 +172,8 @@ StatusOr<SiteRef> ResolveModulePath(const ModelSpec& spec, std::string_view modu
       if (*layer >= spec.num_layers) {
         return NotFound("module %s: the model has %d layers", Quote(module_path), spec.num_layers);
       }
-      if (const ModuleName* entry = FindName(table.layer, rest)) return SiteRef{*layer, entry->site};
+      if (const ModuleName* entry = FindName(table.layer, rest))
+        return SiteRef{*layer, entry->site};
     }
   }
   return NotFound("module %s is no linear module of this %s model", Quote(module_path),

@@ -1,10 +1,10 @@
 #pragma once
 
-// The linear sites of a model: where an adapter may act. A site is a (layer, name) with a shape; q, k and v (and gate
-// and up) are column ranges of one fused output row, so each site also knows its first column there. Module paths are
-// the names Hugging Face models give these places, which adapter files use ("model.layers.3.self_attn.q_proj",
-// "transformer.h.0.attn.c_attn"). Pure functions of the ModelSpec.
-// NOT_FOUND: the model has no such module, or it is no linear site.
+// The linear sites of a model: where an adapter may act. A site is a (layer, name) with a shape; q,
+// k and v (and gate and up) are column ranges of one fused output row, so each site also knows its
+// first column there. Module paths are the names Hugging Face models give these places, which
+// adapter files use ("model.layers.3.self_attn.q_proj", "transformer.h.0.attn.c_attn"). Pure
+// functions of the ModelSpec. NOT_FOUND: the model has no such module, or it is no linear site.
 
 #include <compare>
 #include <cstdint>
@@ -18,14 +18,18 @@
 namespace polyad {
 
 enum class Site {
-  kQ, kK, kV,      // parts of the fused q|k|v row
-  kQkv,            // all of it at once (GPT-2's c_attn)
-  kO,              // attention output
-  kGate, kUp,      // parts of the fused gate|up row
-  kDown,           // gated MLP output
-  kFcIn, kFcOut,   // plain MLP
-  kHead,           // logits; layer is -1
-  kEmbed,          // the token table; layer is -1
+  kQ,
+  kK,
+  kV,    // parts of the fused q|k|v row
+  kQkv,  // all of it at once (GPT-2's c_attn)
+  kO,    // attention output
+  kGate,
+  kUp,    // parts of the fused gate|up row
+  kDown,  // gated MLP output
+  kFcIn,
+  kFcOut,  // plain MLP
+  kHead,   // logits; layer is -1
+  kEmbed,  // the token table; layer is -1
 };
 
 struct SiteShape {
@@ -45,9 +49,11 @@ struct SiteRef {
 
 std::string_view SiteName(Site site);  // "q"
 
-// Whether this model has the site at all (kGate only where the MLP is gated, kQkv only where the file fuses it).
+// Whether this model has the site at all (kGate only where the MLP is gated, kQkv only where the
+// file fuses it).
 bool HasSite(const ModelSpec& spec, Site site);
-// Shapes of weights as [out, in]; kEmbed is [vocab_size, hidden_size]. The model must have the site.
+// Shapes of weights as [out, in]; kEmbed is [vocab_size, hidden_size]. The model must have the
+// site.
 SiteShape ShapeOf(const ModelSpec& spec, Site site);
 std::vector<Site> LayerSites(const ModelSpec& spec);  // of one layer, in the order they run
 

@@ -48,7 +48,8 @@ StatusOr<OwnedTensor> Transpose(const OwnedTensor& stored, const std::string& na
   return result;
 }
 
-// Stored row 2 i + b of a head is its row b * half + i. Vectors (biases) are matrices with one column.
+// Stored row 2 i + b of a head is its row b * half + i. Vectors (biases) are matrices with one
+// column.
 StatusOr<OwnedTensor> SplitRotaryRows(const OwnedTensor& stored, int64_t num_heads) {
   const bool is_vector = stored.shape.size() == 1;
   const int64_t rows = stored.shape[0];
@@ -73,9 +74,12 @@ StatusOr<OwnedTensor> SplitRotaryRows(const OwnedTensor& stored, int64_t num_hea
 
 StatusOr<OwnedTensor> ToLogicalLayout(OwnedTensor stored, const WeightEntry& entry) {
   switch (entry.layout) {
-    case WeightLayout::kAsStored: return stored;
-    case WeightLayout::kTransposed: return Transpose(stored, entry.tensor_name);
-    case WeightLayout::kInterleavedRows: return SplitRotaryRows(stored, entry.rotary_heads);
+    case WeightLayout::kAsStored:
+      return stored;
+    case WeightLayout::kTransposed:
+      return Transpose(stored, entry.tensor_name);
+    case WeightLayout::kInterleavedRows:
+      return SplitRotaryRows(stored, entry.rotary_heads);
   }
   return stored;
 }

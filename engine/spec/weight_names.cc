@@ -178,9 +178,9 @@ class Planner {
     entry.shape = std::move(shape);
     for (const NameRow& row : table_.rows) {
       if (row.kind != kind) continue;
-      entry.tensor_name =
-          layer < 0 ? std::string(row.name)
-                    : absl::StrFormat("%s%d.%s", table_.layer_prefix, layer, row.name);
+      entry.tensor_name = layer < 0
+                              ? std::string(row.name)
+                              : absl::StrFormat("%s%d.%s", table_.layer_prefix, layer, row.name);
     }
     POLYAD_CHECK(!entry.tensor_name.empty(), "every weight has a name");
     SetLayout(entry);
@@ -194,8 +194,8 @@ class Planner {
       }
       return;
     }
-    const bool interleaved = spec_.architecture == Architecture::kLlama ||
-                             spec_.architecture == Architecture::kMistral;
+    const bool interleaved =
+        spec_.architecture == Architecture::kLlama || spec_.architecture == Architecture::kMistral;
     if (!interleaved) return;
     if (entry.kind == WeightKind::kQ || entry.kind == WeightKind::kQBias) {
       entry.rotary_heads = spec_.num_heads;

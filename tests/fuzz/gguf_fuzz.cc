@@ -1,4 +1,5 @@
-// Any bytes as a GGUF file: parsing, the spec, the tokenizer and every tensor either succeed or give a status.
+// Any bytes as a GGUF file: parsing, the spec, the tokenizer and every tensor either succeed or
+// give a status.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,8 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto spec = polyad::SpecFromGguf(*file);
   if (!spec.ok()) return 0;
   auto source = std::make_unique<polyad::GgufFile>(*std::move(file));
-  const auto model = polyad::ModelFiles::Create(*std::move(spec), polyad::WeightFormat::kGguf,
-                                                std::move(source));
+  const auto model =
+      polyad::ModelFiles::Create(*std::move(spec), polyad::WeightFormat::kGguf, std::move(source));
   if (!model.ok()) return 0;
   for (const polyad::WeightEntry& entry : model->weights()) {
     (void)model->ReadWeight(entry.layer, entry.kind).ok();

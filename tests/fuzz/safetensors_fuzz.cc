@@ -1,4 +1,5 @@
-// Any bytes: parsing and reading every tensor either succeed or give a status; what is read lies inside the file.
+// Any bytes: parsing and reading every tensor either succeed or give a status; what is read lies
+// inside the file.
 
 #include <cstddef>
 #include <cstdint>

@@ -97,8 +97,8 @@ class BeneathTest : public ::testing::Test {
 };
 
 TEST_F(BeneathTest, OpensWhatLiesBeneath) {
-  for (const std::string& path : {std::string("tenant/one"), std::string("tenant/one/"),
-                                  root_.path() + "/tenant/one"}) {
+  for (const std::string& path :
+       {std::string("tenant/one"), std::string("tenant/one/"), root_.path() + "/tenant/one"}) {
     const auto directory = Directory::OpenBeneath(root_.path(), path);
     ASSERT_TRUE(directory.ok()) << path << directory.status();
     EXPECT_TRUE(directory->Contains("config.json"));

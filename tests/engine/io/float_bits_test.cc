@@ -19,8 +19,8 @@ TEST(FloatBitsTest, HalfIsItsSignExponentAndFraction) {
       EXPECT_EQ(std::isnan(value), fraction != 0);
       EXPECT_EQ(std::isinf(value), fraction == 0);
     } else {
-      const double expected = exponent == 0 ? std::ldexp(fraction, -24)
-                                            : std::ldexp(1024 + fraction, exponent - 25);
+      const double expected =
+          exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
       ASSERT_EQ(static_cast<double>(value), sign * expected) << bits;
       ASSERT_EQ(std::signbit(value), (half & 0x8000) != 0) << bits;
     }

@@ -1,3 +1,4 @@
+// covers: engine/io/gguf_metadata.cc
 #include "engine/io/gguf.h"
 
 #include <bit>
@@ -57,8 +58,8 @@ std::vector<Refusal> PreambleRefusals() {
       {"too many pairs", GgufBuilder().Counts(0, 65537).Build(), kExhausted, "65536 key/value"},
       {"fewer pairs than counted", GgufBuilder().U32("a", 1).Counts(0, 9).Header(), kInvalid,
        "ends inside"},
-      {"fewer tensors than counted",
-       GgufBuilder().Tensor("t", {2}, 0, 0).Counts(9, 0).Header(), kInvalid, "ends inside"},
+      {"fewer tensors than counted", GgufBuilder().Tensor("t", {2}, 0, 0).Counts(9, 0).Header(),
+       kInvalid, "ends inside"},
   };
 }
 
@@ -121,8 +122,8 @@ std::vector<Refusal> TensorRefusals() {
        "does not hold rows"},
       {"bytes overflow", GgufBuilder().Tensor("t", {big, uint64_t{1} << 22}, 28, 0).Build(data),
        kInvalid, "too large"},
-      {"2^32 elements in a small file", GgufBuilder().Tensor("t", {uint64_t{1} << 32}, 0, 0)
-           .Build(data), kInvalid, "past the file"},
+      {"2^32 elements in a small file",
+       GgufBuilder().Tensor("t", {uint64_t{1} << 32}, 0, 0).Build(data), kInvalid, "past the file"},
       {"row of half a block", GgufBuilder().Tensor("t", {16}, 2, 0).Build(data), kInvalid,
        "Q4_0 blocks of 32"},
       {"row of odd blocks", GgufBuilder().Tensor("t", {288, 1}, 12, 0).Build(data), kInvalid,
@@ -267,10 +268,8 @@ TEST(GgufTest, RefusesAnUndecodedTypeOnlyWhenItIsRead) {
 TEST(GgufTest, HonoursItsAlignment) {
   std::string data(96, '\0');
   data[64] = 9;
-  const auto file = Parse(GgufBuilder()
-                              .U32("general.alignment", 64)
-                              .Tensor("t", {4}, 24, 64)
-                              .Build(data, 64));
+  const auto file =
+      Parse(GgufBuilder().U32("general.alignment", 64).Tensor("t", {4}, 24, 64).Build(data, 64));
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->Read("t")->bytes.data()[0], 9);
 }
@@ -320,9 +319,9 @@ TEST(GgufDequantTest, MatchesTheReferenceBitForBit) {
 TEST(GgufDequantTest, ReadRoundsToBFloat16) {
   for (const DequantGolden& golden : ReadGoldens()) {
     const auto elements = static_cast<uint64_t>(golden.values.size());
-    const auto file =
-        Parse(GgufBuilder().Tensor("t", {elements, 3}, golden.type, 0).Build(
-            golden.block + golden.block + golden.block));
+    const auto file = Parse(GgufBuilder()
+                                .Tensor("t", {elements, 3}, golden.type, 0)
+                                .Build(golden.block + golden.block + golden.block));
     ASSERT_TRUE(file.ok()) << file.status();
     const auto tensor = file->Read("t");
     ASSERT_TRUE(tensor.ok()) << tensor.status();

@@ -88,7 +88,8 @@ TEST(JsonFieldsTest, NamesKeyExpectationAndFinding) {
 
 TEST(JsonFieldsTest, IntegersAreIntegersInRange) {
   const Json json = MustParse(
-      "{\"ok\":7,\"low\":0,\"float\":7.0,\"big\":18446744073709551615,\"bool\":true,\"null\":null}");
+      "{\"ok\":7,\"low\":0,\"float\":7.0,\"big\":18446744073709551615,\"bool\":true,\"null\":"
+      "null}");
   const JsonFields fields = Fields(json);
   EXPECT_EQ(*fields.Int("ok", 1, 10), 7);
   for (const char* key : {"low", "float", "big", "bool", "null", "absent"}) {
@@ -100,7 +101,8 @@ TEST(JsonFieldsTest, IntegersAreIntegersInRange) {
 }
 
 TEST(JsonFieldsTest, OtherTypesAreChecked) {
-  const Json json = MustParse("{\"n\":1.5,\"b\":true,\"s\":\"x\",\"l\":[\"a\"],\"m\":[1],\"o\":{}}");
+  const Json json =
+      MustParse("{\"n\":1.5,\"b\":true,\"s\":\"x\",\"l\":[\"a\"],\"m\":[1],\"o\":{}}");
   const JsonFields fields = Fields(json);
   EXPECT_EQ(*fields.Number("n", 0, 2), 1.5);
   EXPECT_FALSE(fields.Number("n", 0, 1).ok());

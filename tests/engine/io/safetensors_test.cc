@@ -1,3 +1,4 @@
+// covers: engine/io/sharded_safetensors.cc
 #include "engine/io/safetensors.h"
 
 #include <functional>
@@ -71,15 +72,21 @@ std::vector<Refusal> HeaderRefusals() {
       {"deep arrays", SafetensorsBytes("{\"t\":" + std::string(1'000'000, '['), 0), kInvalid,
        "nested deeper than 4"},
       {"deep objects", SafetensorsBytes(Repeat("{\"t\":", 200'000), 0), kInvalid, "nested deeper"},
-      {"duplicate tensor", SafetensorsBytes("{" + Tensor("t", "F32", "[2]", "[0,8]") + "," +
-                                            Tensor("t", "F32", "[2]", "[0,8]") + "}", 8),
+      {"duplicate tensor",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[2]", "[0,8]") + "," +
+                            Tensor("t", "F32", "[2]", "[0,8]") + "}",
+                        8),
        kInvalid, "duplicate key 't'"},
       {"duplicate key spelled with an escape",
        SafetensorsBytes("{" + Tensor("t", "F32", "[2]", "[0,8]") + "," +
-                        Tensor("\\u0074", "F32", "[2]", "[0,8]") + "}", 8),
+                            Tensor("\\u0074", "F32", "[2]", "[0,8]") + "}",
+                        8),
        kInvalid, "duplicate key 't'"},
-      {"duplicate field", One("{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],"
-                              "\"data_offsets\":[0,8]}", 8), kInvalid, "duplicate key 'dtype'"},
+      {"duplicate field",
+       One("{\"dtype\":\"F32\",\"dtype\":\"F16\",\"shape\":[2],"
+           "\"data_offsets\":[0,8]}",
+           8),
+       kInvalid, "duplicate key 'dtype'"},
       {"metadata is a list", SafetensorsBytes("{\"__metadata__\":[]}", 0), kInvalid,
        "__metadata__: expected an object"},
       {"metadata holds a number", SafetensorsBytes("{\"__metadata__\":{\"a\":1}}", 0), kInvalid,
@@ -104,8 +111,9 @@ std::vector<Refusal> EntryRefusals() {
        "exactly dtype, shape and data_offsets"},
       {"dtype is a number", One("{\"dtype\":4,\"shape\":[2]" + offsets, 8), kInvalid, "a string"},
       {"dtype is empty", One("{\"dtype\":\"\",\"shape\":[2]" + offsets, 8), kInvalid, "type name"},
-      {"dtype is long", One("{\"dtype\":\"" + std::string(17, 'F') + "\",\"shape\":[2]" + offsets,
-                            8), kInvalid, "type name"},
+      {"dtype is long",
+       One("{\"dtype\":\"" + std::string(17, 'F') + "\",\"shape\":[2]" + offsets, 8), kInvalid,
+       "type name"},
       {"shape is a number", One("{\"dtype\":\"F32\",\"shape\":2" + offsets, 8), kInvalid,
        "'shape': expected an array"},
       {"negative dimension", SafetensorsBytes("{" + Tensor("t", "F32", "[-2]", "[0,8]") + "}", 8),
@@ -114,36 +122,37 @@ std::vector<Refusal> EntryRefusals() {
        kInvalid, "got 2.0"},
       {"string dimension", SafetensorsBytes("{" + Tensor("t", "F32", "[\"2\"]", "[0,8]") + "}", 8),
        kInvalid, "got the string '2'"},
-      {"dimension 2^63", SafetensorsBytes(
-           "{" + Tensor("t", "F32", "[9223372036854775808]", "[0,8]") + "}", 8), kInvalid,
-       "non-negative integer"},
+      {"dimension 2^63",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[9223372036854775808]", "[0,8]") + "}", 8),
+       kInvalid, "non-negative integer"},
       {"dimension 1e400", SafetensorsBytes("{" + Tensor("t", "F32", "[1e400]", "[0,8]") + "}", 8),
        kInvalid, "not valid JSON"},
-      {"nine dimensions", SafetensorsBytes(
-           "{" + Tensor("t", "F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]") + "}", 8), kInvalid,
-       "at most 8 dimensions"},
-      {"product overflows", SafetensorsBytes(
-           "{" + Tensor("t", "F32", "[4294967296,4294967296]", "[0,8]") + "}", 8), kInvalid,
-       "too many elements"},
-      {"product overflows behind a zero", SafetensorsBytes(
-           "{" + Tensor("t", "F32", "[0,4294967296,4294967296]", "[0,0]") + "}", 0), kInvalid,
-       "too many elements"},
-      {"bytes overflow", SafetensorsBytes(
-           "{" + Tensor("t", "F32", "[4611686018427387904]", "[0,0]") + "}", 0), kInvalid,
-       "does not fit its 0 bytes"},
+      {"nine dimensions",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]") + "}", 8),
+       kInvalid, "at most 8 dimensions"},
+      {"product overflows",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[4294967296,4294967296]", "[0,8]") + "}", 8),
+       kInvalid, "too many elements"},
+      {"product overflows behind a zero",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[0,4294967296,4294967296]", "[0,0]") + "}", 0),
+       kInvalid, "too many elements"},
+      {"bytes overflow",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[4611686018427387904]", "[0,0]") + "}", 0),
+       kInvalid, "does not fit its 0 bytes"},
       {"one element short", SafetensorsBytes("{" + Tensor("t", "F32", "[3]", "[0,8]") + "}", 8),
        kInvalid, "F32 [3] does not fit its 8 bytes"},
       {"one byte long", SafetensorsBytes("{" + Tensor("t", "F32", "[2]", "[0,9]") + "}", 9),
        kInvalid, "does not fit its 9 bytes"},
       {"half a byte", SafetensorsBytes("{" + Tensor("t", "F4", "[3]", "[0,1]") + "}", 1), kInvalid,
        "F4 [3] does not fit"},
-      {"a scalar of the wrong size", SafetensorsBytes(
-           "{" + Tensor("t", "F32", "[]", "[0,8]") + "}", 8), kInvalid, "F32 [] does not fit"},
+      {"a scalar of the wrong size",
+       SafetensorsBytes("{" + Tensor("t", "F32", "[]", "[0,8]") + "}", 8), kInvalid,
+       "F32 [] does not fit"},
       {"empty name", SafetensorsBytes("{" + Tensor("", "F32", "[2]", "[0,8]") + "}", 8), kInvalid,
        "a name of 1 to 1024 bytes"},
-      {"long name", SafetensorsBytes(
-           "{" + Tensor(std::string(1025, 'a'), "F32", "[2]", "[0,8]") + "}", 8), kInvalid,
-       "got 1025"},
+      {"long name",
+       SafetensorsBytes("{" + Tensor(std::string(1025, 'a'), "F32", "[2]", "[0,8]") + "}", 8),
+       kInvalid, "got 1025"},
   };
 }
 
@@ -152,8 +161,9 @@ std::string Offsets(const std::string& offsets, size_t data_bytes) {
 }
 
 std::string Pair(const std::string& first, const std::string& second, size_t data_bytes) {
-  return SafetensorsBytes("{" + Tensor("a", "F32", "[2]", first) + "," +
-                          Tensor("b", "F32", "[2]", second) + "}", data_bytes);
+  return SafetensorsBytes(
+      "{" + Tensor("a", "F32", "[2]", first) + "," + Tensor("b", "F32", "[2]", second) + "}",
+      data_bytes);
 }
 
 std::vector<Refusal> OffsetRefusals() {
@@ -177,8 +187,10 @@ std::vector<Refusal> OffsetRefusals() {
       {"hole between", Pair("[0,8]", "[12,20]", 20), kInvalid, "tensor 'b'"},
       {"overlap by a byte", Pair("[0,8]", "[7,15]", 15), kInvalid, "overlap"},
       {"the same bytes twice", Pair("[0,8]", "[0,8]", 8), kInvalid, "overlap"},
-      {"inside another", SafetensorsBytes("{" + Tensor("a", "F32", "[4]", "[0,16]") + "," +
-                                          Tensor("b", "F32", "[1]", "[4,8]") + "}", 16),
+      {"inside another",
+       SafetensorsBytes("{" + Tensor("a", "F32", "[4]", "[0,16]") + "," +
+                            Tensor("b", "F32", "[1]", "[4,8]") + "}",
+                        16),
        kInvalid, "overlap"},
   };
 }
@@ -238,8 +250,9 @@ TEST(SafetensorsTest, AcceptsWhatTheFormatAllows) {
 }
 
 TEST(SafetensorsTest, ReadsATensorsOwnBytes) {
-  const auto file = Parse(SafetensorsBytes("{" + Tensor("b", "U8", "[2,3]", "[4,10]") + "," +
-                                           Tensor("a", "F32", "[1]", "[0,4]") + "}", 10));
+  const auto file = Parse(SafetensorsBytes(
+      "{" + Tensor("b", "U8", "[2,3]", "[4,10]") + "," + Tensor("a", "F32", "[1]", "[0,4]") + "}",
+      10));
   ASSERT_TRUE(file.ok()) << file.status();
   const auto tensor = file->Read("b");
   ASSERT_TRUE(tensor.ok()) << tensor.status();
@@ -255,8 +268,8 @@ TEST(SafetensorsTest, ReadsATensorsOwnBytes) {
 
 TEST(SafetensorsTest, ReadsEveryTypeOfOurs) {
   const std::vector<std::pair<std::string, DType>> types = {
-      {"F64", DType::kF64}, {"F32", DType::kF32}, {"F16", DType::kF16}, {"BF16", DType::kBF16},
-      {"I64", DType::kI64}, {"I32", DType::kI32}, {"I16", DType::kI16}, {"I8", DType::kI8},
+      {"F64", DType::kF64}, {"F32", DType::kF32},  {"F16", DType::kF16}, {"BF16", DType::kBF16},
+      {"I64", DType::kI64}, {"I32", DType::kI32},  {"I16", DType::kI16}, {"I8", DType::kI8},
       {"U8", DType::kU8},   {"BOOL", DType::kBool}};
   for (const auto& [name, dtype] : types) {
     const auto bytes = static_cast<size_t>(RowBytes(dtype, 3));
@@ -270,8 +283,9 @@ TEST(SafetensorsTest, ReadsEveryTypeOfOurs) {
 
 TEST(SafetensorsTest, RefusesAnUnreadTypeOnlyWhenItIsRead) {
   const auto file = Parse(SafetensorsBytes("{" + Tensor("w", "F8_E4M3", "[4]", "[0,4]") + "," +
-                                           Tensor("v", "Q7", "[9]", "[4,8]") + "," +
-                                           Tensor("x", "U8", "[1]", "[8,9]") + "}", 9));
+                                               Tensor("v", "Q7", "[9]", "[4,8]") + "," +
+                                               Tensor("x", "U8", "[1]", "[8,9]") + "}",
+                                           9));
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_TRUE(file->Read("x").ok());
   for (const char* name : {"w", "v"}) {

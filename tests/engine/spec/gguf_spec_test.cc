@@ -87,16 +87,19 @@ TEST(GgufSpecTest, RefusesWhatItCannotServeByName) {
       {Llama({"llama.context_length"}), "context_length"},
       {Llama({"llama.feed_forward_length"}), "feed_forward_length"},
       {Llama({"llama.attention.head_count"}), "head_count"},
-      {Llama({"llama.block_count"}).U32("llama.block_count", 0), "expected an integer in [1, 1024]"},
+      {Llama({"llama.block_count"}).U32("llama.block_count", 0),
+       "expected an integer in [1, 1024]"},
       {Llama({"llama.block_count"}).U32("llama.block_count", 1u << 31), "block_count"},
       {Llama({"llama.block_count"}).F32("llama.block_count", 2.0f), "block_count"},
       {Llama({"llama.embedding_length"}).U32("llama.embedding_length", 33), "key_length"},
       {Llama({"llama.attention.head_count"}).U32("llama.attention.head_count", 3), "key_length"},
       {Llama({"llama.attention.head_count_kv"}).U32("llama.attention.head_count_kv", 3), "share"},
       {Llama({"llama.attention.head_count_kv"})
-           .Pair("llama.attention.head_count_kv", 9, IntList({2, 1})), "differ between layers"},
+           .Pair("llama.attention.head_count_kv", 9, IntList({2, 1})),
+       "differ between layers"},
       {Llama({"llama.attention.head_count_kv"})
-           .Pair("llama.attention.head_count_kv", 9, IntList({})), "head_count_kv"},
+           .Pair("llama.attention.head_count_kv", 9, IntList({})),
+       "head_count_kv"},
       {Llama().U32("llama.expert_count", 8), "8 experts"},
       {Llama().F32("llama.attention.scale", 0.5f), "attention.scale"},
       {Llama().F32("llama.logit_scale", 0.5f), "logit_scale"},
@@ -155,14 +158,17 @@ TEST(GgufTokenizerTest, RefusesListsThatDoNotMatch) {
   const std::string tokens = Words({"a", "b"});
   EXPECT_FALSE(Tokenizer(GgufBuilder()
                              .Pair("tokenizer.ggml.tokens", 9, tokens)
-                             .Pair("tokenizer.ggml.token_type", 9, IntList({1}))).ok());
+                             .Pair("tokenizer.ggml.token_type", 9, IntList({1})))
+                   .ok());
   EXPECT_FALSE(Tokenizer(GgufBuilder()
                              .Pair("tokenizer.ggml.tokens", 9, tokens)
                              .Pair("tokenizer.ggml.scores", 9,
-                                   Raw(uint32_t{6}) + Raw(uint64_t{1}) + Raw(0.5f))).ok());
+                                   Raw(uint32_t{6}) + Raw(uint64_t{1}) + Raw(0.5f)))
+                   .ok());
   EXPECT_FALSE(Tokenizer(GgufBuilder()
                              .Pair("tokenizer.ggml.tokens", 9, tokens)
-                             .Pair("tokenizer.ggml.token_type", 9, IntList({1, 999}))).ok());
+                             .Pair("tokenizer.ggml.token_type", 9, IntList({1, 999})))
+                   .ok());
   EXPECT_FALSE(Tokenizer(GgufBuilder().Pair("tokenizer.ggml.tokens", 9, IntList({1}))).ok());
 }
 

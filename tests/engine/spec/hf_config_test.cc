@@ -1,3 +1,5 @@
+// covers: engine/spec/hf_rope.cc
+// covers: engine/spec/model_spec.cc
 #include "engine/spec/hf_config.h"
 
 #include <cmath>
@@ -58,11 +60,12 @@ TEST(HfConfigTest, RefusesWhatItCannotServeByName) {
       {R"({"rope_scaling": {"type": "linear", "factor": "2"}})", kInvalid, "'factor'"},
       {R"({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}})", kInvalid, "low_freq_factor"},
       {R"({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
-           "high_freq_factor": 4.0}})", kInvalid, "must exceed"},
+           "high_freq_factor": 4.0}})",
+       kInvalid, "must exceed"},
       {R"({"rope_scaling": [1]})", kInvalid, "'rope_scaling': expected an object"},
       {R"({"rope_scaling": {"type": "linear", "factor": 2.0},
-           "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}})", kInvalid,
-       "disagree"},
+           "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}})",
+       kInvalid, "disagree"},
       {R"({"rope_theta": 0})", kInvalid, "'rope_theta'"},
       {R"({"partial_rotary_factor": 0.5})", kUnserved, "partial_rotary_factor"},
       {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}})", kUnserved,
@@ -91,19 +94,26 @@ TEST(HfConfigTest, RefusesWhatItCannotServeByName) {
       {R"({"eos_token_id": "2"})", kInvalid, "'eos_token_id'"},
       {R"({"eos_token_id": [2, 3.5]})", kInvalid, "'eos_token_id'"},
       {R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"],
-           "layer_types": ["full_attention"]})", kInvalid, "expected 2 entries"},
+           "layer_types": ["full_attention"]})",
+       kInvalid, "expected 2 entries"},
       {R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"],
-           "layer_types": ["full_attention", "linear_attention"]})", kUnserved, "linear_attention"},
+           "layer_types": ["full_attention", "linear_attention"]})",
+       kUnserved, "linear_attention"},
       {R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"],
-           "layer_types": ["full_attention", "sliding_attention"]})", kInvalid, "not in use"},
+           "layer_types": ["full_attention", "sliding_attention"]})",
+       kInvalid, "not in use"},
       {R"({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"],
-           "scale_attn_by_inverse_layer_idx": true})", kUnserved, "scale_attn_by_inverse"},
+           "scale_attn_by_inverse_layer_idx": true})",
+       kUnserved, "scale_attn_by_inverse"},
       {R"({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"],
-           "reorder_and_upcast_attn": true})", kUnserved, "reorder_and_upcast_attn"},
+           "reorder_and_upcast_attn": true})",
+       kUnserved, "reorder_and_upcast_attn"},
       {R"({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"],
-           "add_cross_attention": true})", kUnserved, "add_cross_attention"},
+           "add_cross_attention": true})",
+       kUnserved, "add_cross_attention"},
       {R"({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 65,
-           "n_head": 4})", kInvalid, "n_embd 65 is no multiple"},
+           "n_head": 4})",
+       kInvalid, "n_embd 65 is no multiple"},
   };
   for (const Refusal& refusal : cases) {
     SCOPED_TRACE(refusal.patch);
@@ -206,9 +216,11 @@ TEST(HfConfigTest, WindowsFollowTheArchitecture) {
   EXPECT_THAT(window("{" + mistral + "}"), ElementsAre(4096, 4096));
   EXPECT_THAT(window("{" + qwen2 + R"(, "sliding_window": 8})"), ElementsAre(0, 0));
   EXPECT_THAT(window("{" + qwen2 + R"(, "sliding_window": 8, "use_sliding_window": true,
-                      "max_window_layers": 1})"), ElementsAre(0, 8));
+                      "max_window_layers": 1})"),
+              ElementsAre(0, 8));
   EXPECT_THAT(window("{" + qwen2 + R"(, "sliding_window": 8, "use_sliding_window": true,
-      "layer_types": ["sliding_attention", "full_attention"]})"), ElementsAre(8, 0));
+      "layer_types": ["sliding_attention", "full_attention"]})"),
+              ElementsAre(8, 0));
 }
 
 TEST(HfConfigTest, GenerationConfigReplacesIds) {
@@ -233,7 +245,8 @@ TEST(HfConfigTest, WarnsOfWhatItIgnores) {
   EXPECT_THAT(spec->eos_ids, ElementsAre(2));
 }
 
-// Values of transformers 5.19's _compute_llama3_parameters for head_dim 16, theta 10000, factor 8, 1, 4, original 32.
+// Values of transformers 5.19's _compute_llama3_parameters for head_dim 16, theta 10000, factor 8,
+// 1, 4, original 32.
 TEST(RopeFrequenciesTest, ScalesAsTransformersDoes) {
   RopeSpec rope;
   rope.rotary_dim = 16;
@@ -242,9 +255,9 @@ TEST(RopeFrequenciesTest, ScalesAsTransformersDoes) {
   rope.low_freq_factor = 1.0;
   rope.high_freq_factor = 4.0;
   rope.original_max_position = 32;
-  const std::vector<float> expected = {1.0f,           0.0958399773f,   0.0125000002f,
-                                       0.00395284733f, 0.00124999997f,   0.000395284733f,
-                                       0.000125000006f, 3.95284733e-05f};
+  const std::vector<float> expected = {
+      1.0f,           0.0958399773f,   0.0125000002f,   0.00395284733f,
+      0.00124999997f, 0.000395284733f, 0.000125000006f, 3.95284733e-05f};
   const std::vector<float> frequencies = RopeFrequencies(rope);
   ASSERT_EQ(frequencies.size(), expected.size());
   for (size_t i = 0; i < expected.size(); ++i) {

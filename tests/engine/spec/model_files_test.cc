@@ -1,3 +1,5 @@
+// covers: engine/spec/open_gguf.cc
+// covers: engine/spec/open_hf.cc
 #include "engine/spec/model_files.h"
 
 #include <cmath>
@@ -37,12 +39,26 @@ std::vector<float> Floats(const ModelFiles& files, int64_t layer, WeightKind kin
 }
 
 TEST(ModelFilesTest, OpensEveryGoldenModel) {
-  for (const std::string name :
-       {"gpt2", "llama", "llama3", "llama_linear", "llama_odd", "llama_sharded", "mistral", "qwen2",
-        "qwen3", "smollm2", "gpt2_gguf_f16/model.gguf", "llama3_gguf_f16/model.gguf",
-        "llama_gguf_bf16/model.gguf", "llama_gguf_f16/model.gguf", "llama_gguf_f32/model.gguf",
-        "llama_gguf_q4_0/model.gguf", "llama_gguf_q4_1/model.gguf", "llama_gguf_q8_0/model.gguf",
-        "qwen2_gguf_f16/model.gguf", "qwen3_gguf_f16/model.gguf"}) {
+  for (const std::string name : {"gpt2",
+                                 "llama",
+                                 "llama3",
+                                 "llama_linear",
+                                 "llama_odd",
+                                 "llama_sharded",
+                                 "mistral",
+                                 "qwen2",
+                                 "qwen3",
+                                 "smollm2",
+                                 "gpt2_gguf_f16/model.gguf",
+                                 "llama3_gguf_f16/model.gguf",
+                                 "llama_gguf_bf16/model.gguf",
+                                 "llama_gguf_f16/model.gguf",
+                                 "llama_gguf_f32/model.gguf",
+                                 "llama_gguf_q4_0/model.gguf",
+                                 "llama_gguf_q4_1/model.gguf",
+                                 "llama_gguf_q8_0/model.gguf",
+                                 "qwen2_gguf_f16/model.gguf",
+                                 "qwen3_gguf_f16/model.gguf"}) {
     const auto files = OpenModel(Golden(name));
     ASSERT_TRUE(files.ok()) << name << ": " << files.status();
     for (const WeightEntry& entry : files->weights()) {
@@ -56,7 +72,8 @@ TEST(ModelFilesTest, OpensEveryGoldenModel) {
   }
 }
 
-// The containers of one model hold one set of weights: layouts are undone, up to the stored precision.
+// The containers of one model hold one set of weights: layouts are undone, up to the stored
+// precision.
 void ExpectSameWeights(const std::string& directory, const std::string& gguf, float tolerance) {
   const auto expected = OpenModel(Golden(directory));
   const auto actual = OpenModel(Golden(gguf));
@@ -135,7 +152,8 @@ class SpoiledModelTest : public ::testing::Test {
 
 TEST_F(SpoiledModelTest, RefusesAConfigOfAnotherModel) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {R"({"hidden_size": 128})", "'model.embed_tokens.weight': expected [320, 128], got [320, 64]"},
+      {R"({"hidden_size": 128})",
+       "'model.embed_tokens.weight': expected [320, 128], got [320, 64]"},
       {R"({"vocab_size": 321})", "expected [321, 64]"},
       {R"({"num_hidden_layers": 3})", "'model.layers.2.input_layernorm.weight' is missing"},
       {R"({"num_hidden_layers": 1})", "is no part of a llama model"},
@@ -220,9 +238,10 @@ TEST(WeightLayoutTest, TransposesWholeElements) {
     EXPECT_EQ(logical->shape, (std::vector<int64_t>{67, 35}));
     for (int64_t row = 0; row < 35; ++row) {
       for (int64_t col = 0; col < 67; ++col) {
-        ASSERT_EQ(std::memcmp(stored.bytes.data() + (row * 67 + col) * size,
-                              logical->bytes.data() + (col * 35 + row) * size,
-                              static_cast<size_t>(size)), 0);
+        ASSERT_EQ(
+            std::memcmp(stored.bytes.data() + (row * 67 + col) * size,
+                        logical->bytes.data() + (col * 35 + row) * size, static_cast<size_t>(size)),
+            0);
       }
     }
   }

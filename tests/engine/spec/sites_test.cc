@@ -48,12 +48,13 @@ TEST(SitesTest, ResolvesHuggingFacePaths) {
 TEST(SitesTest, RefusesPathsTheModelDoesNotHave) {
   const ModelSpec llama = Llama();
   for (const std::string path :
-       {"", "model", "model.layers.", "model.layers.3", "model.layers.3.", "model.layers.12.mlp.up_proj",
-        "model.layers.1000000000.mlp.up_proj", "model.layers.99999999999999999999.mlp.up_proj",
-        "model.layers.-1.mlp.up_proj", "model.layers.03.mlp.up_proj", "model.layers.+3.mlp.up_proj",
-        "model.layers. 3.mlp.up_proj", "model.layers.3.mlp.up_proj.", "model.layers.3.mlp",
-        "model.layers.3.input_layernorm", "layers.3.mlp.up_proj", "Model.layers.3.mlp.up_proj",
-        "transformer.h.0.attn.c_attn", "model.norm"}) {
+       {"", "model", "model.layers.", "model.layers.3", "model.layers.3.",
+        "model.layers.12.mlp.up_proj", "model.layers.1000000000.mlp.up_proj",
+        "model.layers.99999999999999999999.mlp.up_proj", "model.layers.-1.mlp.up_proj",
+        "model.layers.03.mlp.up_proj", "model.layers.+3.mlp.up_proj", "model.layers. 3.mlp.up_proj",
+        "model.layers.3.mlp.up_proj.", "model.layers.3.mlp", "model.layers.3.input_layernorm",
+        "layers.3.mlp.up_proj", "Model.layers.3.mlp.up_proj", "transformer.h.0.attn.c_attn",
+        "model.norm"}) {
     EXPECT_EQ(ResolveModulePath(llama, path).status().code(), absl::StatusCode::kNotFound) << path;
   }
 }
