@@ -20,7 +20,7 @@ constexpr int64_t kTasksPerThread = 4;
 // Under this much work (weight bytes and row bytes) two threads gain less than their fork-join costs (2-5 us).
 constexpr int64_t kSerialCost = 64 * 1024;
 constexpr int64_t kRowsPerPass = 64;  // bounds the middle's scratch; whole tiles of 16 rows
-constexpr int64_t kCutUnit = 16;      // long segments are cut between tiles
+constexpr int64_t kCutUnit = 32;      // long segments are cut between pairs of tiles
 
 class CpuLowRank final : public PackedDelta {
  public:

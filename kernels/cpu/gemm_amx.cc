@@ -90,10 +90,20 @@ void StoreTile(const PanelTask& task, const float* sums, int64_t rows, int64_t w
   }
 }
 
+#define POLYAD_START_TILE(number, row, column, onto_sink)                               \
+  do {                                                                                  \
+    if (onto_sink) {                                                                    \
+      _tile_loadd(number, task.y + (row) * task.y_stride + (column),                    \
+                  static_cast<size_t>(task.y_stride) * 4);                              \
+    } else {                                                                            \
+      _tile_zero(number);                                                               \
+    }                                                                                   \
+  } while (false)
+
 #define POLYAD_STORE_TILE(number, row, column, tile_rows, width)                                            \
   do {                                                                                                      \
     float* y_at = task.y + (row) * task.y_stride + (column);                                                \
-    if (task.bias == nullptr && !task.accumulate) {                                                         \
+    if (task.bias == nullptr && (!task.accumulate || StartsOnSink(task))) {                                 \
       _tile_stored(number, y_at, static_cast<size_t>(task.y_stride) * 4);                                   \
     } else {                                                                                                \
       alignas(64) float sums[kTileRows * kTileColumns];                                                     \
@@ -165,10 +175,11 @@ void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int6
   const auto stride1 = static_cast<size_t>(shape.width1) * 4;
   const int64_t tile_bytes = shape.pairs * shape.width0 * 4;
   const int64_t block_bytes = tile_bytes + shape.pairs * shape.width1 * 4;
-  _tile_zero(0);
-  if (kTwoColumns) _tile_zero(1);
-  if (kTwoRows) _tile_zero(2);
-  if (kTwoRows && kTwoColumns) _tile_zero(3);
+  const bool onto_sink = StartsOnSink(task);
+  POLYAD_START_TILE(0, row, column, onto_sink);
+  if (kTwoColumns) POLYAD_START_TILE(1, row, column + kTileColumns, onto_sink);
+  if (kTwoRows) POLYAD_START_TILE(2, row + kTileRows, column, onto_sink);
+  if (kTwoRows && kTwoColumns) POLYAD_START_TILE(3, row + kTileRows, column + kTileColumns, onto_sink);
   const auto add = [&](const char* w0, const char* w1, int64_t at) {
     _tile_loadd(6, w0, stride0);
     _tile_loadd(4, x0 + at, x_stride);
@@ -220,12 +231,13 @@ void SumRows(const PanelTask& task, const char* panel, const Shape& shape, int64
 
 inline int64_t AtMost(int64_t value, int64_t most) { return value < 0 ? 0 : value < most ? value : most; }
 
-void Bf16Panels(const PanelTask& task) {
+// Not inlined: no arithmetic may wander across the caller's change of mode.
+__attribute__((noinline)) void SumOnTiles(const PanelTask& task) {
   Shape current{0, 0, 0, 0, 0};
   const char* panel = task.panels;
   int64_t column = 0;
   const bool whole_depth = task.depth % kDepthBlock == 0;
-  if (task.rows <= kTileRows && whole_depth) {
+  if (task.rows <= kTileRows && whole_depth && !StartsOnSink(task)) {
     for (; column + 2 * kPanelColumns <= task.columns; column += 2 * kPanelColumns, panel += 2 * task.panel_bytes) {
       for (int64_t row = 0; row < task.rows; row += kTileRows) {
         const Shape shape{AtMost(task.rows - row, kTileRows), 0, kTileColumns, kTileColumns, kTileRows};
@@ -253,6 +265,15 @@ void Bf16Panels(const PanelTask& task) {
     }
   }
   _tile_release();
+}
+
+void Bf16Panels(const PanelTask& task) {
+  if (task.rows <= kAmxFewRows && task.depth <= kAmxFewRowsDepth) return AmxFewRowsBf16(task);
+  constexpr unsigned kSubnormalsAreZero = 0x8040;  // as the tile dots, so that bias and sink follow the few-row path
+  const unsigned control = _mm_getcsr();
+  _mm_setcsr(control | kSubnormalsAreZero);
+  SumOnTiles(task);
+  _mm_setcsr(control);
 }
 
 }  // namespace

@@ -56,6 +56,15 @@ struct GemmKernels {
   int64_t bf16_depth_multiple = 2;   // x must be readable and zero up to this multiple of depth
 };
 
+// bf16 tile arithmetic without tiles (gemm_amx_few.cc): 1 or 2 rows of at most kAmxFewRowsDepth inputs.
+inline constexpr int64_t kAmxFewRows = 2;
+inline constexpr int64_t kAmxFewRowsDepth = 4096;
+void AmxFewRowsBf16(const PanelTask& task);
+// A sum of one block that only goes onto y starts from y (an adapter's B): y + (even + odd), no tile leaves twice.
+static inline bool StartsOnSink(const PanelTask& task) {
+  return task.accumulate && task.bias == nullptr && task.depth <= kDepthBlock;
+}
+
 PanelKernel Avx2Q80Kernel();
 PanelKernel Avx2Q40Kernel();
 PanelKernel Avx2Q41Kernel();
