@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "server/json_text.h"
 
 namespace polyad {
@@ -22,13 +23,13 @@ void AppendSummary(const std::string& name, std::vector<double> values, std::str
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
   double squares = 0;
   for (double value : values) squares += (value - mean) * (value - mean);
-  AppendMember("mean_" + name + "_ms", mean, out);
-  AppendMember("median_" + name + "_ms", Percentile(values, 50), out);
-  AppendMember("std_" + name + "_ms", std::sqrt(squares / count), out);
-  for (int percent : {90, 95, 99}) {
-    AppendMember("p" + std::to_string(percent) + "_" + name + "_ms",
-                 Percentile(values, percent), out);
-  }
+  const auto append = [&name, &out](const std::string& what, double value) {
+    AppendMember(absl::StrCat(what, "_", name, "_ms"), value, out);
+  };
+  append("mean", mean);
+  append("median", Percentile(values, 50));
+  append("std", std::sqrt(squares / count));
+  for (int percent : {90, 95, 99}) append(absl::StrCat("p", percent), Percentile(values, percent));
 }
 
 }  // namespace
