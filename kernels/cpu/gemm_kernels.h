@@ -65,6 +65,9 @@ static inline bool StartsOnSink(const PanelTask& task) {
   return task.accumulate && task.bias == nullptr && task.depth <= kDepthBlock;
 }
 
+void AmxQ80Panels(const PanelTask& task);
+void AmxQ40Panels(const PanelTask& task);
+void AmxQ41Panels(const PanelTask& task);
 PanelKernel Avx2Q80Kernel();
 PanelKernel Avx2Q40Kernel();
 PanelKernel Avx2Q41Kernel();
