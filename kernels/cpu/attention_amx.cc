@@ -126,11 +126,12 @@ void AddPiece(const AttentionTile& tile, const uint16_t* const* values, const Pi
 void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece, const AttentionPartial& out) {
   const int64_t dim = tile.pages.padded_dim;
   ScorePiece(tile, piece);
+  float rescale[kTileRows];
+  WeighPiece(tile, piece, tile.weights, out, rescale);
   for (int64_t r = 0; r < tile.num_rows; ++r) {
-    const float rescale = WeighRow(tile, piece, r, tile.weights + r * kPieceTokens, out);
-    if (rescale == 1.0f) continue;
+    if (rescale[r] == 1.0f) continue;
     for (int64_t i = r * dim; i < (r + 1) * dim; i += kLanes) {
-      Store(out.values + i, Load(out.values + i) * Set(rescale));
+      Store(out.values + i, Load(out.values + i) * Set(rescale[r]));
     }
   }
   const uint16_t* values[kPieceBlocks];

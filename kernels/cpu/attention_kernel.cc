@@ -130,9 +130,7 @@ void AttendAs(const AttentionTile& tile, int64_t begin, int64_t end, const Atten
        piece_begin += kPieceTokens) {
     const auto piece = PieceAt<Stored>(tile.pages, piece_begin, begin, end);
     ScorePiece(tile, piece);
-    for (int64_t r = 0; r < tile.num_rows; ++r) {
-      rescale[r] = WeighRow(tile, piece, r, tile.scores + r * kPieceTokens, out);
-    }
+    WeighPiece(tile, piece, tile.scores, out, rescale);
     AddPiece(tile, piece, rescale, out);
   }
 }

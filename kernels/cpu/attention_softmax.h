@@ -60,36 +60,65 @@ inline void BeginSpan(const AttentionTile& tile, const AttentionPartial& out, in
   *end = last + 1 < *end ? last + 1 : *end;
 }
 
-// Turns row r's scores of a piece into weights 2^(s - max), 0 for keys it must not see, and brings max and sum up to
-// date. Returns what earlier values must be multiplied by.
-template <typename Stored, typename Weight>
-float WeighRow(const AttentionTile& tile, const Piece<Stored>& piece, int64_t r, Weight* weights,
-               const AttentionPartial& out) {
-  const float* scores = tile.scores + r * kPieceTokens;
+// True where every row of the tile sees every key of the piece's visible blocks.
+template <typename Stored>
+bool SeesAll(const AttentionTile& tile, const Piece<Stored>& piece) {
+  const int64_t begin = piece.begin + piece.block_begin * kBlock;
+  const int64_t end = piece.begin + piece.block_end * kBlock;
+  bool all = true;
+  for (int64_t r = 0; r < tile.num_rows; ++r) {
+    all = all && tile.first_key[r] <= begin && tile.position[r] + 1 >= end;
+  }
+  return all;
+}
+
+// Puts -infinity in place of the scores of keys that row r must not see.
+template <typename Stored>
+void MaskRow(const AttentionTile& tile, const Piece<Stored>& piece, int64_t r) {
+  float* scores = tile.scores + r * kPieceTokens;
   const int64_t key_begin = tile.first_key[r] - piece.begin;
   const int64_t key_end = tile.position[r] + 1 - piece.begin;
-  Lanes seen[kPieceBlocks];
-  Lanes block_max = Set(kNoKey);
   for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
     const int64_t begin = Within(key_begin - b * kBlock, kBlock);
     const int64_t end = Within(key_end - b * kBlock, kBlock);
-    seen[b] = KeepBetween(Load(scores + b * kBlock), begin, end, Set(kNoKey));
-    block_max = Max(seen[b], block_max);
+    Store(scores + b * kBlock, KeepBetween(Load(scores + b * kBlock), begin, end, Set(kNoKey)));
   }
-  const float piece_max = MaxOf(block_max);
-  const float max = piece_max > out.max[r] ? piece_max : out.max[r];
-  const bool none = max == kNoKey;  // no key seen so far: every weight is 0, and so must be -inf - shift
-  const float shift = none ? 0.0f : max;
-  const float rescale = none ? 1.0f : First(Exp2(Set(out.max[r] - shift)));
-  Lanes sum = Load(out.sum + r * kLanes) * Set(rescale);
-  for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
-    const Lanes weight = Exp2(seen[b] - Set(shift));
-    Store(weights + b * kBlock, weight);
-    sum = sum + weight;
+}
+
+// Turns a piece's scores into weights 2^(score - max), 0 for keys a row must not see, and brings max and sum up to
+// date. `rescale` [kTileRows]: what a row's earlier values must be multiplied by. `weights` may be the scores.
+template <typename Stored, typename Weight>
+void WeighPiece(const AttentionTile& tile, const Piece<Stored>& piece, Weight* weights,
+                const AttentionPartial& out, float* rescale) {
+  static_assert(kTileRows == kLanes);
+  if (!SeesAll(tile, piece)) {
+    for (int64_t r = 0; r < tile.num_rows; ++r) MaskRow(tile, piece, r);
   }
-  Store(out.sum + r * kLanes, sum);
-  out.max[r] = max;
-  return rescale;
+  float shift[kLanes] = {};
+  for (int64_t r = 0; r < tile.num_rows; ++r) {
+    Lanes max = Load(tile.scores + r * kPieceTokens + piece.block_begin * kBlock);
+    for (int64_t b = piece.block_begin + 1; b < piece.block_end; ++b) {
+      max = Max(Load(tile.scores + r * kPieceTokens + b * kBlock), max);
+    }
+    shift[r] = MaxOf(max);
+  }
+  const Lanes old_max = LoadFirst(out.max, tile.num_rows);
+  const Lanes new_max = Max(LoadFirst(shift, tile.num_rows), old_max);
+  StoreFirst(out.max, new_max, tile.num_rows);
+  // A row without any key so far keeps weights of 0: -infinity less a shift of 0.
+  const Lanes finite = SelectLess(Set(kNoKey), new_max, new_max, Zero());
+  Store(shift, finite);
+  Store(rescale, Exp2(old_max - finite));
+  for (int64_t r = 0; r < tile.num_rows; ++r) {
+    Lanes sum = Load(out.sum + r * kLanes) * Set(rescale[r]);
+    for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
+      const int64_t at = r * kPieceTokens + b * kBlock;
+      const Lanes weight = Exp2(Load(tile.scores + at) - Set(shift[r]));
+      Store(weights + at, weight);
+      sum = sum + weight;
+    }
+    Store(out.sum + r * kLanes, sum);
+  }
 }
 
 inline void Merge(const AttentionPartial& next, int64_t num_rows, int64_t padded_dim,

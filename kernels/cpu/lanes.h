@@ -84,10 +84,9 @@ inline Lanes Fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, 
 inline Lanes Max(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Lanes Min(Lanes a, Lanes b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Lanes Round(Lanes a) { return {_mm512_roundscale_ps(a.v, 0)}; }
-// 2^n for whole n in [-126, 127].
-inline Lanes PowerOfTwo(Lanes n) {
-  const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))};
+// a < b ? 0 : p * 2^n, for whole n in [-126, 127].
+inline Lanes ScaleUnlessLess(Lanes a, Lanes b, Lanes p, Lanes n) {
+  return {_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ), p.v, n.v)};
 }
 // a < b ? x : y
 inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
@@ -235,6 +234,9 @@ inline float First(const Lanes& x) { return x.v[0]; }
 #endif
 
 #if !defined(__AVX512F__)
+inline Lanes ScaleUnlessLess(const Lanes& a, const Lanes& b, const Lanes& p, const Lanes& n) {
+  return SelectLess(a, b, Zero(), p * PowerOfTwo(n));
+}
 inline void Store(uint16_t* p, const Lanes& x) {
   float values[kLanes];
   Store(values, x);
@@ -282,15 +284,14 @@ inline Lanes Exp2OfRest(Lanes r) {
   return Fma(p, r, Set(1.0f));
 }
 
-// 2^x to 2 ulp; 0 below the normal numbers, NaN for NaN (Min and Max keep their second operand then).
+// 2^x for x <= 0, to 2 ulp; 0 below the normal numbers, NaN for NaN (Max keeps its second operand then).
 inline Lanes Exp2(Lanes x) {
-  const Lanes bounded = Min(Set(127.0f), Max(Set(-126.0f), x));
+  const Lanes bounded = Max(Set(-126.0f), x);
   const Lanes whole = Round(bounded);
-  const Lanes power = Exp2OfRest(bounded - whole) * PowerOfTwo(whole);
-  return SelectLess(x, Set(-126.0f), Zero(), power);
+  return ScaleUnlessLess(x, Set(-126.0f), Exp2OfRest(bounded - whole), whole);
 }
 
-// e^x, likewise: x = whole ln 2 + rest, with ln 2 in two parts so that rest keeps its precision.
+// e^x for any x, likewise (e^88 from there on): x = whole ln 2 + rest, with ln 2 in two parts so that rest keeps its precision.
 inline Lanes Exp(Lanes x) {
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693145751953125f;  // 17 bits: whole * kLn2High is exact
@@ -298,8 +299,7 @@ inline Lanes Exp(Lanes x) {
   const Lanes bounded = Min(Set(88.0f), Max(Set(-87.0f), x));
   const Lanes whole = Round(bounded * Set(kLog2E));
   const Lanes rest = Fma(whole, Set(-kLn2Low), Fma(whole, Set(-kLn2High), bounded));
-  const Lanes power = Exp2OfRest(rest * Set(kLog2E)) * PowerOfTwo(whole);
-  return SelectLess(x, Set(-87.0f), Zero(), power);
+  return ScaleUnlessLess(x, Set(-87.0f), Exp2OfRest(rest * Set(kLog2E)), whole);
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA
