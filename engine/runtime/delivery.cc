@@ -39,7 +39,6 @@ void Delivery::Deliver(EngineOutput output) {
   if (stream.num_open > 0) return;
   if (parts_.observer != nullptr) {
     stream.done.time_to_first_token_ms = stream.first_token_ms;
-    stream.done.end_to_end_ms = MillisSinceArrival(stream);
     parts_.observer->OnRequestDone(stream.done);
   }
   const int64_t number = stream.number;
@@ -123,8 +122,9 @@ FinishEvent Delivery::StoppedBy(const Stream& stream, int stop_index, const Engi
 }
 
 void Delivery::Handle(Stream& stream, const EngineOutput& output, FinishEvent event) {
+  --stream.num_open;
   Choice& choice = stream.choices[static_cast<size_t>(event.choice)];
-  if (choice.finished) return;
+  if (choice.finished) return;  // at a stop string
   StopMatcher::Result rest = choice.stops.Push(choice.text.Flush());
   if (!rest.stop_index.has_value()) {
     rest.text += choice.stops.Flush();
@@ -144,9 +144,9 @@ void Delivery::Close(Stream& stream, FinishEvent event) {
   Choice& choice = stream.choices[static_cast<size_t>(event.choice)];
   POLYAD_CHECK(!choice.finished, "a choice finishes once");
   choice.finished = true;
-  --stream.num_open;
   event.usage.completion_tokens = choice.num_tokens;
   stream.done.reason = event.reason;
+  stream.done.end_to_end_ms = MillisSinceArrival(stream);
   stream.done.timings = event.timings;
   stream.done.usage.prompt_tokens = event.usage.prompt_tokens;
   stream.done.usage.cached_tokens = event.usage.cached_tokens;
@@ -157,7 +157,7 @@ void Delivery::Close(Stream& stream, FinishEvent event) {
 void Delivery::Send(Stream& stream, TokenEvent event) {
   const bool is_finish = std::holds_alternative<FinishEvent>(event);
   if (stream.refused && !is_finish) return;
-  if (stream.request->sink->OnEvent(std::move(event)) || stream.refused || is_finish) return;
+  if (stream.request->sink->OnEvent(std::move(event)) || stream.refused) return;
   stream.refused = true;
   parts_.inbox.PushUrgent(CancelRequest{stream.number});
 }

@@ -48,7 +48,7 @@ class Delivery {
     int64_t number = 0;
     std::shared_ptr<const Request> request;
     std::vector<Choice> choices;
-    int64_t num_open = 0;
+    int64_t num_open = 0;  // choices the engine has not finished: until then it may still send for them
     bool refused = false;  // by the sink: only finishes are sent from here on
     double first_token_ms = 0;
     EngineObserver::RequestDone done;

@@ -99,7 +99,7 @@ void EngineLoop::Handle(const CancelRequest& cancel) {
 
 void EngineLoop::Handle(const StopMatched& stop) {
   Sequence* sequence = state_.Find(SequenceId(stop.number * kMaxChoices + stop.choice));
-  if (sequence != nullptr) state_.DropChoice(*sequence);
+  if (sequence != nullptr) state_.FinishChoice(*sequence, FinishEvent{}, parts_.clock.NowMicros());
 }
 
 void EngineLoop::Handle(const RetireVersion& retire) {

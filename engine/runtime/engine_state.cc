@@ -111,10 +111,6 @@ void EngineState::FinishChoice(Sequence& sequence, FinishEvent event, int64_t no
   MarkFinished(sequence, reason);
 }
 
-void EngineState::DropChoice(Sequence& sequence) {
-  MarkFinished(sequence, FinishReason::kStop);
-}
-
 void EngineState::MarkFinished(Sequence& sequence, FinishReason reason) {
   ActiveRequest& owner = *sequence.owner;
   owner.choice_finished[static_cast<size_t>(sequence.choice)] = true;

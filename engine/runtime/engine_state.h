@@ -38,7 +38,6 @@ class EngineState {
 
   // Ends a choice: frees its blocks, writes its event. Forgets the request with its last choice.
   void FinishChoice(Sequence& sequence, FinishEvent event, int64_t now_us);
-  void DropChoice(Sequence& sequence);  // delivery has told the client already
   void FinishRequest(int64_t number, FinishReason reason, const Status& status, int64_t now_us);
 
   void Preempt(Sequence& sequence);

@@ -25,7 +25,8 @@ struct Arrive {
 struct CancelRequest {
   int64_t number = 0;
 };
-// Delivery found a stop string and has told the client: end the choice without another word.
+// Delivery found a stop string and has told the client; the finish that the engine answers with only tells delivery that
+// nothing more will come.
 struct StopMatched {
   int64_t number = 0;
   int32_t choice = 0;

@@ -1,0 +1,55 @@
+#pragma once
+
+// A model whose logits are a hash of the adapter and of every token in the cache up to the row: any block that is shared
+// wrongly, stale, out of order or written by another adapter changes the output, and is also reported by name. Keeps a
+// K/V array by slot, as a real one would, and never clears it.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/model/step_runner.h"
+
+namespace polyad {
+
+// The state after one more token; the first token's `before` is 0.
+uint64_t FakeChain(uint64_t before, int32_t token, int64_t adapter);
+// [kFakeVocab] logits of a state.
+void FakeLogits(uint64_t state, float* logits);
+void FakeArgMax(FloatRows logits, std::span<TokenScore> best);
+
+class FakeModel final : public StepRunner {
+ public:
+  explicit FakeModel(int64_t num_blocks);
+
+  StatusOr<FloatRows> Run(const StepBatch& batch) override;
+  void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
+
+  void FailNext() { fail_next_ = true; }
+  void SpoilNext() { spoil_next_ = true; }  // NaN logits in the first sampled row
+  int64_t num_faults() const { return num_faults_; }
+  const std::string& violation() const { return violation_; }  // empty: none
+
+ private:
+  struct Entry {
+    int32_t token = -1;
+    int32_t position = -1;
+    int64_t adapter = -1;
+  };
+
+  void CheckShape(const StepBatch& batch);
+  void Store(const StepBatch& batch, const StepSequence& rows, int64_t adapter);
+  void Read(const StepBatch& batch, const StepSequence& rows, int64_t adapter);
+  void Violate(const std::string& what);
+  int64_t AdapterOf(const StepBatch& batch, const StepSequence& rows);
+
+  std::vector<Entry> entries_;         // by slot
+  std::vector<uint64_t> row_states_;   // by row of the batch
+  std::vector<float> logits_;
+  std::string violation_;
+  bool fail_next_ = false;
+  bool spoil_next_ = false;
+  int64_t num_faults_ = 0;
+};
+
+}  // namespace polyad

@@ -1,0 +1,93 @@
+#include "tests/sim/oracle.h"
+
+#include <algorithm>
+
+#include "engine/adapters/adapter_version.h"
+#include "engine/base/check.h"
+#include "engine/model/sampler.h"
+#include "tests/sim/fake_model.h"
+#include "tests/sim/fake_tokenizer.h"
+
+namespace polyad {
+namespace {
+
+int64_t AdapterOf(const Request& request) {
+  return request.adapter == nullptr ? -1 : request.adapter->id().value();
+}
+
+bool Holds(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+// The longest stop string that `text` ends with, or null.
+const std::string* StopAtEnd(const std::string& text, const std::vector<std::string>& stops) {
+  const std::string* longest = nullptr;
+  for (const std::string& stop : stops) {
+    if (text.ends_with(stop) && (longest == nullptr || stop.size() > longest->size())) longest = &stop;
+  }
+  return longest;
+}
+
+}  // namespace
+
+OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleModel& model) {
+  const FakeTokenizer tokenizer;
+  const StoppingParams& stopping = request.stopping;
+  Sampler sampler(kFakeVocab);
+  OracleAnswer answer;
+  uint64_t state = 0;
+  for (const int32_t id : request.prompt_tokens) state = FakeChain(state, id, AdapterOf(request));
+  std::string late_text;  // where stop strings count: after min_tokens
+  while (static_cast<int64_t>(answer.token_ids.size()) < stopping.max_tokens &&
+         static_cast<int64_t>(request.prompt_tokens.size() + answer.token_ids.size()) < model.max_context) {
+    std::vector<float> logits(kFakeVocab);
+    FakeLogits(state, logits.data());
+    std::vector<int32_t> stop_ids = stopping.stop_token_ids;
+    if (!stopping.ignore_eos) {
+      stop_ids.insert(stop_ids.end(), model.eos_token_ids.begin(), model.eos_token_ids.end());
+    }
+    const bool early = static_cast<int64_t>(answer.token_ids.size()) < stopping.min_tokens;
+    SampleInput input{.logits = logits, .prompt = request.prompt_tokens, .output = answer.token_ids};
+    if (early) input.forbidden = stop_ids;
+    input.choice = choice;
+    const StatusOr<int32_t> token = sampler.Sample(input, request.sampling);
+    POLYAD_CHECK(token.ok(), "the oracle's rows are finite");
+    if (request.output.logprobs) {
+      answer.token_logprobs.push_back(*sampler.Score(logits, *token, *request.output.logprobs));
+    }
+    answer.token_ids.push_back(*token);
+    state = FakeChain(state, *token, AdapterOf(request));
+    if (!early && Holds(stop_ids, *token)) {
+      answer.reason = FinishReason::kStop;
+      if (Holds(stopping.stop_token_ids, *token)) answer.stop_reason = std::to_string(*token);
+      if (stopping.include_stop && *token != 0) answer.text += tokenizer.TokenText(*token);
+      break;
+    }
+    if (*token == 0) continue;  // special, and skipped
+    answer.text += tokenizer.TokenText(*token);
+    if (early) continue;
+    late_text += tokenizer.TokenText(*token);
+    if (const std::string* stop = StopAtEnd(late_text, stopping.stop)) {
+      answer.reason = FinishReason::kStop;
+      answer.stop_reason = *stop;
+      if (!stopping.include_stop) answer.text.resize(answer.text.size() - stop->size());
+      break;
+    }
+  }
+  return answer;
+}
+
+std::vector<TokenLogprob> ScorePromptAlone(const Request& request) {
+  Sampler sampler(kFakeVocab);
+  std::vector<TokenLogprob> scored;
+  uint64_t state = 0;
+  for (size_t i = 0; i + 1 < request.prompt_tokens.size(); ++i) {
+    state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request));
+    std::vector<float> logits(kFakeVocab);
+    FakeLogits(state, logits.data());
+    scored.push_back(*sampler.Score(logits, request.prompt_tokens[i + 1], *request.output.prompt_logprobs));
+  }
+  return scored;
+}
+
+}  // namespace polyad

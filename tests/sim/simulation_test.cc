@@ -1,0 +1,41 @@
+#include "tests/sim/simulation.h"
+
+#include <gtest/gtest.h>
+
+namespace polyad {
+namespace {
+
+TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
+  SimulationResult sum;
+  for (uint64_t seed = 1; seed <= 500; ++seed) {
+    const SimulationResult result = Simulate(seed);
+    ASSERT_EQ(result.failure, "") << "seed " << seed;
+    sum.num_finished += result.num_finished;
+    sum.num_preemptions += result.num_preemptions;
+    sum.num_faults += result.num_faults;
+    sum.num_overruns += result.num_overruns;
+    sum.num_expired += result.num_expired;
+    sum.num_cancelled += result.num_cancelled;
+    sum.prefix_hits += result.prefix_hits;
+    sum.num_stop_strings += result.num_stop_strings;
+  }
+  // The seeds reach what they are there for.
+  EXPECT_GT(sum.num_finished, 5000);
+  EXPECT_GT(sum.num_preemptions, 500);
+  EXPECT_GT(sum.num_faults, 100);
+  EXPECT_GT(sum.num_overruns, 50);
+  EXPECT_GT(sum.num_expired, 100);
+  EXPECT_GT(sum.num_cancelled, 500);
+  EXPECT_GT(sum.prefix_hits, 5000);
+  EXPECT_GT(sum.num_stop_strings, 200);
+}
+
+TEST(Simulation, ASeedIsAHistory) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    EXPECT_EQ(Simulate(seed).log_hash, Simulate(seed).log_hash);
+    EXPECT_NE(Simulate(seed).log_hash, Simulate(seed + 1).log_hash);
+  }
+}
+
+}  // namespace
+}  // namespace polyad
