@@ -1,5 +1,6 @@
 #include "server/adapter_codec.h"
 
+#include "engine/base/adapter_name.h"
 #include "server/field_error.h"
 
 namespace polyad {

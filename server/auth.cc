@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/base/adapter_name.h"
 #include "engine/io/file.h"
 #include "server/field_error.h"
 

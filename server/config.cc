@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "engine/base/adapter_name.h"
 #include "engine/io/file.h"
 #include "engine/io/json.h"
 #include "server/auth.h"

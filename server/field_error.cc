@@ -8,7 +8,6 @@
 namespace polyad {
 namespace {
 
-constexpr size_t kMaxNameBytes = 128;
 constexpr size_t kMaxQuotedBytes = 64;
 
 Status WithViolation(Status status, std::string_view field, std::string description) {
@@ -18,10 +17,6 @@ Status WithViolation(Status status, std::string_view field, std::string descript
   violation->set_description(std::move(description));
   status.SetPayload(kBadRequestUrl, absl::Cord(detail.SerializeAsString()));
   return status;
-}
-
-bool IsAlphanumeric(char c) {
-  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }
 
 // Printable ASCII, short: what a client sent may be quoted back, but only as a hint.
@@ -72,14 +67,6 @@ Status CheckPositive(std::string_view field, double value, double max) {
 Status CheckCount(std::string_view field, size_t count, size_t max, std::string_view unit) {
   if (count <= max) return absl::OkStatus();
   return FieldError(field, absl::StrFormat("at most %d %s", max, unit), std::to_string(count));
-}
-
-bool IsAdapterName(std::string_view name) {
-  if (name.empty() || name.size() > kMaxNameBytes || !IsAlphanumeric(name.front())) return false;
-  for (char c : name) {
-    if (!IsAlphanumeric(c) && c != '.' && c != '_' && c != '-') return false;
-  }
-  return true;
 }
 
 }  // namespace polyad

@@ -27,7 +27,4 @@ Status CheckPositive(std::string_view field, double value, double max);
 // OK where count <= max; `unit` is what is counted, such as "bytes".
 Status CheckCount(std::string_view field, size_t count, size_t max, std::string_view unit);
 
-// [A-Za-z0-9][A-Za-z0-9._-]{0,127}
-bool IsAdapterName(std::string_view name);
-
 }  // namespace polyad

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 
+#include "engine/base/adapter_name.h"
 #include "server/field_error.h"
 
 namespace polyad {

@@ -5,17 +5,10 @@
 #include <cstdlib>
 
 #include "engine/adapters/adapter_loader.h"
+#include "engine/base/adapter_name.h"
 
 namespace polyad {
 namespace {
-
-constexpr size_t kMaxNameBytes = 128;
-
-bool IsNameCharacter(char c, bool first) {
-  const bool alphanumeric =
-      (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-  return alphanumeric || (!first && (c == '.' || c == '_' || c == '-'));
-}
 
 Status CheckName(std::string_view name, const std::string& reserved) {
   if (!IsAdapterName(name)) {
@@ -29,7 +22,7 @@ Status CheckName(std::string_view name, const std::string& reserved) {
 }
 
 Status UnknownAdapter(std::string_view reference) {
-  return NotFound("adapter '%s': not loaded", std::string(reference.substr(0, kMaxNameBytes)));
+  return NotFound("adapter '%s': not loaded", std::string(reference.substr(0, kMaxAdapterNameBytes)));
 }
 
 bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
@@ -37,11 +30,6 @@ bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant)
 }
 
 }  // namespace
-
-bool IsAdapterName(std::string_view name) {
-  if (name.empty() || name.size() > kMaxNameBytes || !IsNameCharacter(name[0], true)) return false;
-  return std::all_of(name.begin(), name.end(), [](char c) { return IsNameCharacter(c, false); });
-}
 
 struct AdapterStore::LeaseSignal {
   std::mutex mutex;

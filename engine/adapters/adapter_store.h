@@ -134,7 +134,4 @@ class AdapterStore {
   int64_t change_counter_ = 0;
 };
 
-// [A-Za-z0-9][A-Za-z0-9._-]{0,127}
-bool IsAdapterName(std::string_view name);
-
 }  // namespace polyad
