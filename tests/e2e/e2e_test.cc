@@ -1,0 +1,310 @@
+// The real program end to end on the tiny golden model: what it prints, what it answers over both fronts, what hostile
+// clients do to it, how it ends. covers: server/main.cc server/command_serve.cc server/command_generate.cc
+// server/command_inspect.cc server/command_bench.cc server/command.cc server/engine_setup.cc
+
+#include <array>
+#include <cstring>
+#include <thread>
+
+#include <grpcpp/create_channel.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "engine/io/safetensors.h"
+#include "polyad/v1/adapter_admin.grpc.pb.h"
+#include "polyad/v1/inference.grpc.pb.h"
+#include "tests/e2e/server_process.h"
+#include "tests/server/raw_client.h"
+
+namespace polyad {
+namespace {
+
+const std::string kGolden = std::string(POLYAD_SOURCE_DIR) + "/tests/golden";
+const std::string kModel = kGolden + "/models/llama";
+const std::string kAdapters = kGolden + "/adapters/llama";
+
+std::vector<int32_t> GoldenInts(const std::string& directory, const std::string& name) {
+  const auto file = SafetensorsFile::Open(directory + "/goldens.safetensors");
+  EXPECT_TRUE(file.ok()) << file.status();
+  const auto tensor = file->Read(name);
+  EXPECT_TRUE(tensor.ok()) << tensor.status();
+  std::vector<int32_t> values(static_cast<size_t>(tensor->shape.at(0)));
+  std::memcpy(values.data(), tensor->bytes.data(), values.size() * sizeof(int32_t));
+  return values;
+}
+
+std::vector<std::string> Flags(std::vector<std::string> more = {}) {
+  std::vector<std::string> flags = {"--model", kModel, "--dtype=f32", "--kv-mib=8", "--adapter-root", kAdapters};
+  flags.insert(flags.end(), more.begin(), more.end());
+  return flags;
+}
+
+// One server for the tests that leave it as they found it.
+ServerProcess& Shared() {
+  static ServerProcess& server = *new ServerProcess(Flags({"--adapter", "plain=" + kAdapters + "/plain"}));
+  return server;
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  grpc::Status status;
+};
+
+Answer Generate(const std::string& address, const std::string& model, const std::vector<int32_t>& prompt,
+                int64_t max_tokens) {
+  const auto stub =
+      v1::InferenceService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  v1::GenerateRequest request;
+  request.set_model(model);
+  request.mutable_token_ids()->mutable_ids()->Add(prompt.begin(), prompt.end());
+  request.mutable_sampling()->set_temperature(0);
+  request.mutable_stopping()->set_max_tokens(max_tokens);
+  request.mutable_stopping()->set_ignore_eos(true);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  const auto reader = stub->Generate(&context, request);
+  Answer answer;
+  for (v1::GenerateResponse response; reader->Read(&response);) {
+    for (int32_t id : response.delta().token_ids()) answer.tokens.push_back(id);
+  }
+  answer.status = reader->Finish();
+  return answer;
+}
+
+struct Output {
+  int exit_code = -1;
+  std::string text;
+};
+
+Output RunProgram(const std::string& arguments) {
+  Output out;
+  std::FILE* pipe = ::popen((std::string(POLYAD_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
+  std::array<char, 4096> bytes;
+  for (size_t n; (n = std::fread(bytes.data(), 1, bytes.size(), pipe)) > 0;) out.text.append(bytes.data(), n);
+  out.exit_code = WEXITSTATUS(::pclose(pipe));
+  return out;
+}
+
+TEST(ServeTest, ReadyLineNamesThreeBoundPorts) {
+  const ServerProcess& server = Shared();
+  EXPECT_TRUE(server.ready_line().starts_with("polyad ready grpc=127.0.0.1:")) << server.ready_line();
+  for (const char* name : {"grpc", "admin", "http"}) {
+    EXPECT_GT(std::stoi(server.Address(name).substr(10)), 0) << name;
+  }
+}
+
+TEST(ServeTest, GreedyTokensAreTheOriginalsForBaseAndAdapterAtOnce) {
+  const std::string address = Shared().Address("grpc");
+  struct Case {
+    std::string model;
+    std::string directory;
+    int prompt;
+  };
+  const std::vector<Case> cases = {{"", kModel, 0},           {"", kModel, 2},           {"", kModel, 4},
+                                   {"plain", kAdapters + "/plain", 0}, {"plain", kAdapters + "/plain", 1},
+                                   {"plain", kAdapters + "/plain", 2}};
+  std::vector<std::thread> threads;
+  for (const Case& one : cases) {
+    threads.emplace_back([&] {
+      const std::string prefix = "prompt." + std::to_string(one.prompt);
+      const auto expected = GoldenInts(one.directory, prefix + ".greedy");
+      const Answer answer = Generate(address, one.model, GoldenInts(one.directory, prefix + ".tokens"),
+                                     static_cast<int64_t>(expected.size()));
+      EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+      EXPECT_EQ(answer.tokens, expected) << one.model << " " << prefix;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(ServeTest, HttpAnswersTheSameTokensAsGrpc) {
+  const auto prompt = GoldenInts(kModel, "prompt.2.tokens");
+  const nlohmann::json body = {{"prompt", prompt}, {"max_tokens", 8}, {"temperature", 0}, {"ignore_eos", true},
+                               {"logprobs", 0}};
+  const std::string response = Ask(Shared().Address("http"), Post("/v1/completions", body.dump()));
+  ASSERT_EQ(StatusOf(response), 200) << response;
+  const auto answer = nlohmann::json::parse(response.substr(response.find("\r\n\r\n") + 4));
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 8);
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], prompt.size());
+  EXPECT_EQ(answer["choices"][0]["logprobs"]["tokens"].size(), 8u);
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+}
+
+TEST(ServeTest, AdaptersLoadFromTheRootServeAndUnload) {
+  const ServerProcess& server = Shared();
+  const auto admin = v1::AdapterAdminService::NewStub(
+      grpc::CreateChannel(server.Address("admin"), grpc::InsecureChannelCredentials()));
+  v1::LoadAdapterRequest load;
+  load.set_name("rs");
+  load.set_uri("rslora");
+  grpc::ClientContext context;
+  const auto reader = admin->LoadAdapter(&context, load);
+  v1::LoadAdapterResponse last;
+  for (v1::LoadAdapterResponse response; reader->Read(&response);) last = response;
+  const grpc::Status loaded = reader->Finish();
+  ASSERT_TRUE(loaded.ok()) << loaded.error_message();
+  EXPECT_EQ(last.state(), v1::LoadAdapterResponse::RESIDENT);
+  EXPECT_EQ(last.report().digest().size(), 64u);
+  const std::string directory = kAdapters + "/rslora";
+  const auto expected = GoldenInts(directory, "prompt.1.greedy");
+  EXPECT_EQ(Generate(server.Address("grpc"), "rs", GoldenInts(directory, "prompt.1.tokens"), 24).tokens, expected);
+  v1::UnloadAdapterRequest unload;
+  unload.set_name("rs");
+  v1::UnloadAdapterResponse unloaded;
+  grpc::ClientContext second;
+  EXPECT_TRUE(admin->UnloadAdapter(&second, unload, &unloaded).ok());
+  EXPECT_EQ(Generate(server.Address("grpc"), "rs", {5}, 1).status.error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST(ServeTest, AdaptersOutsideTheRootOrBrokenAreRefused) {
+  const std::string http = Shared().Address("http");
+  for (const char* path : {"../../models/llama", "/etc", "file:///etc", "nobody", ".", "plain/adapter_config.json"}) {
+    const std::string body = nlohmann::json({{"lora_name", "x"}, {"lora_path", path}}).dump();
+    const std::string response = Ask(http, Post("/v1/load_lora_adapter", body));
+    EXPECT_GE(StatusOf(response), 400) << path;
+    EXPECT_LT(StatusOf(response), 500) << path << response;
+    EXPECT_EQ(response.find(kGolden), std::string::npos) << response;
+  }
+}
+
+TEST(ServeTest, HostileHttpClientsLeaveOthersUntouched) {
+  const std::string http = Shared().Address("http");
+  const std::string host = "Host: x\r\n";
+  const std::vector<std::string> abuses = {
+      std::string(1, '\0'),
+      "\r\n\r\n",
+      "GET\r\n\r\n",
+      "GET / HTTP/9.9\r\n\r\n",
+      "GET /" + std::string(100'000, 'a'),
+      "GET / HTTP/1.1\r\n" + std::string(100'000, 'A'),
+      "GET / HTTP/1.1\r\nHost: " + std::string(100'000, 'a') + "\r\n\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: 18446744073709551616\r\n\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1;" + std::string(9000, 'e'),
+      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+      "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+      Post("/v1/completions", std::string(100'000, '[')),
+      Post("/v1/completions", "{\"prompt\": \"\xff\xfe\"}"),
+      Post("/v1/completions", R"({"prompt": "a", "n": 1000000})"),
+      Post("/v1/completions", R"({"prompt": [2147483647]})"),
+      Post("/v1/completions", R"({"prompt": [-1]})"),
+      Post("/v1/completions", R"({"prompt": "a", "max_tokens": 9223372036854775807})"),
+      Post("/v1/completions", R"({"model": "../../etc", "prompt": "a"})"),
+      Post("/v1/chat/completions", R"({"messages": [{"role": "user", "content": {"x": 1}}]})")};
+  for (const std::string& abuse : abuses) {
+    RawClient client(http);
+    client.Send(abuse);
+    ::shutdown(client.fd(), SHUT_WR);
+    const std::string response = client.ReadAll();
+    const int status = StatusOf(response);
+    EXPECT_TRUE(response.empty() || (status >= 400 && status < 500) || status == 501 || status == 505)
+        << abuse.substr(0, 60) << " -> " << response.substr(0, 200);
+  }
+  EXPECT_EQ(StatusOf(Ask(http, Get("/health"))), 200);
+  const auto expected = GoldenInts(kModel, "prompt.2.greedy");
+  EXPECT_EQ(Generate(Shared().Address("grpc"), "", GoldenInts(kModel, "prompt.2.tokens"), 24).tokens, expected);
+}
+
+TEST(ServeTest, DisconnectsLeaveNothingBehind) {
+  const std::string http = Shared().Address("http");
+  for (int i = 0; i < 100; ++i) {
+    RawClient client(http);
+    client.Send(Post("/v1/completions",
+                     R"({"prompt": "a", "max_tokens": 100, "stream": true, "ignore_eos": true, "n": 2})"));
+    if (i % 2 == 0) client.ReadUntil("data: ");
+  }
+  const auto metric = [&](const std::string& name) {
+    const std::string text = Ask(http, Get("/metrics"));
+    const size_t at = text.find("\n" + name + " ");
+    return at == std::string::npos ? -1.0 : std::stod(text.substr(at + name.size() + 2));
+  };
+  bool idle = false;
+  for (int i = 0; i < 500 && !idle; ++i) {
+    idle = metric("vllm:num_requests_running") == 0 && metric("vllm:num_requests_waiting") == 0 &&
+           metric("polyad_kv_blocks_used") == 0;
+    if (!idle) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_TRUE(idle);
+}
+
+TEST(ServeTest, SigtermFinishesWhatRunsRefusesWhatComesAndEndsWithZero) {
+  ServerProcess server(Flags());
+  ASSERT_FALSE(server.ready_line().empty());
+  std::thread running([&] {
+    const Answer answer = Generate(server.Address("grpc"), "", {5, 6, 7}, 100);
+    EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+    EXPECT_EQ(answer.tokens.size(), 100u);
+  });
+  // Wait until it runs, or has run.
+  for (int i = 0; i < 2000; ++i) {
+    const std::string metrics = Ask(server.Address("http"), Get("/metrics"));
+    if (metrics.find("\npolyad_steps_total 0\n") == std::string::npos) break;
+  }
+  server.Signal(SIGTERM);
+  running.join();
+  EXPECT_EQ(server.Wait(), 0);
+}
+
+TEST(ServeTest, ExitCodesSayWhatIsWrong) {
+  EXPECT_EQ(RunProgram("").exit_code, 2);
+  EXPECT_EQ(RunProgram("serv").exit_code, 2);
+  EXPECT_NE(RunProgram("serv").text.find("did you mean 'serve'"), std::string::npos);
+  EXPECT_EQ(RunProgram("serve --model x --max-queed 3").exit_code, 2);
+  EXPECT_EQ(RunProgram("serve --model " + kModel + " --grpc-listen 0.0.0.0:0").exit_code, 2);
+  EXPECT_EQ(RunProgram("serve --model " + kAdapters + "/nobody --kv-mib 8").exit_code, 3);
+  EXPECT_EQ(RunProgram("serve --model " + kModel + " --kv-mib 8 --grpc-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "
+                       "--http-listen 127.0.0.1:0 --adapter a=" + kModel).exit_code, 3);
+  EXPECT_EQ(RunProgram("serve --model " + kModel + " --dtype f32 --kv-mib 8 --grpc-listen " +
+                       Shared().Address("grpc")).exit_code, 4);
+  EXPECT_EQ(RunProgram("check-config --model x").exit_code, 0);
+  EXPECT_EQ(RunProgram("check-config").exit_code, 2);
+  EXPECT_EQ(RunProgram("version").text, "polyad 0.1.0\n");
+  for (const char* command : {"serve", "generate", "inspect", "bench", "check-config"}) {
+    const Output help = RunProgram(std::string(command) + " --help");
+    EXPECT_EQ(help.exit_code, 0) << command;
+    EXPECT_NE(help.text.find("usage: polyad " + std::string(command)), std::string::npos);
+  }
+}
+
+TEST(InspectTest, SaysWhatAModelAndAnAdapterAre) {
+  const Output model = RunProgram("inspect --json " + kModel);
+  EXPECT_EQ(model.exit_code, 0) << model.text;
+  EXPECT_EQ(nlohmann::json::parse(model.text)["architecture"], "llama");
+  const Output adapter = RunProgram("inspect " + kAdapters + "/plain --model " + kModel + " --json");
+  ASSERT_EQ(adapter.exit_code, 0) << adapter.text;
+  const auto report = nlohmann::json::parse(adapter.text);
+  EXPECT_EQ(report["kind"], "adapter");
+  EXPECT_GT(report["num_tensors_read"], 0);
+  EXPECT_EQ(report["layer_delta_norms"].size(), 2u);
+  EXPECT_EQ(RunProgram("inspect " + kAdapters + "/plain").exit_code, 2);
+  EXPECT_EQ(RunProgram("inspect " + kAdapters).exit_code, 3);
+  EXPECT_EQ(RunProgram("inspect " + kGolden + "/adapters/gpt2/plain --model " + kModel).exit_code, 3);
+}
+
+TEST(GenerateTest, OnePromptWithoutAServer) {
+  const std::string flags = "generate --dtype f32 --kv-mib 8 --model " + kModel + " --max-tokens 5 --prompt 'Hello, '";
+  const Output base = RunProgram(flags);
+  EXPECT_EQ(base.exit_code, 0) << base.text;
+  EXPECT_NE(base.text.find("5 tokens in"), std::string::npos) << base.text;
+  EXPECT_EQ(RunProgram(flags + " --adapter plain=" + kAdapters + "/plain").exit_code, 0);
+  EXPECT_EQ(RunProgram(flags + " --use nobody").exit_code, 1);
+  EXPECT_EQ(RunProgram("generate --model " + kModel).exit_code, 2);
+}
+
+TEST(BenchTest, MeasuresARunningServer) {
+  const Output out = RunProgram("bench --target " + Shared().Address("grpc") +
+                                " --requests 20 --rate 200 --prompt-tokens 8 --output-tokens 4 --vocab-size 320 "
+                                "--models plain,base:" + "llama --mix zipf");
+  ASSERT_EQ(out.exit_code, 0) << out.text;
+  const auto result = nlohmann::json::parse(out.text);
+  EXPECT_EQ(result["completed"], 20);
+  EXPECT_EQ(result["total_output_tokens"], 80);
+  EXPECT_GT(result["median_ttft_ms"], 0);
+  EXPECT_EQ(RunProgram("bench --requests 0").exit_code, 2);
+  EXPECT_EQ(RunProgram("bench --requests 1 --models nobody --target " + Shared().Address("grpc")).exit_code, 1);
+}
+
+}  // namespace
+}  // namespace polyad

@@ -1,0 +1,157 @@
+#include "server/metrics.h"
+
+#include <map>
+#include <set>
+#include <sstream>
+
+#include <gtest/gtest.h>
+
+#include "server/metric_families.h"
+
+namespace polyad {
+namespace {
+
+MetricsSnapshot Snapshot() {
+  MetricsSnapshot snapshot;
+  snapshot.load.num_waiting = 2;
+  snapshot.load.num_running = 3;
+  snapshot.load.num_kv_blocks = 100;
+  snapshot.load.num_kv_blocks_used = 25;
+  snapshot.load.waiting_adapters = {"c"};
+  for (const char* name : {"a", "b"}) {
+    AdapterInfo info;
+    info.report.name = name;
+    info.report.family = "lora";
+    snapshot.adapters.push_back(info);
+  }
+  snapshot.max_adapters = 8;
+  snapshot.now_unix_seconds = 1700000000;
+  return snapshot;
+}
+
+EngineObserver::RequestDone Done(const std::string& adapter) {
+  EngineObserver::RequestDone done;
+  done.adapter = adapter;
+  done.usage = {10, 0, 5};
+  done.time_to_first_token_ms = 12;
+  done.end_to_end_ms = 100;
+  return done;
+}
+
+bool HasLine(const std::string& text, const std::string& line) {
+  return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
+}
+
+TEST(MetricsTest, RoutersFindTheNamesTheyKnow) {
+  const std::string text = Metrics().Render(Snapshot());
+  EXPECT_TRUE(HasLine(text, "vllm:num_requests_waiting 2")) << text;
+  EXPECT_TRUE(HasLine(text, "vllm:num_requests_running 3"));
+  EXPECT_TRUE(HasLine(text, "vllm:kv_cache_usage_perc 0.25"));
+  EXPECT_TRUE(HasLine(text, R"(vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1)"));
+  EXPECT_TRUE(HasLine(text, "vllm:lora_requests_info{max_lora=\"8\",running_lora_adapters=\"a,b\","
+                            "waiting_lora_adapters=\"c\"} 1700000000"));
+}
+
+TEST(MetricsTest, LoraInfoIsOneSeriesHoweverOftenItChanges) {
+  Metrics metrics;
+  MetricsSnapshot snapshot = Snapshot();
+  metrics.Render(snapshot);
+  snapshot.load.waiting_adapters = {"d"};
+  const std::string text = metrics.Render(snapshot);
+  const size_t first = text.find("vllm:lora_requests_info{");
+  EXPECT_EQ(text.find("vllm:lora_requests_info{", first + 1), std::string::npos);
+}
+
+TEST(MetricsTest, EveryLineIsACommentOrASample) {
+  Metrics metrics;
+  metrics.OnRequestDone(Done("a"));
+  metrics.OnStep(10, 3, 5.0);
+  metrics.OnTokenGap(2.0);
+  metrics.OnRejected(absl::StatusCode::kResourceExhausted);
+  metrics.OnAdapterLoad(true, 0.1);
+  metrics.OnAdapterLoad(false, 0.1);
+  std::istringstream lines(metrics.Render(Snapshot()));
+  std::set<std::string> families;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("# TYPE ")) {
+      EXPECT_TRUE(families.insert(line).second) << line;
+    } else if (!line.starts_with("# HELP ")) {
+      const size_t space = line.rfind(' ');
+      ASSERT_NE(space, std::string::npos) << line;
+      EXPECT_NO_THROW((void)std::stod(line.substr(space + 1))) << line;
+    }
+  }
+  EXPECT_GT(families.size(), 25u);
+}
+
+TEST(MetricsTest, HistogramsCountWhatHappened) {
+  Metrics metrics;
+  metrics.OnRequestDone(Done("a"));
+  metrics.OnRequestDone(Done("a"));
+  metrics.OnTokenGap(3);
+  metrics.OnRejected(absl::StatusCode::kResourceExhausted);
+  const std::string text = metrics.Render(Snapshot());
+  EXPECT_TRUE(HasLine(text, "polyad_time_to_first_token_seconds_count 2"));
+  EXPECT_TRUE(HasLine(text, "polyad_inter_token_latency_seconds_count 1"));
+  EXPECT_TRUE(HasLine(text, R"(polyad_requests_finished_total{reason="stop"} 2)"));
+  EXPECT_TRUE(HasLine(text, R"(polyad_requests_rejected_total{reason="RESOURCE_EXHAUSTED"} 1)"));
+  EXPECT_TRUE(HasLine(text, R"(polyad_adapter_generated_tokens_total{adapter="a"} 10)"));
+}
+
+TEST(MetricsTest, SeriesStayBoundedHoweverManyAdapters) {
+  Metrics metrics;
+  for (int i = 0; i < 10'000; ++i) metrics.OnRequestDone(Done("adapter-" + std::to_string(i)));
+  const std::string text = metrics.Render(Snapshot());
+  EXPECT_LT(text.size(), size_t{100} << 10);
+  for (int i = 0; i < 1000; ++i) metrics.OnRejected(absl::StatusCode::kNotFound);
+  EXPECT_TRUE(HasLine(metrics.Render(Snapshot()), R"(polyad_adapter_requests_total{adapter="unknown"} 1000)"));
+}
+
+TEST(AdapterTrafficTest, TheBusiestGetTheSeriesAndNoSumEverFalls) {
+  AdapterTraffic traffic(2, 100);
+  const auto value_of = [&](const std::string& adapter) {
+    std::vector<prometheus::MetricFamily> families;
+    traffic.AppendFamilies(families);
+    for (const auto& metric : families.front().metric) {
+      if (metric.label.front().value == adapter) return metric.counter.value;
+    }
+    return -1.0;
+  };
+  for (int i = 0; i < 3; ++i) traffic.Add("busy", {1, 0, 1});
+  traffic.Add("quiet", {1, 0, 1});
+  for (int i = 0; i < 2; ++i) traffic.Add("middle", {1, 0, 1});
+  EXPECT_EQ(value_of("busy"), 3);
+  EXPECT_EQ(value_of("middle"), 2);
+  EXPECT_EQ(value_of("quiet"), -1);
+  EXPECT_EQ(value_of("other"), 1);
+  traffic.Add("busy", {1, 0, 1});
+  traffic.Add("quiet", {1, 0, 1});
+  EXPECT_EQ(value_of("busy"), 4);
+  EXPECT_EQ(value_of("other"), 2);
+}
+
+TEST(AdapterTrafficTest, ALateSeriesStartsAtZeroSoThatOtherNeverFalls) {
+  AdapterTraffic traffic(2, 100);
+  const auto requests = [&] {
+    std::vector<prometheus::MetricFamily> families;
+    traffic.AppendFamilies(families);
+    std::map<std::string, double> values;
+    for (const auto& metric : families.front().metric) {
+      values[metric.label.front().value] = metric.counter.value;
+    }
+    return values;
+  };
+  traffic.Add("a", {1, 0, 1});
+  EXPECT_EQ(requests()["a"], 1);
+  traffic.Add("b", {1, 0, 1});
+  auto values = requests();
+  EXPECT_EQ(values["b"], 0);
+  EXPECT_EQ(values["other"], 1);
+  traffic.Add("b", {1, 0, 1});
+  values = requests();
+  EXPECT_EQ(values["b"], 1);
+  EXPECT_EQ(values["other"], 1);
+}
+
+}  // namespace
+}  // namespace polyad

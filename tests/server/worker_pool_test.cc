@@ -1,0 +1,37 @@
+#include "server/worker_pool.h"
+
+#include <atomic>
+#include <future>
+
+#include <gtest/gtest.h>
+
+namespace polyad {
+namespace {
+
+TEST(WorkerPoolTest, RunsEverythingQueuedBeforeItEnds) {
+  std::atomic<int> count{0};
+  {
+    WorkerPool pool(2, 100);
+    for (int i = 0; i < 100; ++i) EXPECT_TRUE(pool.TryRun([&] { ++count; }));
+  }
+  EXPECT_EQ(count.load(), 100);
+}
+
+TEST(WorkerPoolTest, RefusesOverItsQueueInsteadOfWaiting) {
+  std::promise<void> release;
+  std::shared_future<void> released(release.get_future());
+  std::promise<void> started;
+  WorkerPool pool(1, 2);
+  ASSERT_TRUE(pool.TryRun([&started, released] {
+    started.set_value();
+    released.wait();
+  }));
+  started.get_future().wait();
+  EXPECT_TRUE(pool.TryRun([] {}));
+  EXPECT_TRUE(pool.TryRun([] {}));
+  EXPECT_FALSE(pool.TryRun([] {}));
+  release.set_value();
+}
+
+}  // namespace
+}  // namespace polyad
