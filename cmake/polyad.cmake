@@ -30,6 +30,11 @@ if(POLYAD_SANITIZE)
   add_link_options(-fsanitize=${POLYAD_SANITIZE})
 endif()
 
+# Every target of a fuzz build counts its branches, or libFuzzer would only see the harness.
+if(POLYAD_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # polyad_library(NAME room SRCS a.cc HDRS a.h DEPS other_room absl::status)
 function(polyad_library)
   cmake_parse_arguments(ARG "" "NAME" "SRCS;HDRS;DEPS" ${ARGN})
