@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Loads adapters into a running polyad over its admin RPC and asks base and adapters one question at once.
 
-All answers stream side by side: the server computes them in one batch. Needs Debian's python3-grpcio and
-python3-grpc-tools; the stubs are made from proto/ on the fly, as any client would.
+All answers stream side by side: the server computes them in one batch. Needs Debian's python3-grpcio,
+protobuf-compiler and protobuf-compiler-grpc; the stubs are made from proto/ on the fly, as any client would.
 
   side_by_side.py --grpc HOST:PORT --admin HOST:PORT --load json=json --load pirate=pirate "What is the capital of France?"
 """
 import argparse
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -16,7 +17,6 @@ import threading
 import time
 
 import grpc
-from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -25,9 +25,9 @@ def make_stubs():
     """Compiles the two .proto files into a temporary folder and imports them."""
     folder = tempfile.mkdtemp(prefix="polyad-stubs-")
     protos = [str(p.relative_to(ROOT / "proto")) for p in sorted((ROOT / "proto/polyad/v1").glob("*.proto"))]
-    code = protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--grpc_python_out={folder}", *protos])
-    if code != 0:
-        sys.exit("the .proto files do not compile")
+    plugin = shutil.which("grpc_python_plugin")
+    subprocess.run(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={folder}", f"--plugin=protoc-gen-grpc={plugin}",
+                    f"--grpc_out={folder}", *protos], check=True)
     sys.path.insert(0, folder)
     from polyad.v1 import adapter_admin_pb2, adapter_admin_pb2_grpc, inference_pb2, inference_pb2_grpc
     shutil.rmtree(folder)
