@@ -20,7 +20,8 @@ bool IsAllSpace(std::string_view text) {
 
 // A token that must be a single word may touch no word character.
 bool StandsAlone(std::string_view text, size_t begin, size_t end) {
-  const bool word_before = begin > 0 && IsWordChar(StepUtf8(text.substr(PreviousUtf8(text, begin))).value);
+  const bool word_before =
+      begin > 0 && IsWordChar(StepUtf8(text.substr(PreviousUtf8(text, begin))).value);
   const bool word_after = end < text.size() && IsWordChar(StepUtf8(text.substr(end)).value);
   return !word_before && !word_after;
 }
@@ -55,8 +56,8 @@ StatusOr<AddedTokenMatcher> AddedTokenMatcher::Make(std::vector<AddedToken> toke
   for (const AddedToken& token : tokens) {
     total += token.content.size();
     if (token.content.size() > kMaxAddedTokenBytes || total > kMaxAddedTokensBytes) {
-      return InvalidArgument("added token %d: at most %d bytes each and %d in all", token.id, kMaxAddedTokenBytes,
-                             kMaxAddedTokensBytes);
+      return InvalidArgument("added token %d: at most %d bytes each and %d in all", token.id,
+                             kMaxAddedTokenBytes, kMaxAddedTokensBytes);
     }
     matcher.is_space_.push_back(!token.special && IsAllSpace(token.content));
   }
@@ -85,11 +86,13 @@ void AddedTokenMatcher::Insert(const AddedToken& token, int32_t index) {
 
 uint32_t AddedTokenMatcher::FindChild(uint32_t node, char byte) const {
   uint32_t child = nodes_[node].first_child;
-  while (child != 0 && nodes_[child].byte != byte) child = nodes_[child].next_sibling;  // at most 256 siblings
+  while (child != 0 && nodes_[child].byte != byte)
+    child = nodes_[child].next_sibling;  // at most 256 siblings
   return child;
 }
 
-bool AddedTokenMatcher::MayMatch(const AddedToken& token, const MarkedText& text, size_t begin) const {
+bool AddedTokenMatcher::MayMatch(const AddedToken& token, const MarkedText& text,
+                                 size_t begin) const {
   return !text.AnyUser(begin, begin + token.content.size());
 }
 

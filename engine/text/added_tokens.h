@@ -1,9 +1,10 @@
 #pragma once
 
-// Added tokens: texts that are one token wherever they stand, found before anything else looks at the text. This is
-// the one place where control tokens can come from text, so it is here that provenance decides: a match needs all its
-// bytes to be the server's own, unless the token is a run of white space that is not special. Leftmost, then longest.
-// Immutable; any thread; time linear in the text (a trie). Source: tokenizers 0.2x src/tokenizer/added_vocabulary.rs.
+// Added tokens: texts that are one token wherever they stand, found before anything else looks at
+// the text. This is the one place where control tokens can come from text, so it is here that
+// provenance decides: a match needs all its bytes to be the server's own, unless the token is a run
+// of white space that is not special. Leftmost, then longest. Immutable; any thread; time linear in
+// the text (a trie). Source: tokenizers 0.2x src/tokenizer/added_vocabulary.rs.
 
 #include <bitset>
 #include <cstdint>

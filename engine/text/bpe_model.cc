@@ -14,9 +14,10 @@ namespace polyad {
 namespace {
 
 constexpr int32_t kNone = -1;
-constexpr size_t kNumDirectChars = 0x400;  // Latin, Greek and the byte alphabet: looked up without hashing
+constexpr size_t kNumDirectChars =
+    0x400;  // Latin, Greek and the byte alphabet: looked up without hashing
 
-constexpr size_t kMaxScoredTokenBytes = 256;    // its cuts cost the square of its length
+constexpr size_t kMaxScoredTokenBytes = 256;  // its cuts cost the square of its length
 
 struct MergeTarget {
   int32_t rank = 0;
@@ -70,15 +71,18 @@ BpeModel::BpeModel(std::unique_ptr<const Tables> tables) : tables_(std::move(tab
 BpeModel::~BpeModel() = default;
 
 Status BpeModel::Tables::AddVocab(std::vector<std::pair<std::string, int32_t>> vocab) {
-  if (vocab.size() > kMaxVocab) return InvalidArgument("vocab: at most %d tokens, got %d", kMaxVocab, vocab.size());
+  if (vocab.size() > kMaxVocab)
+    return InvalidArgument("vocab: at most %d tokens, got %d", kMaxVocab, vocab.size());
   texts.reserve(vocab.size());
   ids.reserve(vocab.size());
   for (auto& [text, id] : vocab) {
     if (id < 0 || static_cast<size_t>(id) >= kMaxVocab) {
-      return InvalidArgument("vocab: token \"%s\": expected an id below %d, got %d", text, kMaxVocab, id);
+      return InvalidArgument("vocab: token \"%s\": expected an id below %d, got %d", text,
+                             kMaxVocab, id);
     }
     if (text.size() > kMaxTokenBytes) {
-      return InvalidArgument("vocab: token %d: at most %d bytes, got %d", id, kMaxTokenBytes, text.size());
+      return InvalidArgument("vocab: token %d: at most %d bytes, got %d", id, kMaxTokenBytes,
+                             text.size());
     }
     texts.push_back(std::move(text));
     ids.insert_or_assign(std::string_view(texts.back()), id);
@@ -87,7 +91,8 @@ Status BpeModel::Tables::AddVocab(std::vector<std::pair<std::string, int32_t>> v
 }
 
 Status BpeModel::Tables::AddMerges(const std::vector<std::pair<std::string, std::string>>& pairs) {
-  if (pairs.size() > kMaxMerges) return InvalidArgument("merges: at most %d, got %d", kMaxMerges, pairs.size());
+  if (pairs.size() > kMaxMerges)
+    return InvalidArgument("merges: at most %d, got %d", kMaxMerges, pairs.size());
   merges.reserve(pairs.size());
   int32_t rank = 0;
   std::string joined;
@@ -99,9 +104,12 @@ Status BpeModel::Tables::AddMerges(const std::vector<std::pair<std::string, std:
     const int32_t id = Find(joined);
     if (left_id == kNone || right_id == kNone || id == kNone) {
       return InvalidArgument("merge %d: \"%s\" is not in the vocabulary", rank,
-                             left_id == kNone ? left : right_id == kNone ? right : joined);
+                             left_id == kNone    ? left
+                             : right_id == kNone ? right
+                                                 : joined);
     }
-    if (!never_merged.contains(id)) merges.insert_or_assign(PairKey(left_id, right_id), MergeTarget{rank, id});
+    if (!never_merged.contains(id))
+      merges.insert_or_assign(PairKey(left_id, right_id), MergeTarget{rank, id});
     ++rank;
   }
   return absl::OkStatus();
@@ -143,12 +151,14 @@ bool BpeModel::AddBytes(std::string_view character, std::vector<Symbol>* symbols
   for (const char c : character) {
     if (tables_->byte_ids[static_cast<unsigned char>(c)] == kNone) return false;
   }
-  for (const char c : character) symbols->push_back({.id = tables_->byte_ids[static_cast<unsigned char>(c)]});
+  for (const char c : character)
+    symbols->push_back({.id = tables_->byte_ids[static_cast<unsigned char>(c)]});
   return true;
 }
 
-// An unknown character becomes bytes, or the unknown token (a run of them one token if fuse_unk), or nothing. As in
-// the original, an unknown run is written only when a known character follows, so bytes in between come first.
+// An unknown character becomes bytes, or the unknown token (a run of them one token if fuse_unk),
+// or nothing. As in the original, an unknown run is written only when a known character follows, so
+// bytes in between come first.
 void BpeModel::AddSymbols(std::string_view piece, std::vector<Symbol>* symbols) const {
   bool pending_unk = false;
   for (size_t at = 0; at < piece.size();) {
@@ -184,7 +194,8 @@ void BpeModel::Merge(std::vector<Symbol>* symbols_out) const {
     at(i).previous = i - 1;
     at(i).next = i + 1 < count ? i + 1 : kNone;
     if (i + 1 == count) break;
-    if (const MergeTarget* target = find(i, i + 1)) initial.push_back({target->rank, i, target->id});
+    if (const MergeTarget* target = find(i, i + 1))
+      initial.push_back({target->rank, i, target->id});
   }
   std::priority_queue<Candidate> heap(std::less<Candidate>(), std::move(initial));
   while (!heap.empty()) {
@@ -200,7 +211,8 @@ void BpeModel::Merge(std::vector<Symbol>* symbols_out) const {
     if (at(right).next != kNone) at(at(right).next).previous = top.position;
     const int32_t left = at(top.position).previous;
     if (left != kNone) {
-      if (const MergeTarget* target = find(left, top.position)) heap.push({target->rank, left, target->id});
+      if (const MergeTarget* target = find(left, top.position))
+        heap.push({target->rank, left, target->id});
     }
     if (at(top.position).next != kNone) {
       if (const MergeTarget* target = find(top.position, at(top.position).next)) {
@@ -227,9 +239,9 @@ void BpeModel::Encode(std::string_view piece, std::vector<int32_t>* ids) const {
   }
 }
 
-StatusOr<std::vector<std::pair<std::string, std::string>>> MergesFromScores(const std::vector<std::string>& tokens,
-                                                                           const std::vector<float>& scores,
-                                                                           const std::vector<bool>& mergeable) {
+StatusOr<std::vector<std::pair<std::string, std::string>>> MergesFromScores(
+    const std::vector<std::string>& tokens, const std::vector<float>& scores,
+    const std::vector<bool>& mergeable) {
   struct Cut {
     float score;
     int32_t left_chars, right_chars;
@@ -245,7 +257,8 @@ StatusOr<std::vector<std::pair<std::string, std::string>>> MergesFromScores(cons
     if (!mergeable[i] || token.empty()) continue;
     if (!std::isfinite(scores[i])) return InvalidArgument("token %d: its score is not finite", i);
     if (token.size() > kMaxScoredTokenBytes) {
-      return InvalidArgument("token %d: at most %d bytes, got %d", i, kMaxScoredTokenBytes, token.size());
+      return InvalidArgument("token %d: at most %d bytes, got %d", i, kMaxScoredTokenBytes,
+                             token.size());
     }
     const auto num_chars = static_cast<int32_t>(CountUtf8Chars(token));
     int32_t left_chars = 1;
@@ -255,12 +268,14 @@ StatusOr<std::vector<std::pair<std::string, std::string>>> MergesFromScores(cons
       at += static_cast<size_t>(Utf8Length(token[at]));
       if (!known.contains(left) || !known.contains(right)) continue;
       cuts.push_back({scores[i], left_chars, num_chars - left_chars, left, right});
-      if (cuts.size() > kMaxMerges) return InvalidArgument("vocabulary with scores: over %d merges", kMaxMerges);
+      if (cuts.size() > kMaxMerges)
+        return InvalidArgument("vocabulary with scores: over %d merges", kMaxMerges);
     }
   }
   std::stable_sort(cuts.begin(), cuts.end(), [](const Cut& a, const Cut& b) {
     if (a.score != b.score) return a.score > b.score;
-    return a.left_chars != b.left_chars ? a.left_chars > b.left_chars : a.right_chars > b.right_chars;
+    return a.left_chars != b.left_chars ? a.left_chars > b.left_chars
+                                        : a.right_chars > b.right_chars;
   });
   std::vector<std::pair<std::string, std::string>> merges;
   merges.reserve(cuts.size());

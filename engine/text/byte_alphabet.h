@@ -1,7 +1,8 @@
 #pragma once
 
-// GPT-2's byte alphabet: each of the 256 bytes has a printable character that stands for it in the vocabulary.
-// Pure tables, any thread. Source: GPT-2's encoder (Radford et al. 2019), as tokenizers' ByteLevel has it.
+// GPT-2's byte alphabet: each of the 256 bytes has a printable character that stands for it in the
+// vocabulary. Pure tables, any thread. Source: GPT-2's encoder (Radford et al. 2019), as
+// tokenizers' ByteLevel has it.
 
 #include <optional>
 #include <string>

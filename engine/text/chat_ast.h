@@ -1,7 +1,8 @@
 #pragma once
 
-// A parsed chat template. Trees are at most kMaxChatDepth deep (so recursion over them is safe) and const once parsed;
-// any number of renderings may read one. Names, attributes and operators are kept as written.
+// A parsed chat template. Trees are at most kMaxChatDepth deep (so recursion over them is safe) and
+// const once parsed; any number of renderings may read one. Names, attributes and operators are
+// kept as written.
 
 #include <memory>
 #include <string>
@@ -18,7 +19,7 @@ inline constexpr int kMaxChatExprDepth = 192;
 
 struct ChatExpr {
   enum class Kind {
-    kLiteral,    // value, or `name` as a string
+    kLiteral,  // value, or `name` as a string
     kString,
     kName,
     kList,       // also tuples
@@ -53,10 +54,13 @@ struct ChatStatement {
   enum class Kind { kText, kPrint, kFor, kIf, kSet, kSetBlock, kMacro, kGroup, kBreak, kContinue };
   Kind kind = Kind::kText;
   int line = 0;
-  std::string text = {};               // kText; kMacro: its name
-  std::vector<std::string> names = {};  // kFor, kSet: targets ("ns.attribute" for one); kMacro: parameters
-  std::vector<ChatExprPtr> exprs = {};  // kPrint, kSet: value; kFor: iterable, [filter]; kIf: conditions; kMacro: defaults
-  std::vector<ChatBlock> blocks = {};   // kIf: one per condition, [else]; kFor: body, [else]; others: body
+  std::string text = {};  // kText; kMacro: its name
+  std::vector<std::string> names =
+      {};  // kFor, kSet: targets ("ns.attribute" for one); kMacro: parameters
+  std::vector<ChatExprPtr> exprs =
+      {};  // kPrint, kSet: value; kFor: iterable, [filter]; kIf: conditions; kMacro: defaults
+  std::vector<ChatBlock> blocks =
+      {};  // kIf: one per condition, [else]; kFor: body, [else]; others: body
 };
 
 struct ChatMacro {

@@ -14,12 +14,15 @@ namespace {
 using Kind = ChatValue::Kind;
 
 constexpr std::array<std::string_view, 28> kFilters = {
-    "trim",   "tojson", "length", "count",  "upper",  "lower",   "capitalize", "title",      "join",       "default",
-    "d",      "first",  "last",   "replace", "items",  "list",    "string",     "int",        "float",      "abs",
-    "map",    "select", "reject", "selectattr", "rejectattr", "reverse", "safe", "indent"};
+    "trim",   "tojson", "length",     "count",      "upper",   "lower", "capitalize",
+    "title",  "join",   "default",    "d",          "first",   "last",  "replace",
+    "items",  "list",   "string",     "int",        "float",   "abs",   "map",
+    "select", "reject", "selectattr", "rejectattr", "reverse", "safe",  "indent"};
 constexpr std::array<std::string_view, 27> kTests = {
-    "defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "true", "false", "mapping",
-    "iterable", "sequence", "equalto", "eq", "==", "ne", "!=", "lt", "<", "le", "<=", "gt", ">", "in", "odd", "even"};
+    "defined", "undefined", "none",  "string",  "number",   "integer",  "float",
+    "boolean", "true",      "false", "mapping", "iterable", "sequence", "equalto",
+    "eq",      "==",        "ne",    "!=",      "lt",       "<",        "le",
+    "<=",      "gt",        ">",     "in",      "odd",      "even"};
 constexpr int64_t kMaxIndent = 64;
 
 StatusOr<MarkedText> TextOf(const ChatValue* value, const char* what) {
@@ -29,7 +32,8 @@ StatusOr<MarkedText> TextOf(const ChatValue* value, const char* what) {
 
 StatusOr<int64_t> IntOf(const ChatValue* value, int64_t fallback, const char* what) {
   if (value == nullptr || value->Is(Kind::kNone)) return fallback;
-  if (!value->IsIntegral()) return InvalidArgument("%s: expected an integer, got %s", what, value->KindName());
+  if (!value->IsIntegral())
+    return InvalidArgument("%s: expected an integer, got %s", what, value->KindName());
   return value->integer;
 }
 
@@ -52,11 +56,14 @@ StatusOr<ChatValue> Pairs(ChatHeap* heap, const ChatDict& dict) {
   return heap->List(std::move(pairs));
 }
 
-StatusOr<ChatValue> Strip(ChatHeap* heap, const ChatValue& value, const ChatValue* chars, bool left, bool right) {
+StatusOr<ChatValue> Strip(ChatHeap* heap, const ChatValue& value, const ChatValue* chars, bool left,
+                          bool right) {
   POLYAD_ASSIGN_OR_RETURN(const MarkedText text, PrintValue(value));
-  if (chars == nullptr || chars->Is(Kind::kNone)) return heap->Text(StripText(text, left, right, std::nullopt));
+  if (chars == nullptr || chars->Is(Kind::kNone))
+    return heap->Text(StripText(text, left, right, std::nullopt));
   POLYAD_ASSIGN_OR_RETURN(const MarkedText set, PrintValue(*chars));
-  POLYAD_RETURN_IF_ERROR(heap->Charge(set.text.size() < 64 ? 0 : set.text.size() * text.text.size()));
+  POLYAD_RETURN_IF_ERROR(
+      heap->Charge(set.text.size() < 64 ? 0 : set.text.size() * text.text.size()));
   return heap->Text(StripText(text, left, right, set.text));
 }
 
@@ -71,11 +78,13 @@ StatusOr<ChatValue> Replace(ChatHeap* heap, const ChatValue& value, const ChatAr
   POLYAD_ASSIGN_OR_RETURN(const MarkedText to, TextOf(args.Get(1, "new"), "replace"));
   POLYAD_ASSIGN_OR_RETURN(const int64_t count, IntOf(args.Get(2, "count"), -1, "replace"));
   if (from.text.empty()) return Unimplemented("replace: an empty text to replace");
-  POLYAD_RETURN_IF_ERROR(heap->Charge(text.text.size() + text.text.size() / from.text.size() * to.text.size()));
+  POLYAD_RETURN_IF_ERROR(
+      heap->Charge(text.text.size() + text.text.size() / from.text.size() * to.text.size()));
   return heap->Text(ReplaceText(text, from.text, to, count));
 }
 
-StatusOr<ChatValue> Join(ChatHeap* heap, const ChatValue& value, const ChatValue* separator, const ChatValue* attribute) {
+StatusOr<ChatValue> Join(ChatHeap* heap, const ChatValue& value, const ChatValue* separator,
+                         const ChatValue* attribute) {
   MarkedText between;
   if (separator != nullptr) {
     POLYAD_ASSIGN_OR_RETURN(between, PrintValue(*separator));
@@ -140,7 +149,8 @@ StatusOr<ChatValue> ToNumber(const ChatValue& value, const ChatValue* fallback, 
 StatusOr<ChatValue> Indent(ChatHeap* heap, const ChatValue& value, const ChatArgs& args) {
   POLYAD_ASSIGN_OR_RETURN(const MarkedText text, PrintValue(value));
   POLYAD_ASSIGN_OR_RETURN(const int64_t width, IntOf(args.Get(0, "width"), 4, "indent"));
-  if (width < 0 || width > kMaxIndent) return InvalidArgument("indent: expected 0 to %d", kMaxIndent);
+  if (width < 0 || width > kMaxIndent)
+    return InvalidArgument("indent: expected 0 to %d", kMaxIndent);
   const bool first = args.Get(1, "first") != nullptr && args.Get(1, "first")->IsTrue();
   const bool blank = args.Get(2, "blank") != nullptr && args.Get(2, "blank")->IsTrue();
   const std::string margin(static_cast<size_t>(width), ' ');
@@ -162,7 +172,8 @@ StatusOr<ChatValue> Map(ChatHeap* heap, const ChatValue& value, const ChatArgs& 
   const ChatValue* filter = args.Get(0, "");
   std::vector<ChatValue> mapped;
   ChatArgs rest;
-  if (args.positional.size() > 1) rest.positional.assign(args.positional.begin() + 1, args.positional.end());
+  if (args.positional.size() > 1)
+    rest.positional.assign(args.positional.begin() + 1, args.positional.end());
   for (const ChatValue& item : *items.list) {
     ChatValue result;
     if (attribute != nullptr && attribute->Is(Kind::kString)) {
@@ -181,18 +192,21 @@ StatusOr<ChatValue> Map(ChatHeap* heap, const ChatValue& value, const ChatArgs& 
 }
 
 // select, reject, selectattr and rejectattr: which items pass a test.
-StatusOr<ChatValue> Select(ChatHeap* heap, const std::string& name, const ChatValue& value, const ChatArgs& args) {
+StatusOr<ChatValue> Select(ChatHeap* heap, const std::string& name, const ChatValue& value,
+                           const ChatArgs& args) {
   const bool by_attribute = name == "selectattr" || name == "rejectattr";
   const bool wanted = name == "select" || name == "selectattr";
   size_t next = 0;
   std::string attribute;
   if (by_attribute) {
     const ChatValue* argument = args.Get(next++, "");
-    if (argument == nullptr || !argument->Is(Kind::kString)) return InvalidArgument("%s: expected an attribute", name);
+    if (argument == nullptr || !argument->Is(Kind::kString))
+      return InvalidArgument("%s: expected an attribute", name);
     attribute = argument->text->text;
   }
   const ChatValue* test = args.Get(next++, "");
-  if (test != nullptr && !test->Is(Kind::kString)) return InvalidArgument("%s: expected a test's name", name);
+  if (test != nullptr && !test->Is(Kind::kString))
+    return InvalidArgument("%s: expected a test's name", name);
   ChatArgs rest;
   for (; next < args.positional.size(); ++next) rest.positional.push_back(args.positional[next]);
   POLYAD_ASSIGN_OR_RETURN(const ChatValue items, ChatItems(heap, value));
@@ -243,8 +257,10 @@ StatusOr<bool> EndsOrStartsWith(const ChatValue& object, const ChatValue* with, 
     }
     return false;
   }
-  if (!with->Is(Kind::kString)) return InvalidArgument("%s: expected a string, got %s", what, with->KindName());
-  return starts ? object.text->text.starts_with(with->text->text) : object.text->text.ends_with(with->text->text);
+  if (!with->Is(Kind::kString))
+    return InvalidArgument("%s: expected a string, got %s", what, with->KindName());
+  return starts ? object.text->text.starts_with(with->text->text)
+                : object.text->text.ends_with(with->text->text);
 }
 
 StatusOr<ChatValue> Split(ChatHeap* heap, const ChatValue& object, const ChatArgs& args) {
@@ -252,10 +268,12 @@ StatusOr<ChatValue> Split(ChatHeap* heap, const ChatValue& object, const ChatArg
   POLYAD_ASSIGN_OR_RETURN(const int64_t max_splits, IntOf(args.Get(1, "maxsplit"), -1, "split"));
   std::string by;
   if (separator != nullptr && !separator->Is(Kind::kNone)) {
-    if (!separator->Is(Kind::kString) || separator->text->text.empty()) return InvalidArgument("split: a separator");
+    if (!separator->Is(Kind::kString) || separator->text->text.empty())
+      return InvalidArgument("split: a separator");
     by = separator->text->text;
   } else if (object.text->text.size() > 65536) {
-    return ResourceExhausted("split: white space in over 64 KiB");  // costs the square of the number of words
+    return ResourceExhausted(
+        "split: white space in over 64 KiB");  // costs the square of the number of words
   }
   return ListOfTexts(heap, SplitText(*object.text, by, max_splits));
 }
@@ -277,14 +295,16 @@ StatusOr<ChatValue> StringMethod(ChatHeap* heap, const ChatValue& object, const 
     return Join(heap, *args.Get(0, ""), &object, nullptr);
   }
   if (name == "startswith" || name == "endswith") {
-    POLYAD_ASSIGN_OR_RETURN(const bool found, EndsOrStartsWith(object, args.Get(0, ""), name == "startswith"));
+    POLYAD_ASSIGN_OR_RETURN(const bool found,
+                            EndsOrStartsWith(object, args.Get(0, ""), name == "startswith"));
     return ChatValue::Bool(found);
   }
   if (name == "find") {
     POLYAD_ASSIGN_OR_RETURN(const MarkedText wanted, TextOf(args.Get(0, ""), "find"));
     const size_t at = object.text->text.find(wanted.text);
     if (at == std::string::npos) return ChatValue::Int(-1);
-    return ChatValue::Int(static_cast<int64_t>(CountUtf8Chars(std::string_view(object.text->text).substr(0, at))));
+    return ChatValue::Int(
+        static_cast<int64_t>(CountUtf8Chars(std::string_view(object.text->text).substr(0, at))));
   }
   return Unimplemented("the string method %s", name);
 }
@@ -335,7 +355,9 @@ const ChatValue* ChatArgs::Get(size_t index, std::string_view name) const {
   return nullptr;
 }
 
-bool IsChatFilter(std::string_view name) { return std::find(kFilters.begin(), kFilters.end(), name) != kFilters.end(); }
+bool IsChatFilter(std::string_view name) {
+  return std::find(kFilters.begin(), kFilters.end(), name) != kFilters.end();
+}
 bool IsChatTest(std::string_view name) {
   return name == "divisibleby" || name == "ge" || name == ">=" ||
          std::find(kTests.begin(), kTests.end(), name) != kTests.end();
@@ -370,10 +392,13 @@ StatusOr<ChatValue> ApplyChatFilter(ChatHeap* heap, const std::string& name, con
     POLYAD_ASSIGN_OR_RETURN(MarkedText text, PrintValue(value));
     return heap->Text(std::move(text));
   }
-  if (name == "int" || name == "float") return ToNumber(value, args.Get(0, "default"), name == "int");
+  if (name == "int" || name == "float")
+    return ToNumber(value, args.Get(0, "default"), name == "int");
   if (name == "abs") {
-    if (value.Is(Kind::kFloat)) return ChatValue::Float(value.number < 0 ? -value.number : value.number);
-    if (!value.IsIntegral() || value.integer == INT64_MIN) return InvalidArgument("abs of a %s", value.KindName());
+    if (value.Is(Kind::kFloat))
+      return ChatValue::Float(value.number < 0 ? -value.number : value.number);
+    if (!value.IsIntegral() || value.integer == INT64_MIN)
+      return InvalidArgument("abs of a %s", value.KindName());
     return ChatValue::Int(value.integer < 0 ? -value.integer : value.integer);
   }
   if (name == "map") return Map(heap, value, args);
@@ -385,7 +410,8 @@ StatusOr<ChatValue> ApplyChatFilter(ChatHeap* heap, const std::string& name, con
   return Unimplemented("the filter %s", name);
 }
 
-StatusOr<bool> ApplyChatTest(const std::string& name, const ChatValue& value, const ChatArgs& args) {
+StatusOr<bool> ApplyChatTest(const std::string& name, const ChatValue& value,
+                             const ChatArgs& args) {
   if (name == "defined") return !value.Is(Kind::kUndefined);
   if (name == "undefined") return value.Is(Kind::kUndefined);
   if (name == "none") return value.Is(Kind::kNone);
@@ -394,13 +420,16 @@ StatusOr<bool> ApplyChatTest(const std::string& name, const ChatValue& value, co
   if (name == "integer") return value.Is(Kind::kInt);
   if (name == "float") return value.Is(Kind::kFloat);
   if (name == "boolean") return value.Is(Kind::kBool);
-  if (name == "true" || name == "false") return value.Is(Kind::kBool) && (value.integer != 0) == (name == "true");
+  if (name == "true" || name == "false")
+    return value.Is(Kind::kBool) && (value.integer != 0) == (name == "true");
   if (name == "mapping") return value.Is(Kind::kDict);
   if (name == "iterable" || name == "sequence") {
-    return value.Is(Kind::kList) || value.Is(Kind::kDict) || value.Is(Kind::kString) || value.Is(Kind::kUndefined);
+    return value.Is(Kind::kList) || value.Is(Kind::kDict) || value.Is(Kind::kString) ||
+           value.Is(Kind::kUndefined);
   }
   if (name == "odd" || name == "even") {
-    if (!value.IsIntegral()) return InvalidArgument("%s: expected an integer, got %s", name, value.KindName());
+    if (!value.IsIntegral())
+      return InvalidArgument("%s: expected an integer, got %s", name, value.KindName());
     return (value.integer % 2 != 0) == (name == "odd");
   }
   const ChatValue* other = args.Get(0, "");
@@ -414,11 +443,13 @@ StatusOr<bool> ApplyChatTest(const std::string& name, const ChatValue& value, co
   if (name == "gt" || name == ">") return ChatLess(*other, value);
   if (name == "le" || name == "<=" || name == "ge" || name == ">=") {
     const bool at_most = name == "le" || name == "<=";
-    POLYAD_ASSIGN_OR_RETURN(const bool beyond, at_most ? ChatLess(*other, value) : ChatLess(value, *other));
+    POLYAD_ASSIGN_OR_RETURN(const bool beyond,
+                            at_most ? ChatLess(*other, value) : ChatLess(value, *other));
     return !beyond;
   }
   if (name == "divisibleby") {
-    if (!value.IsIntegral() || !other->IsIntegral() || other->integer == 0 || other->integer == -1) {
+    if (!value.IsIntegral() || !other->IsIntegral() || other->integer == 0 ||
+        other->integer == -1) {
       return InvalidArgument("divisibleby: expected integers");
     }
     return value.integer % other->integer == 0;
@@ -440,7 +471,8 @@ StatusOr<ChatValue> CallChatMethod(ChatHeap* heap, const ChatValue& object, cons
   return InvalidArgument("a %s has no method %s", object.KindName(), name);
 }
 
-StatusOr<ChatValue> GetChatAttribute(ChatHeap* heap, const ChatValue& object, std::string_view name) {
+StatusOr<ChatValue> GetChatAttribute(ChatHeap* heap, const ChatValue& object,
+                                     std::string_view name) {
   POLYAD_RETURN_IF_ERROR(heap->Charge(1));
   if (object.Is(Kind::kUndefined)) return InvalidArgument("\"%s\" of an undefined value", name);
   if (object.Is(Kind::kLoop)) return LoopAttribute(*object.loop, name);
@@ -459,7 +491,8 @@ StatusOr<ChatValue> ChatItems(ChatHeap* heap, const ChatValue& value) {
   if (value.Is(Kind::kString)) {
     const std::vector<size_t> offsets = CharOffsets(*value.text);
     for (size_t i = 0; i + 1 < offsets.size(); ++i) {
-      POLYAD_ASSIGN_OR_RETURN(const ChatValue item, heap->Text(value.text->Slice(offsets[i], offsets[i + 1])));
+      POLYAD_ASSIGN_OR_RETURN(const ChatValue item,
+                              heap->Text(value.text->Slice(offsets[i], offsets[i + 1])));
       items.push_back(item);
     }
     return heap->List(std::move(items));
@@ -482,8 +515,10 @@ StatusOr<bool> ChatContains(ChatHeap* heap, const ChatValue& container, const Ch
     if (heap != nullptr) POLYAD_RETURN_IF_ERROR(heap->Charge(container.text->text.size()));
     return container.text->text.find(item.text->text) != std::string::npos;
   }
-  if (container.Is(Kind::kDict)) return item.Is(Kind::kString) && container.dict->Find(item.text->text) != nullptr;
-  if (!container.Is(Kind::kList)) return InvalidArgument("in: a %s is no container", container.KindName());
+  if (container.Is(Kind::kDict))
+    return item.Is(Kind::kString) && container.dict->Find(item.text->text) != nullptr;
+  if (!container.Is(Kind::kList))
+    return InvalidArgument("in: a %s is no container", container.KindName());
   for (const ChatValue& candidate : *container.list) {
     if (heap != nullptr) POLYAD_RETURN_IF_ERROR(heap->Charge(1));
     POLYAD_ASSIGN_OR_RETURN(const bool equal, ValuesEqual(candidate, item));

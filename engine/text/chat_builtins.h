@@ -1,7 +1,8 @@
 #pragma once
 
-// The filters, tests and methods that chat templates may use, by name; anything else does not exist here. Each is a
-// pure function of its arguments; what it allocates and scans is charged to the rendering's heap.
+// The filters, tests and methods that chat templates may use, by name; anything else does not exist
+// here. Each is a pure function of its arguments; what it allocates and scans is charged to the
+// rendering's heap.
 
 #include <string>
 #include <string_view>
@@ -31,9 +32,11 @@ StatusOr<ChatValue> CallChatMethod(ChatHeap* heap, const ChatValue& object, cons
                                    const ChatArgs& args);
 
 // object.name; undefined if there is none, an error if the object itself is undefined.
-StatusOr<ChatValue> GetChatAttribute(ChatHeap* heap, const ChatValue& object, std::string_view name);
+StatusOr<ChatValue> GetChatAttribute(ChatHeap* heap, const ChatValue& object,
+                                     std::string_view name);
 
-// The items that a for loop visits: a list's, a dict's keys, a string's characters, none of undefined.
+// The items that a for loop visits: a list's, a dict's keys, a string's characters, none of
+// undefined.
 StatusOr<ChatValue> ChatItems(ChatHeap* heap, const ChatValue& value);
 
 // a < b for numbers and for strings.

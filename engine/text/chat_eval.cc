@@ -36,7 +36,8 @@ StatusOr<ChatValue> IntArithmetic(const std::string& op, int64_t a, int64_t b) {
       if (op == "%") result = 0;
     } else {
       const int64_t remainder = a % b;
-      const bool round_down = remainder != 0 && (remainder < 0) != (b < 0);  // Python's: toward minus infinity
+      const bool round_down =
+          remainder != 0 && (remainder < 0) != (b < 0);  // Python's: toward minus infinity
       result = op == "%" ? (round_down ? remainder + b : remainder) : a / b - (round_down ? 1 : 0);
     }
   }
@@ -59,7 +60,8 @@ struct SliceBounds {
   int64_t from, to, step;
 };
 
-SliceBounds ResolveSlice(std::optional<int64_t> from, std::optional<int64_t> to, int64_t step, int64_t size) {
+SliceBounds ResolveSlice(std::optional<int64_t> from, std::optional<int64_t> to, int64_t step,
+                         int64_t size) {
   const auto clamp = [&](int64_t at) {
     if (at < 0) at = at < -size ? -1 : at + size;
     if (step > 0) return at < 0 ? int64_t{0} : std::min(at, size);
@@ -88,7 +90,8 @@ StatusOr<ChatValue> ChatInterpreter::EvalKind(const ChatExpr& expr) {
     case Expr::kName: {
       const ChatValue value = Lookup(expr.name);
       // A function is defined, though it is no value: `strftime_now is defined`.
-      const bool is_function = expr.name == "raise_exception" || expr.name == "namespace" || expr.name == "range" ||
+      const bool is_function = expr.name == "raise_exception" || expr.name == "namespace" ||
+                               expr.name == "range" ||
                                (expr.name == "strftime_now" && now_unix_s_.has_value());
       if (value.Is(Kind::kUndefined) && is_function) return ChatValue{.kind = Kind::kMacro};
       return value;
@@ -144,7 +147,8 @@ StatusOr<ChatValue> ChatInterpreter::EvalDict(const ChatExpr& expr) {
   ChatDict dict;
   for (size_t i = 0; i + 1 < expr.children.size(); i += 2) {
     POLYAD_ASSIGN_OR_RETURN(const ChatValue key, Eval(*expr.children[i]));
-    if (!key.Is(Kind::kString)) return Unimplemented("chat template: a dict key of kind %s", key.KindName());
+    if (!key.Is(Kind::kString))
+      return Unimplemented("chat template: a dict key of kind %s", key.KindName());
     POLYAD_ASSIGN_OR_RETURN(const ChatValue value, Eval(*expr.children[i + 1]));
     dict.entries.emplace_back(key, value);
   }
@@ -154,9 +158,12 @@ StatusOr<ChatValue> ChatInterpreter::EvalDict(const ChatExpr& expr) {
 StatusOr<ChatValue> ChatInterpreter::EvalUnary(const ChatExpr& expr) {
   POLYAD_ASSIGN_OR_RETURN(const ChatValue value, Eval(*expr.children[0]));
   if (expr.name == "not") return ChatValue::Bool(!value.IsTrue());
-  if (!value.IsNumber()) return InvalidArgument("chat template, line %d: %s of a %s", expr.line, expr.name, value.KindName());
+  if (!value.IsNumber())
+    return InvalidArgument("chat template, line %d: %s of a %s", expr.line, expr.name,
+                           value.KindName());
   if (expr.name == "+") return value;
-  return value.IsIntegral() ? IntArithmetic("-", 0, value.integer) : ChatValue::Float(-value.number);
+  return value.IsIntegral() ? IntArithmetic("-", 0, value.integer)
+                            : ChatValue::Float(-value.number);
 }
 
 StatusOr<ChatValue> ChatInterpreter::EvalBinary(const ChatExpr& expr) {
@@ -177,18 +184,21 @@ StatusOr<ChatValue> ChatInterpreter::Concat(const ChatValue& left, const ChatVal
   return heap_->Text(std::move(joined));
 }
 
-StatusOr<ChatValue> ChatInterpreter::Arithmetic(const std::string& op, const ChatValue& left, const ChatValue& right) {
+StatusOr<ChatValue> ChatInterpreter::Arithmetic(const std::string& op, const ChatValue& left,
+                                                const ChatValue& right) {
   if (op == "+" && left.Is(Kind::kString) && right.Is(Kind::kString)) return Concat(left, right);
   if (op == "+" && left.Is(Kind::kList) && right.Is(Kind::kList)) {
     std::vector<ChatValue> joined;
-    POLYAD_RETURN_IF_ERROR(heap_->Charge((left.list->size() + right.list->size()) * sizeof(ChatValue)));
+    POLYAD_RETURN_IF_ERROR(
+        heap_->Charge((left.list->size() + right.list->size()) * sizeof(ChatValue)));
     joined.reserve(left.list->size() + right.list->size());
     joined.insert(joined.end(), left.list->begin(), left.list->end());
     joined.insert(joined.end(), right.list->begin(), right.list->end());
     return heap_->List(std::move(joined));
   }
   if (op == "*" && left.Is(Kind::kString) && right.IsIntegral()) {
-    if (right.integer > kMaxRepeat) return ResourceExhausted("chat template: a text repeated %d times", right.integer);
+    if (right.integer > kMaxRepeat)
+      return ResourceExhausted("chat template: a text repeated %d times", right.integer);
     MarkedText repeated{.text = {}, .user = left.text->user};
     for (int64_t i = 0; i < right.integer; ++i) {
       POLYAD_RETURN_IF_ERROR(heap_->Charge(left.text->text.size()));
@@ -200,7 +210,8 @@ StatusOr<ChatValue> ChatInterpreter::Arithmetic(const std::string& op, const Cha
     return InvalidArgument("chat template: a %s %s a %s", left.KindName(), op, right.KindName());
   }
   if (op == "**") return Unimplemented("chat template: the operator **");
-  if (left.IsIntegral() && right.IsIntegral()) return IntArithmetic(op, left.integer, right.integer);
+  if (left.IsIntegral() && right.IsIntegral())
+    return IntArithmetic(op, left.integer, right.integer);
   return FloatArithmetic(op, left.AsDouble(), right.AsDouble());
 }
 
@@ -235,11 +246,14 @@ StatusOr<ChatValue> ChatInterpreter::EvalIndex(const ChatExpr& expr) {
   POLYAD_ASSIGN_OR_RETURN(const ChatValue object, Eval(*expr.children[0]));
   POLYAD_ASSIGN_OR_RETURN(const ChatValue index, Eval(*expr.children[1]));
   if (index.Is(Kind::kString)) return GetChatAttribute(heap_, object, index.text->text);
-  if (object.Is(Kind::kUndefined)) return InvalidArgument("chat template, line %d: an index of undefined", expr.line);
-  if (!index.IsIntegral() || (!object.Is(Kind::kList) && !object.Is(Kind::kString))) return ChatValue{};
+  if (object.Is(Kind::kUndefined))
+    return InvalidArgument("chat template, line %d: an index of undefined", expr.line);
+  if (!index.IsIntegral() || (!object.Is(Kind::kList) && !object.Is(Kind::kString)))
+    return ChatValue{};
   POLYAD_ASSIGN_OR_RETURN(const ChatValue items, ChatItems(heap_, object));
   const auto size = static_cast<int64_t>(items.list->size());
-  const int64_t at = index.integer < 0 && index.integer >= -size ? index.integer + size : index.integer;
+  const int64_t at =
+      index.integer < 0 && index.integer >= -size ? index.integer + size : index.integer;
   return at < 0 || at >= size ? ChatValue{} : (*items.list)[static_cast<size_t>(at)];
 }
 
@@ -250,16 +264,20 @@ StatusOr<ChatValue> ChatInterpreter::EvalSlice(const ChatExpr& expr) {
     if (expr.children[i] == nullptr) continue;
     POLYAD_ASSIGN_OR_RETURN(const ChatValue part, Eval(*expr.children[i]));
     if (part.Is(Kind::kNone)) continue;
-    if (!part.IsIntegral()) return InvalidArgument("chat template, line %d: a slice by %s", expr.line, part.KindName());
+    if (!part.IsIntegral())
+      return InvalidArgument("chat template, line %d: a slice by %s", expr.line, part.KindName());
     parts[i - 1] = part.integer;
   }
   const int64_t step = parts[2].value_or(1);
-  if (step == 0 || step == INT64_MIN) return InvalidArgument("chat template, line %d: a slice's step", expr.line);
+  if (step == 0 || step == INT64_MIN)
+    return InvalidArgument("chat template, line %d: a slice's step", expr.line);
   if (!object.Is(Kind::kList) && !object.Is(Kind::kString)) {
     return InvalidArgument("chat template, line %d: a slice of a %s", expr.line, object.KindName());
   }
-  const std::vector<size_t> offsets = object.Is(Kind::kString) ? CharOffsets(*object.text) : std::vector<size_t>();
-  const auto size = static_cast<int64_t>(object.Is(Kind::kString) ? offsets.size() - 1 : object.list->size());
+  const std::vector<size_t> offsets =
+      object.Is(Kind::kString) ? CharOffsets(*object.text) : std::vector<size_t>();
+  const auto size =
+      static_cast<int64_t>(object.Is(Kind::kString) ? offsets.size() - 1 : object.list->size());
   POLYAD_RETURN_IF_ERROR(heap_->Charge(static_cast<size_t>(size)));
   const SliceBounds bounds = ResolveSlice(parts[0], parts[1], step, size);
   MarkedText text;
@@ -280,7 +298,8 @@ StatusOr<ChatValue> ChatInterpreter::EvalSlice(const ChatExpr& expr) {
 StatusOr<ChatValue> ChatInterpreter::CallGlobal(const std::string& name, const ChatArgs& args) {
   if (name == "namespace" || name == "dict") {
     ChatDict dict;
-    if (!args.positional.empty()) return Unimplemented("chat template: %s of a positional argument", name);
+    if (!args.positional.empty())
+      return Unimplemented("chat template: %s of a positional argument", name);
     for (const auto& [key, value] : args.named) {
       POLYAD_ASSIGN_OR_RETURN(const ChatValue text, heap_->Text(key));
       dict.entries.emplace_back(text, value);
@@ -294,7 +313,8 @@ StatusOr<ChatValue> ChatInterpreter::CallGlobal(const std::string& name, const C
     if (const ChatValue* given = args.Get(0, "message")) {
       POLYAD_ASSIGN_OR_RETURN(message, PrintValue(*given));
     }
-    return InvalidArgument("the model's chat template refuses the messages: %s", message.text.substr(0, 500));
+    return InvalidArgument("the model's chat template refuses the messages: %s",
+                           message.text.substr(0, 500));
   }
   return InvalidArgument("chat template: there is no function %s", name.substr(0, 100));
 }
@@ -302,9 +322,11 @@ StatusOr<ChatValue> ChatInterpreter::CallGlobal(const std::string& name, const C
 StatusOr<ChatValue> ChatInterpreter::Range(const ChatArgs& args) {
   std::array<int64_t, 3> parts = {0, 0, 1};
   const size_t count = args.positional.size();
-  if (count == 0 || count > 3 || !args.named.empty()) return InvalidArgument("chat template: range: its arguments");
+  if (count == 0 || count > 3 || !args.named.empty())
+    return InvalidArgument("chat template: range: its arguments");
   for (size_t i = 0; i < count; ++i) {
-    if (!args.positional[i].IsIntegral()) return InvalidArgument("chat template: range: expected integers");
+    if (!args.positional[i].IsIntegral())
+      return InvalidArgument("chat template: range: expected integers");
     parts[i] = args.positional[i].integer;
   }
   if (count == 1) parts = {0, parts[0], 1};
@@ -324,14 +346,17 @@ StatusOr<ChatValue> ChatInterpreter::Range(const ChatArgs& args) {
 
 StatusOr<ChatValue> ChatInterpreter::FormatNow(const ChatArgs& args) {
   const ChatValue* format = args.Get(0, "format");
-  if (format == nullptr || !format->Is(Kind::kString) || format->text->text.size() > kMaxDateFormatBytes) {
-    return InvalidArgument("chat template: strftime_now: expected a format of at most %d bytes", kMaxDateFormatBytes);
+  if (format == nullptr || !format->Is(Kind::kString) ||
+      format->text->text.size() > kMaxDateFormatBytes) {
+    return InvalidArgument("chat template: strftime_now: expected a format of at most %d bytes",
+                           kMaxDateFormatBytes);
   }
   const auto seconds = static_cast<std::time_t>(*now_unix_s_);
   std::tm parts{};
   gmtime_r(&seconds, &parts);
   std::array<char, 1024> buffer{};
-  const size_t size = std::strftime(buffer.data(), buffer.size(), format->text->text.c_str(), &parts);
+  const size_t size =
+      std::strftime(buffer.data(), buffer.size(), format->text->text.c_str(), &parts);
   return heap_->Text(std::string_view(buffer.data(), size));
 }
 

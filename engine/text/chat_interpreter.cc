@@ -21,8 +21,10 @@ ChatInterpreter::ChatInterpreter(ChatHeap* heap, Scope globals, std::optional<in
 StatusOr<MarkedText> ChatInterpreter::Run(const ChatBlock& block) { return Capture(block); }
 
 Status ChatInterpreter::Step(int line) {
-  if (++steps_ > kMaxChatSteps) return ResourceExhausted("chat template, line %d: over %d steps", line, kMaxChatSteps);
-  if (depth_ > kMaxChatEvalDepth) return ResourceExhausted("chat template, line %d: recursion", line);
+  if (++steps_ > kMaxChatSteps)
+    return ResourceExhausted("chat template, line %d: over %d steps", line, kMaxChatSteps);
+  if (depth_ > kMaxChatEvalDepth)
+    return ResourceExhausted("chat template, line %d: recursion", line);
   return absl::OkStatus();
 }
 
@@ -92,7 +94,8 @@ StatusOr<ChatInterpreter::Flow> ChatInterpreter::Exec(const ChatStatement& state
 }
 
 // The items that pass the loop's `if`; `loop` counts only those.
-StatusOr<ChatValue> ChatInterpreter::FilterItems(const ChatStatement& statement, const ChatValue& items) {
+StatusOr<ChatValue> ChatInterpreter::FilterItems(const ChatStatement& statement,
+                                                 const ChatValue& items) {
   if (statement.exprs.size() < 2) return items;
   std::vector<ChatValue> kept;
   scopes_.emplace_back();
@@ -111,7 +114,8 @@ StatusOr<ChatInterpreter::Flow> ChatInterpreter::ExecFor(const ChatStatement& st
   POLYAD_ASSIGN_OR_RETURN(ChatValue items, ChatItems(heap_, iterable));
   POLYAD_ASSIGN_OR_RETURN(items, FilterItems(statement, items));
   if (items.list->empty()) {
-    return statement.blocks.size() > 1 ? ExecBlock(statement.blocks[1]) : StatusOr<Flow>(Flow::kNormal);
+    return statement.blocks.size() > 1 ? ExecBlock(statement.blocks[1])
+                                       : StatusOr<Flow>(Flow::kNormal);
   }
   const ChatDepthGuard guard(&loop_depth_);
   POLYAD_RETURN_IF_ERROR(heap_->Charge(sizeof(ChatLoop)));
@@ -153,9 +157,11 @@ Status ChatInterpreter::Assign(const std::vector<std::string>& names, const Chat
   if (names.size() == 1) return AssignOne(names[0], value);
   POLYAD_ASSIGN_OR_RETURN(const ChatValue items, ChatItems(heap_, value));
   if (items.list->size() != names.size()) {
-    return InvalidArgument("chat template: %d names for %d values", names.size(), items.list->size());
+    return InvalidArgument("chat template: %d names for %d values", names.size(),
+                           items.list->size());
   }
-  for (size_t i = 0; i < names.size(); ++i) POLYAD_RETURN_IF_ERROR(AssignOne(names[i], (*items.list)[i]));
+  for (size_t i = 0; i < names.size(); ++i)
+    POLYAD_RETURN_IF_ERROR(AssignOne(names[i], (*items.list)[i]));
   return absl::OkStatus();
 }
 
@@ -169,7 +175,8 @@ Status ChatInterpreter::AssignOne(const std::string& name, const ChatValue& valu
   const ChatValue object = Lookup(std::string_view(name).substr(0, dot));
   const std::string attribute = name.substr(dot + 1);
   if (!object.Is(Kind::kNamespace)) {
-    return InvalidArgument("chat template: cannot set %s: only a namespace's attributes can be set", name);
+    return InvalidArgument("chat template: cannot set %s: only a namespace's attributes can be set",
+                           name);
   }
   for (auto& [key, slot] : object.dict->entries) {
     if (key.text->text == attribute) {
@@ -211,10 +218,12 @@ StatusOr<ChatValue> ChatInterpreter::EvalCall(const ChatExpr& expr) {
     POLYAD_ASSIGN_OR_RETURN(const ChatValue object, Eval(*callee.children[0]));
     return CallChatMethod(heap_, object, callee.name, args);
   }
-  if (callee.kind != Expr::kName) return InvalidArgument("chat template, line %d: a call of no function", expr.line);
+  if (callee.kind != Expr::kName)
+    return InvalidArgument("chat template, line %d: a call of no function", expr.line);
   const ChatValue function = Lookup(callee.name);
   if (function.Is(Kind::kMacro)) return CallMacro(*function.macro, args);
-  if (!function.Is(Kind::kUndefined)) return InvalidArgument("chat template: %s is no function", callee.name);
+  if (!function.Is(Kind::kUndefined))
+    return InvalidArgument("chat template: %s is no function", callee.name);
   return CallGlobal(callee.name, args);
 }
 
@@ -228,7 +237,9 @@ StatusOr<ChatValue> ChatInterpreter::CallMacro(const ChatMacro& macro, const Cha
   for (const auto& named : args.named) {
     bool known = false;
     for (const std::string& name : statement.names) known = known || name == named.first;
-    if (!known) return InvalidArgument("chat template: macro %s: no parameter %s", statement.text, named.first);
+    if (!known)
+      return InvalidArgument("chat template: macro %s: no parameter %s", statement.text,
+                             named.first);
   }
   const size_t outer_floor = std::exchange(scope_floor_, scopes_.size());
   scopes_.emplace_back();

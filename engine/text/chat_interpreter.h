@@ -1,7 +1,8 @@
 #pragma once
 
-// Renders a parsed chat template. Bounded in every direction: steps, nesting, memory, output. One rendering, one
-// thread; the template is only read. Scopes follow Jinja: a loop's body and a macro have their own, an if has not.
+// Renders a parsed chat template. Bounded in every direction: steps, nesting, memory, output. One
+// rendering, one thread; the template is only read. Scopes follow Jinja: a loop's body and a macro
+// have their own, an if has not.
 
 #include <deque>
 #include <map>
@@ -34,7 +35,8 @@ class ChatInterpreter {
   using Scope = std::map<std::string, ChatValue, std::less<>>;
 
   // `now_unix_s` serves strftime_now; without it the template sees no such function.
-  ChatInterpreter(ChatHeap* heap, Scope globals, std::optional<int64_t> now_unix_s, size_t max_output_bytes);
+  ChatInterpreter(ChatHeap* heap, Scope globals, std::optional<int64_t> now_unix_s,
+                  size_t max_output_bytes);
 
   StatusOr<MarkedText> Run(const ChatBlock& block);
 
@@ -60,7 +62,8 @@ class ChatInterpreter {
   StatusOr<ChatValue> EvalDict(const ChatExpr& expr);
   StatusOr<ChatValue> EvalUnary(const ChatExpr& expr);
   StatusOr<ChatValue> EvalBinary(const ChatExpr& expr);
-  StatusOr<ChatValue> Arithmetic(const std::string& op, const ChatValue& left, const ChatValue& right);
+  StatusOr<ChatValue> Arithmetic(const std::string& op, const ChatValue& left,
+                                 const ChatValue& right);
   StatusOr<ChatValue> Concat(const ChatValue& left, const ChatValue& right);
   StatusOr<ChatValue> EvalCompare(const ChatExpr& expr);
   StatusOr<ChatValue> EvalCondition(const ChatExpr& expr);
@@ -78,7 +81,8 @@ class ChatInterpreter {
   std::optional<int64_t> now_unix_s_;
   size_t max_output_bytes_;
   std::vector<Scope> scopes_;
-  size_t scope_floor_ = 1;  // scopes below (but the globals) are not visible: a macro sees its own and the globals
+  size_t scope_floor_ =
+      1;  // scopes below (but the globals) are not visible: a macro sees its own and the globals
   std::deque<ChatLoop> loops_;
   std::deque<ChatMacro> macros_;
   MarkedText* out_ = nullptr;

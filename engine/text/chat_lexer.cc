@@ -50,7 +50,9 @@ class Lexer {
 
  private:
   Status Error(std::string_view what) const {
-    const auto line = std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size())), '\n');
+    const auto line =
+        std::count(text_.begin(),
+                   text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size())), '\n');
     return InvalidArgument("chat template, line %d: %s", line + 1, what);
   }
 
@@ -65,7 +67,9 @@ class Lexer {
     for (; open < text_.size(); ++open) {
       open = text_.find('{', open);
       if (open == std::string_view::npos) break;
-      if (open + 1 < text_.size() && (text_[open + 1] == '{' || text_[open + 1] == '%' || text_[open + 1] == '#')) break;
+      if (open + 1 < text_.size() &&
+          (text_[open + 1] == '{' || text_[open + 1] == '%' || text_[open + 1] == '#'))
+        break;
     }
     if (open >= text_.size()) {
       Add(Kind::kData, std::string(text_.substr(at_)));
@@ -175,7 +179,8 @@ class Lexer {
     ChatToken& token = tokens_.back();
     const std::from_chars_result result = is_float ? std::from_chars(first, last, token.number)
                                                    : std::from_chars(first, last, token.integer);
-    return result.ec == std::errc() && result.ptr == last ? absl::OkStatus() : Error("a number out of range");
+    return result.ec == std::errc() && result.ptr == last ? absl::OkStatus()
+                                                          : Error("a number out of range");
   }
 
   Status String(char quote) {
@@ -250,7 +255,8 @@ std::string NormalizeNewlines(std::string_view source) {
 
 StatusOr<std::vector<ChatToken>> LexChatTemplate(std::string_view source) {
   if (source.size() > kMaxChatTemplateBytes) {
-    return InvalidArgument("chat template: at most %d bytes, got %d", kMaxChatTemplateBytes, source.size());
+    return InvalidArgument("chat template: at most %d bytes, got %d", kMaxChatTemplateBytes,
+                           source.size());
   }
   if (!IsValidUtf8(source)) return InvalidArgument("chat template: not UTF-8");
   return Lexer(NormalizeNewlines(source)).Run();

@@ -1,8 +1,9 @@
 #pragma once
 
-// A chat template's source into tokens: text, and the names, literals and operators inside tags. White space is
-// trimmed as transformers sets Jinja up: trim_blocks and lstrip_blocks, with - and + at a tag's edges, and without the
-// source's last newline. Pure; bounded by the source. Source: Jinja 3.1, lexer.
+// A chat template's source into tokens: text, and the names, literals and operators inside tags.
+// White space is trimmed as transformers sets Jinja up: trim_blocks and lstrip_blocks, with - and +
+// at a tag's edges, and without the source's last newline. Pure; bounded by the source. Source:
+// Jinja 3.1, lexer.
 
 #include <cstdint>
 #include <string>
@@ -14,7 +15,19 @@
 namespace polyad {
 
 struct ChatToken {
-  enum class Kind { kData, kVariableBegin, kVariableEnd, kBlockBegin, kBlockEnd, kName, kInt, kFloat, kString, kOperator, kEnd };
+  enum class Kind {
+    kData,
+    kVariableBegin,
+    kVariableEnd,
+    kBlockBegin,
+    kBlockEnd,
+    kName,
+    kInt,
+    kFloat,
+    kString,
+    kOperator,
+    kEnd
+  };
   Kind kind = Kind::kEnd;
   std::string text = {};  // kString: its value
   int64_t integer = 0;

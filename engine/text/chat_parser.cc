@@ -34,7 +34,8 @@ class Parser {
   bool AtOperator(std::string_view op) const { return At(Token::kOperator) && Now().text == op; }
   bool AtName(std::string_view name) const { return At(Token::kName) && Now().text == name; }
   bool NextIsOperator(std::string_view op) const {
-    return at_ + 1 < tokens_.size() && tokens_[at_ + 1].kind == Token::kOperator && tokens_[at_ + 1].text == op;
+    return at_ + 1 < tokens_.size() && tokens_[at_ + 1].kind == Token::kOperator &&
+           tokens_[at_ + 1].text == op;
   }
   ChatToken Take() { return At(Token::kEnd) ? Now() : tokens_[at_++]; }
   bool TakeOperator(std::string_view op) {
@@ -48,7 +49,9 @@ class Parser {
     return true;
   }
   std::string Describe() const {
-    return At(Token::kEnd) ? "end of template" : Now().text.empty() ? "tag" : "\"" + Now().text.substr(0, 40) + "\"";
+    return At(Token::kEnd)      ? "end of template"
+           : Now().text.empty() ? "tag"
+                                : "\"" + Now().text.substr(0, 40) + "\"";
   }
   Status Error(std::string_view what) const {
     return InvalidArgument("chat template, line %d: %s", Now().line, what);
@@ -57,7 +60,8 @@ class Parser {
     return Unimplemented("chat template, line %d: %s is not served", Now().line, what);
   }
   Status Expect(std::string_view op) {
-    return TakeOperator(op) ? absl::OkStatus() : Error("expected \"" + std::string(op) + "\", got " + Describe());
+    return TakeOperator(op) ? absl::OkStatus()
+                            : Error("expected \"" + std::string(op) + "\", got " + Describe());
   }
   Status ExpectBlockEnd() {
     if (!At(Token::kBlockEnd)) return Error("expected the tag's end, got " + Describe());
@@ -78,12 +82,14 @@ class Parser {
     int* depth_;
   };
   Status CheckNesting() const {
-    return nesting_ > kMaxChatDepth ? Error(absl::StrFormat("nested over %d deep", kMaxChatDepth)) : absl::OkStatus();
+    return nesting_ > kMaxChatDepth ? Error(absl::StrFormat("nested over %d deep", kMaxChatDepth))
+                                    : absl::OkStatus();
   }
 
   // ---- statements ----
   bool AtAnyName(std::initializer_list<std::string_view> names) const {
-    return std::any_of(names.begin(), names.end(), [&](std::string_view name) { return AtName(name); });
+    return std::any_of(names.begin(), names.end(),
+                       [&](std::string_view name) { return AtName(name); });
   }
 
   // Statements up to `{% name` for one of `ends` (left at the name), or the end of the template.
@@ -228,7 +234,8 @@ class Parser {
     return statement;
   }
 
-  // transformers' {% generation %} marks the assistant's text for training; it prints as if it were not there.
+  // transformers' {% generation %} marks the assistant's text for training; it prints as if it were
+  // not there.
   StatusOr<std::unique_ptr<ChatStatement>> Group() {
     auto statement = New(Stmt::kGroup);
     POLYAD_RETURN_IF_ERROR(Body(statement.get(), {"endgeneration"}));
@@ -254,7 +261,8 @@ class Parser {
     children.push_back(std::move(child));
     return Make(kind, std::move(name), std::move(children));
   }
-  StatusOr<ChatExprPtr> Make2(Expr kind, std::string name, ChatExprPtr left, ChatExprPtr right) const {
+  StatusOr<ChatExprPtr> Make2(Expr kind, std::string name, ChatExprPtr left,
+                              ChatExprPtr right) const {
     std::vector<ChatExprPtr> children;
     children.push_back(std::move(left));
     children.push_back(std::move(right));
@@ -319,7 +327,8 @@ class Parser {
   }
 
   std::string TakeComparison() {
-    static constexpr std::array<std::string_view, 6> kOperators = {"==", "!=", "<", ">", "<=", ">="};
+    static constexpr std::array<std::string_view, 6> kOperators = {"==", "!=", "<",
+                                                                   ">",  "<=", ">="};
     for (const std::string_view op : kOperators) {
       if (TakeOperator(op)) return std::string(op);
     }
@@ -337,7 +346,8 @@ class Parser {
     std::string op = TakeComparison();
     if (op.empty()) return left;
     POLYAD_ASSIGN_OR_RETURN(ChatExprPtr right, Sum());
-    POLYAD_ASSIGN_OR_RETURN(left, Make2(Expr::kCompare, std::move(op), std::move(left), std::move(right)));
+    POLYAD_ASSIGN_OR_RETURN(
+        left, Make2(Expr::kCompare, std::move(op), std::move(left), std::move(right)));
     if (!TakeComparison().empty()) return Refuse("a chain of comparisons");
     return left;
   }
@@ -347,11 +357,13 @@ class Parser {
   StatusOr<ChatExprPtr> LeftChain(std::initializer_list<std::string_view> ops, const Next& next) {
     POLYAD_ASSIGN_OR_RETURN(ChatExprPtr left, next());
     while (true) {
-      const auto* op = std::find_if(ops.begin(), ops.end(), [&](std::string_view o) { return AtOperator(o); });
+      const auto* op =
+          std::find_if(ops.begin(), ops.end(), [&](std::string_view o) { return AtOperator(o); });
       if (op == ops.end()) return left;
       ++at_;
       POLYAD_ASSIGN_OR_RETURN(ChatExprPtr right, next());
-      POLYAD_ASSIGN_OR_RETURN(left, Make2(Expr::kBinary, std::string(*op), std::move(left), std::move(right)));
+      POLYAD_ASSIGN_OR_RETURN(
+          left, Make2(Expr::kBinary, std::string(*op), std::move(left), std::move(right)));
     }
   }
   StatusOr<ChatExprPtr> Sum() {
@@ -444,7 +456,8 @@ class Parser {
   }
 
   Status CheckAttribute(std::string_view name) const {
-    if (name.find("__") == 0) return Error("the attribute \"" + std::string(name) + "\" is never served");
+    if (name.find("__") == 0)
+      return Error("the attribute \"" + std::string(name) + "\" is never served");
     return absl::OkStatus();
   }
 
@@ -493,7 +506,8 @@ class Parser {
       first = false;
       if (AtOperator(")")) break;
       if (AtOperator("*") || AtOperator("**")) return Refuse("unpacking arguments");
-      if (call->args.size() + call->named_args.size() >= kMaxArgs) return Error("too many arguments");
+      if (call->args.size() + call->named_args.size() >= kMaxArgs)
+        return Error("too many arguments");
       std::string name;
       if (At(Token::kName) && NextIsOperator("=")) {
         name = Take().text;
@@ -510,7 +524,8 @@ class Parser {
       }
     }
     ++at_;
-    return call->depth > kMaxChatExprDepth ? Error("an expression over its depth") : absl::OkStatus();
+    return call->depth > kMaxChatExprDepth ? Error("an expression over its depth")
+                                           : absl::OkStatus();
   }
 
   StatusOr<ChatExprPtr> Filters(ChatExprPtr expr) {
@@ -536,15 +551,17 @@ class Parser {
   // `is divisibleby 3`: one argument may stand without brackets.
   Status TestArguments(ChatExpr* test) {
     if (AtOperator("(")) return Arguments(test);
-    const bool is_value = At(Token::kString) || At(Token::kInt) || At(Token::kFloat) || AtOperator("[") ||
-                          AtOperator("{") ||
-                          (At(Token::kName) && !AtAnyName({"else", "or", "and", "if", "is", "in", "not", "recursive"}));
+    const bool is_value = At(Token::kString) || At(Token::kInt) || At(Token::kFloat) ||
+                          AtOperator("[") || AtOperator("{") ||
+                          (At(Token::kName) &&
+                           !AtAnyName({"else", "or", "and", "if", "is", "in", "not", "recursive"}));
     if (!is_value) return absl::OkStatus();
     POLYAD_ASSIGN_OR_RETURN(ChatExprPtr value, Primary());
     POLYAD_ASSIGN_OR_RETURN(value, Postfix(std::move(value)));
     test->depth = std::max(test->depth, value->depth + 1);
     test->args.push_back(std::move(value));
-    return test->depth > kMaxChatExprDepth ? Error("an expression over its depth") : absl::OkStatus();
+    return test->depth > kMaxChatExprDepth ? Error("an expression over its depth")
+                                           : absl::OkStatus();
   }
 
   std::vector<ChatToken> tokens_;

@@ -36,7 +36,8 @@ void AppendCased(char32_t value, bool upper, std::string* out) {
 
 }  // namespace
 
-MarkedText StripText(const MarkedText& text, bool left, bool right, std::optional<std::string_view> chars) {
+MarkedText StripText(const MarkedText& text, bool left, bool right,
+                     std::optional<std::string_view> chars) {
   const std::string_view all = text.text;
   size_t begin = 0;
   size_t end = all.size();
@@ -70,7 +71,8 @@ MarkedText ChangeCase(const MarkedText& text, TextCase to) {
   return out;
 }
 
-MarkedText ReplaceText(const MarkedText& text, std::string_view from, const MarkedText& to, int64_t count) {
+MarkedText ReplaceText(const MarkedText& text, std::string_view from, const MarkedText& to,
+                       int64_t count) {
   MarkedText out{.text = {}, .user = text.user};
   size_t copied = 0;
   for (size_t at = text.text.find(from); at != std::string::npos && count != 0; --count) {
@@ -87,14 +89,16 @@ MarkedText ReplaceText(const MarkedText& text, std::string_view from, const Mark
   return out;
 }
 
-std::vector<MarkedText> SplitText(const MarkedText& text, std::string_view separator, int64_t max_splits) {
+std::vector<MarkedText> SplitText(const MarkedText& text, std::string_view separator,
+                                  int64_t max_splits) {
   std::vector<MarkedText> parts;
   size_t at = 0;
   if (separator.empty()) {
     MarkedText rest = StripText(text, true, false, std::nullopt);
     while (!rest.text.empty() && max_splits-- != 0) {
       size_t end = 0;
-      while (end < rest.text.size() && !IsPythonSpace(StepUtf8(std::string_view(rest.text).substr(end)).value)) {
+      while (end < rest.text.size() &&
+             !IsPythonSpace(StepUtf8(std::string_view(rest.text).substr(end)).value)) {
         end += static_cast<size_t>(Utf8Length(rest.text[end]));
       }
       parts.push_back(rest.Slice(0, end));
@@ -119,8 +123,9 @@ std::vector<MarkedText> SplitLines(const MarkedText& text) {
     const Utf8Step step = StepUtf8(std::string_view(text.text).substr(at));
     const size_t end = at;
     at += static_cast<size_t>(step.length);
-    const bool ends = (step.value >= 0x0A && step.value <= 0x0D) || (step.value >= 0x1C && step.value <= 0x1E) ||
-                      step.value == 0x85 || step.value == 0x2028 || step.value == 0x2029;
+    const bool ends = (step.value >= 0x0A && step.value <= 0x0D) ||
+                      (step.value >= 0x1C && step.value <= 0x1E) || step.value == 0x85 ||
+                      step.value == 0x2028 || step.value == 0x2029;
     if (!ends) continue;
     if (step.value == '\r' && at < text.text.size() && text.text[at] == '\n') ++at;
     lines.push_back(text.Slice(begin, end));

@@ -25,7 +25,8 @@ StatusOr<ChatValue> MessageList(ChatHeap* heap, const std::vector<ChatMessage>& 
   for (const ChatMessage& message : messages) {
     POLYAD_ASSIGN_OR_RETURN(const ChatValue role, UserText(heap, message.role));
     POLYAD_ASSIGN_OR_RETURN(const ChatValue content, UserText(heap, message.content));
-    POLYAD_ASSIGN_OR_RETURN(const ChatValue dict, heap->Dict({{{role_key, role}, {content_key, content}}}));
+    POLYAD_ASSIGN_OR_RETURN(const ChatValue dict,
+                            heap->Dict({{{role_key, role}, {content_key, content}}}));
     list.push_back(dict);
   }
   return heap->List(std::move(list));
@@ -37,7 +38,8 @@ StatusOr<ChatInterpreter::Scope> Globals(ChatHeap* heap, const ChatInput& input)
   globals["add_generation_prompt"] = ChatValue::Bool(input.add_generation_prompt);
   globals["tools"] = ChatValue::None();  // transformers always passes these two
   globals["documents"] = ChatValue::None();
-  for (const auto& [name, text] : {std::pair("bos_token", &input.bos_token), std::pair("eos_token", &input.eos_token)}) {
+  for (const auto& [name, text] :
+       {std::pair("bos_token", &input.bos_token), std::pair("eos_token", &input.eos_token)}) {
     if (text->empty()) continue;
     POLYAD_ASSIGN_OR_RETURN(globals[name], heap->Text(SanitizeUtf8(*text)));
   }
@@ -55,7 +57,8 @@ std::vector<TextSegment> ToSegments(const MarkedText& text) {
   for (size_t begin = 0; begin < text.text.size();) {
     size_t end = text.marks.find(text.marks[begin] == '\0' ? '\1' : '\0', begin);
     if (end == std::string::npos) end = text.text.size();
-    segments.push_back({.text = text.text.substr(begin, end - begin), .from_user = text.IsUser(begin)});
+    segments.push_back(
+        {.text = text.text.substr(begin, end - begin), .from_user = text.IsUser(begin)});
     begin = end;
   }
   return segments;
@@ -77,7 +80,8 @@ StatusOr<std::vector<TextSegment>> ChatTemplate::Render(const ChatInput& input) 
   return ToSegments(text);
 }
 
-StatusOr<std::vector<int32_t>> EncodeChat(const Tokenizer& tokenizer, const std::vector<TextSegment>& segments) {
+StatusOr<std::vector<int32_t>> EncodeChat(const Tokenizer& tokenizer,
+                                          const std::vector<TextSegment>& segments) {
   return tokenizer.EncodeSegments(segments, false);
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 
-// A model's chat template: messages to the text that it was trained on. Parsed once at load, then const: any thread
-// may render it. A user's words never become control tokens: Render keeps apart what the template wrote and what came
-// from the messages, and EncodeChat recognises control tokens only in the former, while the ids are those of the whole
-// text (transformers' apply_chat_template). Errors: UNIMPLEMENTED names what is not served; INVALID_ARGUMENT carries
-// the template's own refusal; RESOURCE_EXHAUSTED is a limit. Set up as transformers sets Jinja 3.1 up.
+// A model's chat template: messages to the text that it was trained on. Parsed once at load, then
+// const: any thread may render it. A user's words never become control tokens: Render keeps apart
+// what the template wrote and what came from the messages, and EncodeChat recognises control tokens
+// only in the former, while the ids are those of the whole text (transformers'
+// apply_chat_template). Errors: UNIMPLEMENTED names what is not served; INVALID_ARGUMENT carries
+// the template's own refusal; RESOURCE_EXHAUSTED is a limit. Set up as transformers sets Jinja 3.1
+// up.
 
 #include <cstdint>
 #include <map>
@@ -29,8 +31,10 @@ struct ChatInput {
   bool add_generation_prompt = true;
   std::string bos_token = {};  // empty: the template sees none
   std::string eos_token = {};
-  std::map<std::string, bool> flags = {};       // further switches of a template, such as enable_thinking
-  std::optional<int64_t> now_unix_s = {};       // what strftime_now formats (UTC); absent: no such function
+  std::map<std::string, bool> flags =
+      {};  // further switches of a template, such as enable_thinking
+  std::optional<int64_t> now_unix_s =
+      {};  // what strftime_now formats (UTC); absent: no such function
   size_t max_output_bytes = kMaxEncodeBytes;
 };
 
@@ -44,11 +48,13 @@ class ChatTemplate {
   StatusOr<std::vector<TextSegment>> Render(const ChatInput& input) const;
 
  private:
-  explicit ChatTemplate(std::shared_ptr<const ChatProgram> program) : program_(std::move(program)) {}
+  explicit ChatTemplate(std::shared_ptr<const ChatProgram> program)
+      : program_(std::move(program)) {}
   std::shared_ptr<const ChatProgram> program_;
 };
 
 // The rendered text's ids. No BOS is added: templates write it themselves.
-StatusOr<std::vector<int32_t>> EncodeChat(const Tokenizer& tokenizer, const std::vector<TextSegment>& segments);
+StatusOr<std::vector<int32_t>> EncodeChat(const Tokenizer& tokenizer,
+                                          const std::vector<TextSegment>& segments);
 
 }  // namespace polyad

@@ -39,7 +39,8 @@ std::string JsonEscape(char c) {
     case '\f':
       return "\\f";
     default:
-      return static_cast<unsigned char>(c) < 0x20 ? absl::StrFormat("\\u%04x", static_cast<int>(c)) : std::string();
+      return static_cast<unsigned char>(c) < 0x20 ? absl::StrFormat("\\u%04x", static_cast<int>(c))
+                                                  : std::string();
   }
 }
 
@@ -62,7 +63,8 @@ class JsonWriter {
   JsonWriter(int indent, MarkedText* out) : indent_(indent), out_(out) {}
 
   Status Write(const ChatValue& value, int depth) {
-    if (depth > kMaxValueDepth) return InvalidArgument("tojson: nested over %d deep", kMaxValueDepth);
+    if (depth > kMaxValueDepth)
+      return InvalidArgument("tojson: nested over %d deep", kMaxValueDepth);
     switch (value.kind) {
       case Kind::kString:
         WriteJsonString(*value.text, out_);
@@ -158,8 +160,9 @@ bool ChatValue::IsTrue() const {
 }
 
 const char* ChatValue::KindName() const {
-  static constexpr std::array<const char*, 11> kNames = {"undefined", "none", "boolean",   "integer", "float", "string",
-                                                         "list",      "dict", "namespace", "loop",    "macro"};
+  static constexpr std::array<const char*, 11> kNames = {
+      "undefined", "none", "boolean",   "integer", "float", "string",
+      "list",      "dict", "namespace", "loop",    "macro"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -252,7 +255,8 @@ StatusOr<bool> ValuesEqual(const ChatValue& a, const ChatValue& b, int depth) {
     }
     return true;
   }
-  return a.Is(Kind::kUndefined) || a.Is(Kind::kNone) || (a.dict == b.dict && a.macro == b.macro && a.loop == b.loop);
+  return a.Is(Kind::kUndefined) || a.Is(Kind::kNone) ||
+         (a.dict == b.dict && a.macro == b.macro && a.loop == b.loop);
 }
 
 }  // namespace polyad

@@ -1,8 +1,9 @@
 #pragma once
 
-// The values of a chat template while it renders. A value is a small handle; what it points at lives in the heap of
-// that one rendering and goes with it, so values are copied freely and nothing is freed one by one. Strings carry the
-// marks of who wrote each byte. Every allocation is charged; over the budget is RESOURCE_EXHAUSTED. One thread.
+// The values of a chat template while it renders. A value is a small handle; what it points at
+// lives in the heap of that one rendering and goes with it, so values are copied freely and nothing
+// is freed one by one. Strings carry the marks of who wrote each byte. Every allocation is charged;
+// over the budget is RESOURCE_EXHAUSTED. One thread.
 
 #include <cstdint>
 #include <deque>
@@ -21,7 +22,19 @@ struct ChatLoop;
 struct ChatMacro;
 
 struct ChatValue {
-  enum class Kind { kUndefined, kNone, kBool, kInt, kFloat, kString, kList, kDict, kNamespace, kLoop, kMacro };
+  enum class Kind {
+    kUndefined,
+    kNone,
+    kBool,
+    kInt,
+    kFloat,
+    kString,
+    kList,
+    kDict,
+    kNamespace,
+    kLoop,
+    kMacro
+  };
   Kind kind = Kind::kUndefined;
   int64_t integer = 0;  // kInt, kBool
   double number = 0;    // kFloat

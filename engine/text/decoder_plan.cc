@@ -40,9 +40,10 @@ StatusOr<DecoderPlan> MakeDecoderPlan(std::vector<DecoderStage> stages) {
         if (CountUtf8Chars(stage.from) != 1) {
           return InvalidArgument("decoder: expected one character, got \"%s\"", stage.from);
         }
-        if (stage.start < 0 || stage.stop < 0 || stage.start > kMaxStrip || stage.stop > kMaxStrip) {
-          return InvalidArgument("decoder: Strip: expected 0 to %d characters, got %d and %d", kMaxStrip,
-                                 stage.start, stage.stop);
+        if (stage.start < 0 || stage.stop < 0 || stage.start > kMaxStrip ||
+            stage.stop > kMaxStrip) {
+          return InvalidArgument("decoder: Strip: expected 0 to %d characters, got %d and %d",
+                                 kMaxStrip, stage.start, stage.stop);
         }
         break;
       case DecoderStage::Kind::kJoinSpace:

@@ -13,7 +13,8 @@ namespace {
 using Kind = DecoderStage::Kind;
 
 // Drops up to `start` leading and `stop` trailing characters equal to `character`.
-std::string_view StripToken(std::string_view token, std::string_view character, int start, int stop) {
+std::string_view StripToken(std::string_view token, std::string_view character, int start,
+                            int stop) {
   while (start-- > 0 && token.starts_with(character)) token.remove_prefix(character.size());
   while (stop-- > 0 && token.ends_with(character)) token.remove_suffix(character.size());
   return token;
@@ -22,7 +23,8 @@ std::string_view StripToken(std::string_view token, std::string_view character, 
 std::string ReplaceIn(std::string_view text, std::string_view from, std::string_view to) {
   std::string out;
   size_t at = 0;
-  for (size_t found = text.find(from); found != std::string_view::npos; found = text.find(from, at)) {
+  for (size_t found = text.find(from); found != std::string_view::npos;
+       found = text.find(from, at)) {
     out += text.substr(at, found - at);
     out += to;
     at = found + from.size();
@@ -109,7 +111,8 @@ void StreamDetokenizer::FlushFallback(size_t stage_index) {
 
 void StreamDetokenizer::FeedStrip(size_t stage_index, std::string_view token) {
   const DecoderStage& stage = plan_.stages[stage_index];
-  if (!stage.fused) return Feed(stage_index + 1, StripToken(token, stage.from, stage.start, stage.stop));
+  if (!stage.fused)
+    return Feed(stage_index + 1, StripToken(token, stage.from, stage.start, stage.stop));
   StageState& state = states_[stage_index];
   while (!state.done_stripping && !token.empty()) {
     state.done_stripping = state.stripped == stage.start || !token.starts_with(stage.from);
@@ -142,7 +145,8 @@ void StreamDetokenizer::FlushStage(size_t stage_index) {
   }
 }
 
-std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip_special_tokens) {
+std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids,
+                   bool skip_special_tokens) {
   StreamDetokenizer stream(tokenizer, skip_special_tokens);
   std::string text;
   for (const int32_t id : ids) text += stream.Push(id);

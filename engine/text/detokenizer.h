@@ -1,9 +1,10 @@
 #pragma once
 
-// Token ids to text, one at a time: the pieces that Push returns, joined, are what `tokenizers` decodes from the whole
-// sequence. Only complete UTF-8 leaves; bytes that a later token may complete are held back, and what can never be
-// completed becomes U+FFFD as there. A run of byte-fallback tokens is held until it ends, since one bad byte makes the
-// whole run U+FFFD. One StreamDetokenizer per stream, one thread; the tokenizer must outlive it.
+// Token ids to text, one at a time: the pieces that Push returns, joined, are what `tokenizers`
+// decodes from the whole sequence. Only complete UTF-8 leaves; bytes that a later token may
+// complete are held back, and what can never be completed becomes U+FFFD as there. A run of
+// byte-fallback tokens is held until it ends, since one bad byte makes the whole run U+FFFD. One
+// StreamDetokenizer per stream, one thread; the tokenizer must outlive it.
 
 #include <cstdint>
 #include <span>
@@ -49,6 +50,7 @@ class StreamDetokenizer {
 };
 
 // The whole sequence at once.
-std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids, bool skip_special_tokens);
+std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids,
+                   bool skip_special_tokens);
 
 }  // namespace polyad

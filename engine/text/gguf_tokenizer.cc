@@ -17,14 +17,17 @@ constexpr std::string_view kMetaspaceChar = "\xE2\x96\x81";
 
 // The published patterns, as the models' tokenizer.json have them.
 constexpr std::string_view kLlama3Pattern =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr std::string_view kQwen2Pattern =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 constexpr std::string_view kTekkenPattern =
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}|"
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{"
+    "N}|"
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 struct PreEntry {
@@ -56,7 +59,8 @@ int32_t TypeOf(const GgufTokenizerData& data, size_t id) {
 
 Status CheckShape(const GgufTokenizerData& data) {
   const size_t count = data.tokens.size();
-  if (count == 0 || count > kMaxVocab) return InvalidArgument("tokens: expected 1 to %d, got %d", kMaxVocab, count);
+  if (count == 0 || count > kMaxVocab)
+    return InvalidArgument("tokens: expected 1 to %d, got %d", kMaxVocab, count);
   if (!data.token_types.empty() && data.token_types.size() != count) {
     return InvalidArgument("token_type: expected %d, got %d", count, data.token_types.size());
   }
@@ -68,7 +72,8 @@ Status CheckShape(const GgufTokenizerData& data) {
   return absl::OkStatus();
 }
 
-// Control and user-defined tokens are found in text before all else; only control tokens are special.
+// Control and user-defined tokens are found in text before all else; only control tokens are
+// special.
 void AddTokens(const GgufTokenizerData& data, TokenizerParts* parts, BpeData* bpe) {
   for (size_t id = 0; id < data.tokens.size(); ++id) {
     const int32_t type = TypeOf(data, id);
@@ -82,9 +87,11 @@ void AddTokens(const GgufTokenizerData& data, TokenizerParts* parts, BpeData* bp
 
 Status AddByteLevel(const GgufTokenizerData& data, TokenizerParts* parts, BpeData* bpe) {
   const std::string name = data.pre.empty() ? "default" : data.pre;
-  const auto* entry = std::find_if(kPreEntries.begin(), kPreEntries.end(),
-                                   [&](const PreEntry& candidate) { return candidate.name == name; });
-  if (entry == kPreEntries.end()) return Unimplemented("tokenizer.ggml.pre \"%s\" is not known", name);
+  const auto* entry =
+      std::find_if(kPreEntries.begin(), kPreEntries.end(),
+                   [&](const PreEntry& candidate) { return candidate.name == name; });
+  if (entry == kPreEntries.end())
+    return Unimplemented("tokenizer.ggml.pre \"%s\" is not known", name);
   if (entry->nfc) parts->normalizer = Normalizer({{.kind = NormalizerStep::Kind::kNfc}});
   std::vector<PreTokenizerStep> steps;
   if (entry->single_digits) steps.push_back({.kind = PreTokenizerStep::Kind::kDigits});
@@ -98,11 +105,13 @@ Status AddByteLevel(const GgufTokenizerData& data, TokenizerParts* parts, BpeDat
   for (const std::string& merge : data.merges) {
     // A token may not hold a space in the byte alphabet, so the one space parts the two sides.
     const size_t space = merge.find(' ', 1);
-    if (space == std::string::npos) return InvalidArgument("merge \"%s\": expected \"left right\"", merge);
+    if (space == std::string::npos)
+      return InvalidArgument("merge \"%s\": expected \"left right\"", merge);
     bpe->merges.emplace_back(merge.substr(0, space), merge.substr(space + 1));
   }
   bpe->ignore_merges = entry->ignore_merges;
-  POLYAD_ASSIGN_OR_RETURN(parts->decoder, MakeDecoderPlan({{.kind = DecoderStage::Kind::kByteLevel}}));
+  POLYAD_ASSIGN_OR_RETURN(parts->decoder,
+                          MakeDecoderPlan({{.kind = DecoderStage::Kind::kByteLevel}}));
   return absl::OkStatus();
 }
 
@@ -112,9 +121,11 @@ Status AddSentencePiece(const GgufTokenizerData& data, TokenizerParts* parts, Bp
   }
   std::vector<NormalizerStep> normalizer;
   if (data.add_space_prefix) {
-    normalizer.push_back({.kind = NormalizerStep::Kind::kPrepend, .to = std::string(kMetaspaceChar)});
+    normalizer.push_back(
+        {.kind = NormalizerStep::Kind::kPrepend, .to = std::string(kMetaspaceChar)});
   }
-  normalizer.push_back({.kind = NormalizerStep::Kind::kReplace, .from = " ", .to = std::string(kMetaspaceChar)});
+  normalizer.push_back(
+      {.kind = NormalizerStep::Kind::kReplace, .from = " ", .to = std::string(kMetaspaceChar)});
   parts->normalizer = Normalizer(std::move(normalizer));
   std::vector<bool> mergeable(data.tokens.size());
   for (size_t id = 0; id < data.tokens.size(); ++id) {
@@ -124,7 +135,8 @@ Status AddSentencePiece(const GgufTokenizerData& data, TokenizerParts* parts, Bp
   POLYAD_ASSIGN_OR_RETURN(bpe->merges, MergesFromScores(data.tokens, data.scores, mergeable));
   bpe->byte_fallback = true;
   bpe->fuse_unk = true;
-  if (data.unk.has_value() && *data.unk >= 0 && static_cast<size_t>(*data.unk) < data.tokens.size()) {
+  if (data.unk.has_value() && *data.unk >= 0 &&
+      static_cast<size_t>(*data.unk) < data.tokens.size()) {
     bpe->unk_token = data.tokens[static_cast<size_t>(*data.unk)];
   }
   std::vector<DecoderStage> stages = {

@@ -1,8 +1,9 @@
 #pragma once
 
-// Text that remembers which of its bytes a user wrote. User bytes may never be recognised as control tokens, so the
-// mark follows the text through templates and normalizers. Plain values; any thread. `marks` is either empty (all
-// bytes are as `user` says) or has one entry per byte of `text`, 1 for a user's byte and 0 for the server's.
+// Text that remembers which of its bytes a user wrote. User bytes may never be recognised as
+// control tokens, so the mark follows the text through templates and normalizers. Plain values; any
+// thread. `marks` is either empty (all bytes are as `user` says) or has one entry per byte of
+// `text`, 1 for a user's byte and 0 for the server's.
 
 #include <algorithm>
 #include <cstddef>
@@ -22,8 +23,8 @@ struct MarkedText {
     if (begin >= end) return false;
     if (marks.empty()) return user;
     return std::find(marks.begin() + static_cast<std::ptrdiff_t>(begin),
-                     marks.begin() + static_cast<std::ptrdiff_t>(end), '\1') !=
-           marks.begin() + static_cast<std::ptrdiff_t>(end);
+                     marks.begin() + static_cast<std::ptrdiff_t>(end),
+                     '\1') != marks.begin() + static_cast<std::ptrdiff_t>(end);
   }
 
   MarkedText Slice(size_t begin, size_t end) const {

@@ -1,8 +1,9 @@
 #pragma once
 
-// The normalizers of tokenizer.json: a list of steps over marked text. Marks follow the bytes; a character composed of
-// the server's and a user's parts is the user's. Immutable; any thread; time linear in the text (canonical ordering
-// sorts, so that runs of combining marks cost n log n). Source: tokenizers 0.2x src/normalizers, UAX #15.
+// The normalizers of tokenizer.json: a list of steps over marked text. Marks follow the bytes; a
+// character composed of the server's and a user's parts is the user's. Immutable; any thread; time
+// linear in the text (canonical ordering sorts, so that runs of combining marks cost n log n).
+// Source: tokenizers 0.2x src/normalizers, UAX #15.
 
 #include <string>
 #include <vector>
@@ -14,15 +15,26 @@
 namespace polyad {
 
 struct NormalizerStep {
-  enum class Kind { kNfc, kNfd, kNfkc, kNfkd, kLowercase, kPrepend, kReplace, kReplaceRegex, kStrip };
+  enum class Kind {
+    kNfc,
+    kNfd,
+    kNfkc,
+    kNfkd,
+    kLowercase,
+    kPrepend,
+    kReplace,
+    kReplaceRegex,
+    kStrip
+  };
   Kind kind = Kind::kNfc;
-  std::string from = {};                // kReplace
-  std::string to = {};                  // kReplace*, kPrepend
-  std::vector<SplitRegex> regex = {};   // kReplaceRegex: exactly one
-  bool left = true, right = true;  // kStrip
+  std::string from = {};               // kReplace
+  std::string to = {};                 // kReplace*, kPrepend
+  std::vector<SplitRegex> regex = {};  // kReplaceRegex: exactly one
+  bool left = true, right = true;      // kStrip
 };
 
-// An encoded text may grow by this factor at most (a Replace of a space by a page is refused, not run).
+// An encoded text may grow by this factor at most (a Replace of a space by a page is refused, not
+// run).
 inline constexpr size_t kMaxNormalizerGrowth = 16;
 
 class Normalizer {

@@ -27,21 +27,25 @@ class PipelineTokenizer final : public Tokenizer {
       (token.normalized ? normalized : raw).push_back(token);
     }
     for (AddedToken& token : normalized) {
-      POLYAD_ASSIGN_OR_RETURN(MarkedText content, parts_.normalizer.Normalize({.text = token.content}));
+      POLYAD_ASSIGN_OR_RETURN(MarkedText content,
+                              parts_.normalizer.Normalize({.text = token.content}));
       token.content = std::move(content.text);
-      parts_.token_texts[static_cast<size_t>(token.id)] = token.content;  // and decodes to it, as the original does
+      parts_.token_texts[static_cast<size_t>(token.id)] =
+          token.content;  // and decodes to it, as the original does
     }
     POLYAD_ASSIGN_OR_RETURN(raw_matcher_, AddedTokenMatcher::Make(std::move(raw)));
     POLYAD_ASSIGN_OR_RETURN(normalized_matcher_, AddedTokenMatcher::Make(std::move(normalized)));
     token_bytes_.reserve(parts_.token_texts.size());
     for (size_t id = 0; id < parts_.token_texts.size(); ++id) {
       token_bytes_.push_back(BytesOfToken(parts_.token_texts[id], parts_.decoder));
-      if (!parts_.token_texts[id].empty()) ids_.emplace(parts_.token_texts[id], static_cast<int32_t>(id));
+      if (!parts_.token_texts[id].empty())
+        ids_.emplace(parts_.token_texts[id], static_cast<int32_t>(id));
     }
     return CheckIds();
   }
 
-  StatusOr<std::vector<int32_t>> Encode(std::string_view text, const EncodeOptions& options) const override {
+  StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                        const EncodeOptions& options) const override {
     if (text.size() > kMaxEncodeBytes) return TooLong(text.size());
     return EncodeMarked({.text = SanitizeUtf8(text), .marks = {}, .user = !options.parse_special},
                         options.add_special);
@@ -60,13 +64,16 @@ class PipelineTokenizer final : public Tokenizer {
   }
 
   std::string_view TokenText(int32_t id) const override {
-    return Known(id) ? std::string_view(parts_.token_texts[static_cast<size_t>(id)]) : std::string_view();
+    return Known(id) ? std::string_view(parts_.token_texts[static_cast<size_t>(id)])
+                     : std::string_view();
   }
   std::string_view TokenBytes(int32_t id) const override {
     return Known(id) ? std::string_view(token_bytes_[static_cast<size_t>(id)]) : std::string_view();
   }
   int64_t vocab_size() const override { return static_cast<int64_t>(parts_.token_texts.size()); }
-  bool IsSpecial(int32_t id) const override { return Known(id) && is_special_[static_cast<size_t>(id)]; }
+  bool IsSpecial(int32_t id) const override {
+    return Known(id) && is_special_[static_cast<size_t>(id)];
+  }
   std::optional<int32_t> bos() const override { return parts_.bos; }
   std::optional<int32_t> eos() const override { return parts_.eos; }
   const DecoderPlan& decoder() const override { return parts_.decoder; }
@@ -79,7 +86,9 @@ class PipelineTokenizer final : public Tokenizer {
   static Status TooLong(size_t size) {
     return InvalidArgument("text: at most %d bytes, got %d", kMaxEncodeBytes, size);
   }
-  bool Known(int32_t id) const { return id >= 0 && static_cast<size_t>(id) < parts_.token_texts.size(); }
+  bool Known(int32_t id) const {
+    return id >= 0 && static_cast<size_t>(id) < parts_.token_texts.size();
+  }
 
   Status CheckIds() const {
     const auto check = [&](std::optional<int32_t> id, const char* what) -> Status {
@@ -100,14 +109,16 @@ class PipelineTokenizer final : public Tokenizer {
       if (part.id >= 0) {
         ids.push_back(part.id);
       } else {
-        POLYAD_RETURN_IF_ERROR(EncodeBetween(text.Slice(part.begin, part.end), part.begin == 0, &ids));
+        POLYAD_RETURN_IF_ERROR(
+            EncodeBetween(text.Slice(part.begin, part.end), part.begin == 0, &ids));
       }
     }
     if (add_special) ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
     return ids;
   }
 
-  // Text between the added tokens that match as written: normalised, and searched for those that match normalised.
+  // Text between the added tokens that match as written: normalised, and searched for those that
+  // match normalised.
   Status EncodeBetween(MarkedText raw, bool at_start, std::vector<int32_t>* ids) const {
     POLYAD_ASSIGN_OR_RETURN(MarkedText text, parts_.normalizer.Normalize(std::move(raw)));
     for (const Part& part : normalized_matcher_.Split(text)) {
@@ -115,11 +126,13 @@ class PipelineTokenizer final : public Tokenizer {
         ids->push_back(part.id);
         continue;
       }
-      POLYAD_ASSIGN_OR_RETURN(const Pieces pieces,
-                              parts_.pre_tokenizer.Split(text.text.substr(part.begin, part.end - part.begin),
-                                                         at_start && part.begin == 0));
+      POLYAD_ASSIGN_OR_RETURN(
+          const Pieces pieces,
+          parts_.pre_tokenizer.Split(text.text.substr(part.begin, part.end - part.begin),
+                                     at_start && part.begin == 0));
       for (const Pieces::Piece& piece : pieces.pieces) {
-        parts_.model->Encode(std::string_view(pieces.text).substr(piece.begin, piece.end - piece.begin), ids);
+        parts_.model->Encode(
+            std::string_view(pieces.text).substr(piece.begin, piece.end - piece.begin), ids);
       }
     }
     return absl::OkStatus();
@@ -133,7 +146,8 @@ class PipelineTokenizer final : public Tokenizer {
 };
 
 void ReplaceAll(std::string_view from, std::string_view to, std::string* text) {
-  for (size_t at = text->find(from); at != std::string::npos; at = text->find(from, at + to.size())) {
+  for (size_t at = text->find(from); at != std::string::npos;
+       at = text->find(from, at + to.size())) {
     text->replace(at, from.size(), to);
   }
 }

@@ -1,8 +1,9 @@
 #pragma once
 
-// The one Tokenizer: added tokens, normalizer, added tokens again (those that match normalised text), pre-tokeniser,
-// merges, post-processor, in tokenizers' order. The loaders (tokenizer_json.h, gguf_tokenizer.h) fill in the parts;
-// nothing changes afterwards, so any thread may call it. A mark per byte says what a user wrote all the way down.
+// The one Tokenizer: added tokens, normalizer, added tokens again (those that match normalised
+// text), pre-tokeniser, merges, post-processor, in tokenizers' order. The loaders
+// (tokenizer_json.h, gguf_tokenizer.h) fill in the parts; nothing changes afterwards, so any thread
+// may call it. A mark per byte says what a user wrote all the way down.
 
 #include <memory>
 #include <optional>

@@ -42,7 +42,8 @@ std::vector<ByteRange> FindChars(std::string_view text, const Predicate& matches
   for (size_t at = 0; at < text.size();) {
     const Utf8Step step = StepUtf8(text.substr(at));
     const size_t end = at + static_cast<size_t>(step.length);
-    if (matches(step.value)) found.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(end)});
+    if (matches(step.value))
+      found.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(end)});
     at = end;
   }
   return found;
@@ -51,19 +52,22 @@ std::vector<ByteRange> FindChars(std::string_view text, const Predicate& matches
 bool IsNumeric(char32_t value) {
   if (value < 0x80) return value >= '0' && value <= '9';
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(value));
-  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
+         category == UTF8PROC_CATEGORY_NO;
 }
 
 bool IsPunctuation(char32_t value) {
-  if (value < 0x80) return value > 0x20 && value < 0x7F && !(value >= '0' && value <= '9') &&
-                           !(value >= 'A' && value <= 'Z') && !(value >= 'a' && value <= 'z');
+  if (value < 0x80)
+    return value > 0x20 && value < 0x7F && !(value >= '0' && value <= '9') &&
+           !(value >= 'A' && value <= 'Z') && !(value >= 'a' && value <= 'z');
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(value));
   return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
 }
 
 std::vector<ByteRange> FindLiteral(std::string_view text, std::string_view literal) {
   std::vector<ByteRange> found;
-  for (size_t at = text.find(literal); at != std::string_view::npos; at = text.find(literal, at + literal.size())) {
+  for (size_t at = text.find(literal); at != std::string_view::npos;
+       at = text.find(literal, at + literal.size())) {
     found.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + literal.size())});
   }
   return found;
@@ -141,7 +145,8 @@ std::vector<Stretch> ApplyBehavior(std::vector<Stretch> cover, SplitBehavior beh
 }
 
 // Cuts one piece of `text` and appends its parts.
-Status CutPiece(const PreTokenizerStep& step, std::string_view text, const Piece& piece, std::vector<Piece>* out) {
+Status CutPiece(const PreTokenizerStep& step, std::string_view text, const Piece& piece,
+                std::vector<Piece>* out) {
   const std::string_view subject = text.substr(piece.begin, piece.end - piece.begin);
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ByteRange> matches, FindMatches(step, subject));
   std::vector<Stretch> cover = CoverGaps(matches, static_cast<uint32_t>(subject.size()));
@@ -150,7 +155,8 @@ Status CutPiece(const PreTokenizerStep& step, std::string_view text, const Piece
   }
   for (const Stretch& stretch : ApplyBehavior(std::move(cover), step.behavior)) {
     if (stretch.begin == stretch.end) continue;
-    out->push_back({piece.begin + stretch.begin, piece.begin + stretch.end, piece.at_start && stretch.begin == 0});
+    out->push_back({piece.begin + stretch.begin, piece.begin + stretch.end,
+                    piece.at_start && stretch.begin == 0});
   }
   return absl::OkStatus();
 }
@@ -163,7 +169,8 @@ Pieces RewritePieces(const Pieces& in, const Rewrite& rewrite) {
   out.text.reserve(in.text.size() * 2);
   for (const Piece& piece : in.pieces) {
     const auto begin = static_cast<uint32_t>(out.text.size());
-    rewrite(std::string_view(in.text).substr(piece.begin, piece.end - piece.begin), piece.at_start, &out.text);
+    rewrite(std::string_view(in.text).substr(piece.begin, piece.end - piece.begin), piece.at_start,
+            &out.text);
     out.pieces.push_back({begin, static_cast<uint32_t>(out.text.size()), piece.at_start});
   }
   return out;
@@ -172,7 +179,8 @@ Pieces RewritePieces(const Pieces& in, const Rewrite& rewrite) {
 Pieces EscapeSpaces(const PreTokenizerStep& step, const Pieces& in) {
   using Prepend = PreTokenizerStep::Prepend;
   return RewritePieces(in, [&](std::string_view text, bool at_start, std::string* out) {
-    const bool wanted = step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && at_start);
+    const bool wanted =
+        step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && at_start);
     if (wanted && !text.starts_with(' ') && !text.starts_with(step.literal)) *out += step.literal;
     for (const char c : text) {
       if (c == ' ') {

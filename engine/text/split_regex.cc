@@ -13,18 +13,20 @@ namespace polyad {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 16 * 1024;
-// The longest legitimate match is a run of one character class over a whole prompt of kMaxEncodeBytes.
+// The longest legitimate match is a run of one character class over a whole prompt of
+// kMaxEncodeBytes.
 constexpr uint32_t kMatchLimit = 20'000'000;
 constexpr uint32_t kDepthLimit = 100'000;
 constexpr uint32_t kHeapLimitKib = 64 * 1024;
 
 // Unicode White_Space, as members of a class: PCRE2's \s also takes U+180E.
 constexpr std::string_view kSpaceMembers =
-    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
+    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"
+    "\\x{3000}";
 constexpr std::string_view kWordMembers = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
 // PCRE2 10.40 and later read \p{Han} as the script extension; Oniguruma as the script.
 constexpr std::array<std::string_view, 14> kScripts = {
-    "Han",   "Hiragana", "Katakana", "Hangul", "Latin",   "Cyrillic",   "Greek",
+    "Han",    "Hiragana", "Katakana", "Hangul", "Latin",   "Cyrillic",   "Greek",
     "Arabic", "Hebrew",   "Thai",     "Lao",    "Tibetan", "Devanagari", "Bopomofo"};
 
 std::string Shorthand(char letter, bool in_class) {
@@ -84,7 +86,8 @@ class Translator {
 
   Status PosixClass() {
     const size_t end = pattern_.find(":]", at_);
-    if (end == std::string_view::npos) return InvalidArgument("pattern: open [: in \"%s\"", pattern_);
+    if (end == std::string_view::npos)
+      return InvalidArgument("pattern: open [: in \"%s\"", pattern_);
     out_ += pattern_.substr(at_, end + 2 - at_);
     at_ = end + 2;
     return absl::OkStatus();
@@ -108,7 +111,8 @@ class Translator {
 
   Status Property() {
     const size_t end = pattern_.find('}', at_);
-    if (end == std::string_view::npos) return InvalidArgument("pattern: open \\p{ in \"%s\"", pattern_);
+    if (end == std::string_view::npos)
+      return InvalidArgument("pattern: open \\p{ in \"%s\"", pattern_);
     std::string_view name = pattern_.substr(at_ + 3, end - at_ - 3);
     out_ += pattern_.substr(at_, 3);
     if (!name.empty() && name[0] == '^') {
@@ -124,7 +128,9 @@ class Translator {
     return absl::OkStatus();
   }
 
-  char Peek(size_t ahead) const { return at_ + ahead < pattern_.size() ? pattern_[at_ + ahead] : '\0'; }
+  char Peek(size_t ahead) const {
+    return at_ + ahead < pattern_.size() ? pattern_[at_ + ahead] : '\0';
+  }
 
   std::string_view pattern_;
   size_t at_ = 0;
@@ -160,10 +166,11 @@ StatusOr<SplitRegex> SplitRegex::Compile(std::string_view pattern) {
   auto code = std::make_shared<Code>();
   int error = 0;
   PCRE2_SIZE offset = 0;
-  // Ruby's syntax (Oniguruma's default): ^ and $ match at lines. Never \C: it would split a character.
+  // Ruby's syntax (Oniguruma's default): ^ and $ match at lines. Never \C: it would split a
+  // character.
   const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &error,
-                             &offset, nullptr);
+  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                             options, &error, &offset, nullptr);
   if (code->code == nullptr) {
     return InvalidArgument("pattern \"%s\": %s at %d", pattern, ErrorText(error), offset);
   }
@@ -183,20 +190,23 @@ Status SplitRegex::FindAll(std::string_view subject, std::vector<ByteRange>* mat
   const auto* text = reinterpret_cast<PCRE2_SPTR>(subject.data());
   size_t at = 0;
   while (at <= subject.size()) {
-    int result = pcre2_match(code_->code, text, subject.size(), at, PCRE2_NO_UTF_CHECK, data.get(), code_->context);
+    int result = pcre2_match(code_->code, text, subject.size(), at, PCRE2_NO_UTF_CHECK, data.get(),
+                             code_->context);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) {
-      result = pcre2_match(code_->code, text, subject.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(),
-                           code_->context);
+      result = pcre2_match(code_->code, text, subject.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                           data.get(), code_->context);
     }
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) return ResourceExhausted("pre-tokeniser pattern: %s", ErrorText(result));
     const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data.get());
     const size_t begin = offsets[0];
     const size_t end = offsets[1];
-    if (begin > end) return InvalidArgument("pre-tokeniser pattern: a match that ends before it begins (\\K)");
+    if (begin > end)
+      return InvalidArgument("pre-tokeniser pattern: a match that ends before it begins (\\K)");
     matches->push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
     at = end;
-    if (begin == end) at += end < subject.size() ? static_cast<size_t>(Utf8Length(subject[end])) : 1;
+    if (begin == end)
+      at += end < subject.size() ? static_cast<size_t>(Utf8Length(subject[end])) : 1;
   }
   return absl::OkStatus();
 }

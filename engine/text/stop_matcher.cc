@@ -15,7 +15,8 @@ std::optional<StopMatcher::Match> StopMatcher::FirstMatch() const {
     const size_t begin = stop.empty() ? std::string::npos : pending_.find(stop);
     if (begin == std::string::npos) continue;
     const Match match{.begin = begin, .end = begin + stop.size(), .index = static_cast<int>(i)};
-    if (!best.has_value() || match.end < best->end || (match.end == best->end && match.begin < best->begin)) {
+    if (!best.has_value() || match.end < best->end ||
+        (match.end == best->end && match.begin < best->begin)) {
       best = match;
     }
   }

@@ -1,8 +1,9 @@
 #pragma once
 
-// Finds stop strings in a stream of text, holding back just the text that may be the start of one. The result does not
-// depend on how the text was cut: the stop that is complete first wins (of several at one place the longest). Text in
-// and out is whole UTF-8 characters. One per stream, one thread. The caller bounds the stops (16 of 64 bytes).
+// Finds stop strings in a stream of text, holding back just the text that may be the start of one.
+// The result does not depend on how the text was cut: the stop that is complete first wins (of
+// several at one place the longest). Text in and out is whole UTF-8 characters. One per stream, one
+// thread. The caller bounds the stops (16 of 64 bytes).
 
 #include <optional>
 #include <string>

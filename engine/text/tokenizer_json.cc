@@ -1,8 +1,7 @@
 #include "engine/text/tokenizer_json.h"
 
-#include <utility>
-
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "engine/text/pipeline_tokenizer.h"
 #include "engine/text/tokenizer_json_parts.h"
@@ -56,7 +55,8 @@ Status PlaceToken(const std::string& text, int32_t id, std::vector<std::string>*
   const auto index = static_cast<size_t>(id);
   if (index >= texts->size()) texts->resize(index + 1);
   std::string& slot = (*texts)[index];
-  if (!slot.empty() && slot != text) return DataLoss("id %d is both \"%s\" and \"%s\"", id, slot, text);
+  if (!slot.empty() && slot != text)
+    return DataLoss("id %d is both \"%s\" and \"%s\"", id, slot, text);
   slot = text;
   return absl::OkStatus();
 }
@@ -76,15 +76,18 @@ StatusOr<TokenizerParts> BuildParts(TokenizerFile file) {
   POLYAD_ASSIGN_OR_RETURN(BpeData data, ReadModel(model));
   if (!file.has_vocab || file.vocab.empty()) return InvalidArgument("model: no vocab");
   TokenizerParts parts;
-  for (const auto& [text, id] : file.vocab) POLYAD_RETURN_IF_ERROR(PlaceToken(text, id, &parts.token_texts));
+  for (const auto& [text, id] : file.vocab)
+    POLYAD_RETURN_IF_ERROR(PlaceToken(text, id, &parts.token_texts));
   POLYAD_ASSIGN_OR_RETURN(parts.added_tokens, ParseAddedTokens(Member(root, "added_tokens")));
   for (const AddedToken& token : parts.added_tokens) {
     POLYAD_RETURN_IF_ERROR(PlaceToken(token.content, token.id, &parts.token_texts));
     if (token.special) data.never_merged.push_back(token.id);
   }
-  POLYAD_ASSIGN_OR_RETURN(std::vector<NormalizerStep> normalizer, ParseNormalizer(Member(root, "normalizer")));
+  POLYAD_ASSIGN_OR_RETURN(std::vector<NormalizerStep> normalizer,
+                          ParseNormalizer(Member(root, "normalizer")));
   parts.normalizer = Normalizer(std::move(normalizer));
-  POLYAD_ASSIGN_OR_RETURN(std::vector<PreTokenizerStep> steps, ParsePreTokenizer(Member(root, "pre_tokenizer")));
+  POLYAD_ASSIGN_OR_RETURN(std::vector<PreTokenizerStep> steps,
+                          ParsePreTokenizer(Member(root, "pre_tokenizer")));
   parts.pre_tokenizer = PreTokenizer(std::move(steps));
   POLYAD_ASSIGN_OR_RETURN(PostProcessor post, ParsePostProcessor(Member(root, "post_processor")));
   parts.prefix = std::move(post.prefix);
@@ -97,7 +100,8 @@ StatusOr<TokenizerParts> BuildParts(TokenizerFile file) {
   return parts;
 }
 
-std::optional<int32_t> FindToken(const TokenizerParts& parts, const std::optional<std::string>& text) {
+std::optional<int32_t> FindToken(const TokenizerParts& parts,
+                                 const std::optional<std::string>& text) {
   if (!text.has_value()) return std::nullopt;
   for (const AddedToken& token : parts.added_tokens) {
     if (token.content == *text) return token.id;
@@ -105,14 +109,17 @@ std::optional<int32_t> FindToken(const TokenizerParts& parts, const std::optiona
   return parts.model->TokenToId(*text);
 }
 
-StatusOr<std::unique_ptr<Tokenizer>> Load(std::string_view tokenizer_text, std::string_view config_text) {
+StatusOr<std::unique_ptr<Tokenizer>> Load(std::string_view tokenizer_text,
+                                          std::string_view config_text) {
   if (tokenizer_text.size() > kMaxTokenizerJsonBytes) {
-    return InvalidArgument("at most %d bytes, got %d", kMaxTokenizerJsonBytes, tokenizer_text.size());
+    return InvalidArgument("at most %d bytes, got %d", kMaxTokenizerJsonBytes,
+                           tokenizer_text.size());
   }
   POLYAD_ASSIGN_OR_RETURN(TokenizerFile file, ReadTokenizerFile(tokenizer_text));
   POLYAD_ASSIGN_OR_RETURN(TokenizerParts parts, BuildParts(std::move(file)));
   if (!config_text.empty()) {
-    POLYAD_ASSIGN_OR_RETURN(const json config, ReadJsonObject(config_text, "tokenizer_config.json"));
+    POLYAD_ASSIGN_OR_RETURN(const json config,
+                            ReadJsonObject(config_text, "tokenizer_config.json"));
     parts.bos = FindToken(parts, TokenOfConfig(config, "bos_token"));
     parts.eos = FindToken(parts, TokenOfConfig(config, "eos_token"));
   }
@@ -121,20 +128,24 @@ StatusOr<std::unique_ptr<Tokenizer>> Load(std::string_view tokenizer_text, std::
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(std::string_view tokenizer_json_text,
-                                                       std::string_view tokenizer_config_json_text) {
-  StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Load(tokenizer_json_text, tokenizer_config_json_text);
+StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerJson(
+    std::string_view tokenizer_json_text, std::string_view tokenizer_config_json_text) {
+  StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      Load(tokenizer_json_text, tokenizer_config_json_text);
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), "tokenizer.json");
   return tokenizer;
 }
 
-StatusOr<std::optional<std::string>> ChatTemplateFromConfig(std::string_view tokenizer_config_json_text) {
-  POLYAD_ASSIGN_OR_RETURN(const json config, ReadJsonObject(tokenizer_config_json_text, "tokenizer_config.json"));
+StatusOr<std::optional<std::string>> ChatTemplateFromConfig(
+    std::string_view tokenizer_config_json_text) {
+  POLYAD_ASSIGN_OR_RETURN(const json config,
+                          ReadJsonObject(tokenizer_config_json_text, "tokenizer_config.json"));
   const json& value = Member(config, "chat_template");
   if (value.is_string()) return std::optional<std::string>(value.get<std::string>());
   if (!value.is_array()) return std::optional<std::string>();
   for (const json& item : value) {
-    if (item.is_object() && Member(item, "name") == "default" && Member(item, "template").is_string()) {
+    if (item.is_object() && Member(item, "name") == "default" &&
+        Member(item, "template").is_string()) {
       return std::optional<std::string>(Member(item, "template").get<std::string>());
     }
   }

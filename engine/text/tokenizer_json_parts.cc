@@ -18,7 +18,8 @@ constexpr size_t kMaxSteps = 64;
 constexpr size_t kMaxReplacementBytes = 32;  // a whole prompt of matches must not explode
 constexpr std::string_view kWhitespacePattern = "\\w+|[^\\w\\s]+";
 
-// Typed access with a default: absent and null are the default; another type is an error that names the key.
+// Typed access with a default: absent and null are the default; another type is an error that names
+// the key.
 template <typename T>
 Status Read(const json& node, const char* key, T* out) {
   const auto found = node.find(key);
@@ -27,7 +28,8 @@ Status Read(const json& node, const char* key, T* out) {
   if constexpr (std::is_same_v<T, bool>) fits = found->is_boolean();
   if constexpr (std::is_same_v<T, std::string>) fits = found->is_string();
   if constexpr (std::is_same_v<T, int>) {
-    fits = found->is_number_integer() && found->get<int64_t>() >= 0 && found->get<int64_t>() <= (1 << 30);
+    fits = found->is_number_integer() && found->get<int64_t>() >= 0 &&
+           found->get<int64_t>() <= (1 << 30);
   }
   if (!fits) return InvalidArgument("%s: an unexpected type or value", key);
   *out = found->get<T>();
@@ -45,7 +47,8 @@ StatusOr<std::string> TypeOf(const json& node, const char* what) {
 StatusOr<std::string> OneChar(const json& node, const char* key) {
   std::string text;
   POLYAD_RETURN_IF_ERROR(Read(node, key, &text));
-  if (CountUtf8Chars(text) != 1) return InvalidArgument("%s: expected one character, got \"%s\"", key, text);
+  if (CountUtf8Chars(text) != 1)
+    return InvalidArgument("%s: expected one character, got \"%s\"", key, text);
   return text;
 }
 
@@ -57,7 +60,8 @@ struct Pattern {
 
 StatusOr<Pattern> ParsePattern(const json& node) {
   const auto found = node.find("pattern");
-  if (found == node.end() || !found->is_object()) return InvalidArgument("pattern: expected String or Regex");
+  if (found == node.end() || !found->is_object())
+    return InvalidArgument("pattern: expected String or Regex");
   Pattern pattern;
   std::string regex;
   POLYAD_RETURN_IF_ERROR(Read(*found, "String", &pattern.literal));
@@ -72,7 +76,8 @@ StatusOr<Pattern> ParsePattern(const json& node) {
   return pattern;
 }
 
-// Runs `parse` on a component, or on each of a Sequence's, in order. Sequences do not nest deeper than the JSON may.
+// Runs `parse` on a component, or on each of a Sequence's, in order. Sequences do not nest deeper
+// than the JSON may.
 Status ForEachComponent(const json& node, const char* list_key, const char* what,
                         const std::function<Status(const json&, const std::string&)>& parse) {
   if (node.is_null()) return absl::OkStatus();
@@ -80,13 +85,16 @@ Status ForEachComponent(const json& node, const char* list_key, const char* what
   if (type != "Sequence") return Annotate(parse(node, type), absl::StrFormat("%s %s", what, type));
   const auto list = node.find(list_key);
   if (list == node.end() || !list->is_array() || list->size() > kMaxSteps) {
-    return InvalidArgument("%s Sequence: expected \"%s\" with at most %d entries", what, list_key, kMaxSteps);
+    return InvalidArgument("%s Sequence: expected \"%s\" with at most %d entries", what, list_key,
+                           kMaxSteps);
   }
-  for (const json& item : *list) POLYAD_RETURN_IF_ERROR(ForEachComponent(item, list_key, what, parse));
+  for (const json& item : *list)
+    POLYAD_RETURN_IF_ERROR(ForEachComponent(item, list_key, what, parse));
   return absl::OkStatus();
 }
 
-Status AddNormalizer(const json& node, const std::string& type, std::vector<NormalizerStep>* steps) {
+Status AddNormalizer(const json& node, const std::string& type,
+                     std::vector<NormalizerStep>* steps) {
   using Kind = NormalizerStep::Kind;
   NormalizerStep step;
   if (type == "NFC") {
@@ -116,7 +124,8 @@ Status AddNormalizer(const json& node, const std::string& type, std::vector<Norm
     return Unimplemented("not known");
   }
   if (step.to.size() > kMaxReplacementBytes) {
-    return InvalidArgument("at most %d bytes to insert, got %d", kMaxReplacementBytes, step.to.size());
+    return InvalidArgument("at most %d bytes to insert, got %d", kMaxReplacementBytes,
+                           step.to.size());
   }
   steps->push_back(std::move(step));
   return absl::OkStatus();
@@ -147,7 +156,9 @@ Status ReadMetaspace(const json& node, PreTokenizerStep* step) {
   if (scheme != "always" && scheme != "first" && scheme != "never") {
     return Unimplemented("prepend_scheme %s", scheme);
   }
-  step->prepend = scheme == "always" ? Prepend::kAlways : scheme == "first" ? Prepend::kFirst : Prepend::kNever;
+  step->prepend = scheme == "always"  ? Prepend::kAlways
+                  : scheme == "first" ? Prepend::kFirst
+                                      : Prepend::kNever;
   return absl::OkStatus();
 }
 
@@ -178,7 +189,8 @@ Status ReadSplitter(const json& node, const std::string& type, PreTokenizerStep*
   return Unimplemented("not known");
 }
 
-Status AddPreTokenizer(const json& node, const std::string& type, std::vector<PreTokenizerStep>* steps) {
+Status AddPreTokenizer(const json& node, const std::string& type,
+                       std::vector<PreTokenizerStep>* steps) {
   using Kind = PreTokenizerStep::Kind;
   PreTokenizerStep step;
   if (type == "ByteLevel") {
@@ -207,7 +219,8 @@ Status AddPreTokenizer(const json& node, const std::string& type, std::vector<Pr
     POLYAD_RETURN_IF_ERROR(ReadSplitter(node, type, &step));
   }
   if (step.literal.size() > kMaxReplacementBytes) {
-    return InvalidArgument("at most %d bytes to split at, got %d", kMaxReplacementBytes, step.literal.size());
+    return InvalidArgument("at most %d bytes to split at, got %d", kMaxReplacementBytes,
+                           step.literal.size());
   }
   steps->push_back(std::move(step));
   return absl::OkStatus();
@@ -280,8 +293,8 @@ Status AddTemplate(const json& node, PostProcessor* out) {
     if (item.contains("Sequence")) {
       ++num_sequences;
     } else if (item.contains("SpecialToken") && item["SpecialToken"].is_object()) {
-      POLYAD_RETURN_IF_ERROR(
-          AddTemplateIds(item["SpecialToken"], specials, num_sequences == 0 ? &added.prefix : &added.suffix));
+      POLYAD_RETURN_IF_ERROR(AddTemplateIds(item["SpecialToken"], specials,
+                                            num_sequences == 0 ? &added.prefix : &added.suffix));
     } else {
       return InvalidArgument("single: expected Sequence or SpecialToken");
     }
@@ -297,17 +310,19 @@ Status AddTemplate(const json& node, PostProcessor* out) {
 
 StatusOr<std::vector<NormalizerStep>> ParseNormalizer(const json& node) {
   std::vector<NormalizerStep> steps;
-  POLYAD_RETURN_IF_ERROR(ForEachComponent(
-      node, "normalizers", "normalizer",
-      [&](const json& item, const std::string& type) { return AddNormalizer(item, type, &steps); }));
+  POLYAD_RETURN_IF_ERROR(ForEachComponent(node, "normalizers", "normalizer",
+                                          [&](const json& item, const std::string& type) {
+                                            return AddNormalizer(item, type, &steps);
+                                          }));
   return steps;
 }
 
 StatusOr<std::vector<PreTokenizerStep>> ParsePreTokenizer(const json& node) {
   std::vector<PreTokenizerStep> steps;
-  POLYAD_RETURN_IF_ERROR(ForEachComponent(
-      node, "pretokenizers", "pre_tokenizer",
-      [&](const json& item, const std::string& type) { return AddPreTokenizer(item, type, &steps); }));
+  POLYAD_RETURN_IF_ERROR(ForEachComponent(node, "pretokenizers", "pre_tokenizer",
+                                          [&](const json& item, const std::string& type) {
+                                            return AddPreTokenizer(item, type, &steps);
+                                          }));
   return steps;
 }
 
@@ -324,8 +339,10 @@ StatusOr<PostProcessor> ParsePostProcessor(const json& node) {
   PostProcessor made;
   POLYAD_RETURN_IF_ERROR(ForEachComponent(node, "processors", "post_processor",
                                           [&](const json& item, const std::string& type) -> Status {
-                                            if (type == "ByteLevel") return absl::OkStatus();  // offsets only
-                                            if (type == "TemplateProcessing") return AddTemplate(item, &made);
+                                            if (type == "ByteLevel")
+                                              return absl::OkStatus();  // offsets only
+                                            if (type == "TemplateProcessing")
+                                              return AddTemplate(item, &made);
                                             return Unimplemented("not known");
                                           }));
   return made;

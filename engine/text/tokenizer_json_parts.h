@@ -1,14 +1,13 @@
 #pragma once
 
-// The components of a tokenizer.json, each turned from JSON into our own data, or refused by its name. Used by
-// tokenizer_json.cc alone; pure functions. Format: tokenizers 0.2x.
+// The components of a tokenizer.json, each turned from JSON into our own data, or refused by its
+// name. Used by tokenizer_json.cc alone; pure functions. Format: tokenizers 0.2x.
 
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "engine/base/status.h"
 #include "engine/text/added_tokens.h"

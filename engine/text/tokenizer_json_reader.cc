@@ -22,7 +22,9 @@ class Handler final : public nlohmann::json_sax<json> {
 
   bool null() override { return Add(json(nullptr)); }
   bool boolean(bool value) override { return Add(json(value)); }
-  bool number_integer(number_integer_t value) override { return Number(static_cast<int64_t>(value), json(value)); }
+  bool number_integer(number_integer_t value) override {
+    return Number(static_cast<int64_t>(value), json(value));
+  }
   bool number_unsigned(number_unsigned_t value) override {
     if (InVocab() && value >= kMaxVocab) return Fail("vocab: an id is too large");
     return Number(static_cast<int64_t>(value), json(value));
@@ -45,7 +47,8 @@ class Handler final : public nlohmann::json_sax<json> {
   bool start_array(std::size_t) override { return Open(json::array(), "merges"); }
   bool end_array() override {
     if (InMerges() && flat_depth_ == 2 && pair_.size() != 2) return Fail("merges: expected pairs");
-    if (InMerges() && flat_depth_ == 2) out_->merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
+    if (InMerges() && flat_depth_ == 2)
+      out_->merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
     pair_.clear();
     return Close();
   }
@@ -67,7 +70,8 @@ class Handler final : public nlohmann::json_sax<json> {
 
   bool Number(int64_t value, json tree_value) {
     if (!InVocab()) return Add(std::move(tree_value));
-    if (value < 0 || out_->vocab.size() >= kMaxVocab) return Fail("vocab: an id is negative, or too many tokens");
+    if (value < 0 || out_->vocab.size() >= kMaxVocab)
+      return Fail("vocab: an id is negative, or too many tokens");
     out_->vocab.emplace_back(std::move(key_), static_cast<int32_t>(value));
     return true;
   }
@@ -89,7 +93,8 @@ class Handler final : public nlohmann::json_sax<json> {
   }
 
   bool Add(json value) {
-    if (flat_part_ != Flat::kNone) return Fail(InVocab() ? "vocab: expected ids" : "merges: expected strings");
+    if (flat_part_ != Flat::kNone)
+      return Fail(InVocab() ? "vocab: expected ids" : "merges: expected strings");
     return Place(std::move(value)) != nullptr;
   }
 
@@ -115,7 +120,8 @@ class Handler final : public nlohmann::json_sax<json> {
   bool Open(json container, std::string_view flat_key) {
     if (++depth_ > kMaxDepth) return Fail("nested too deeply");
     if (flat_part_ != Flat::kNone) {
-      if (!InMerges() || container.is_object() || flat_depth_ != 1) return Fail("vocab or merges: nested too deeply");
+      if (!InMerges() || container.is_object() || flat_depth_ != 1)
+        return Fail("vocab or merges: nested too deeply");
       ++flat_depth_;
       return true;
     }
@@ -125,7 +131,8 @@ class Handler final : public nlohmann::json_sax<json> {
       flat_depth_ = 1;
       return true;
     }
-    const bool is_model = depth_ == 2 && container.is_object() && stack_.back()->is_object() && key_ == "model";
+    const bool is_model =
+        depth_ == 2 && container.is_object() && stack_.back()->is_object() && key_ == "model";
     json* placed = Place(std::move(container));
     if (placed == nullptr) return false;
     if (is_model) model_depth_ = 2;
@@ -161,16 +168,15 @@ class Handler final : public nlohmann::json_sax<json> {
 StatusOr<TokenizerFile> Parse(std::string_view text, bool flat) {
   TokenizerFile file;
   Handler handler(&file, flat);
-  if (!json::sax_parse(text.begin(), text.end(), &handler)) return InvalidArgument("%s", handler.error());
+  if (!json::sax_parse(text.begin(), text.end(), &handler))
+    return InvalidArgument("%s", handler.error());
   if (!file.root.is_object()) return InvalidArgument("expected a JSON object");
   return file;
 }
 
 }  // namespace
 
-StatusOr<TokenizerFile> ReadTokenizerFile(std::string_view text) {
-  return Parse(text, true);
-}
+StatusOr<TokenizerFile> ReadTokenizerFile(std::string_view text) { return Parse(text, true); }
 
 StatusOr<json> ReadJsonObject(std::string_view text, const char* what) {
   if (text.size() > kMaxConfigBytes) {

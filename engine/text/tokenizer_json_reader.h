@@ -1,14 +1,14 @@
 #pragma once
 
-// The JSON half of tokenizer_json.h: a bounded parse that takes the vocabulary and the merges straight into flat
-// lists (a tree of a million nodes would cost ten times the file) and keeps the small rest as a tree.
+// The JSON half of tokenizer_json.h: a bounded parse that takes the vocabulary and the merges
+// straight into flat lists (a tree of a million nodes would cost ten times the file) and keeps the
+// small rest as a tree.
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "engine/base/status.h"
 

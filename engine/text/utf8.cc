@@ -100,8 +100,9 @@ size_t CountUtf8Chars(std::string_view text) {
 
 bool IsUnicodeSpace(char32_t value) {
   if (value < 0x80) return value == ' ' || (value >= 0x09 && value <= 0x0D);
-  return value == 0x85 || value == 0xA0 || value == 0x1680 || (value >= 0x2000 && value <= 0x200A) ||
-         value == 0x2028 || value == 0x2029 || value == 0x202F || value == 0x205F || value == 0x3000;
+  return value == 0x85 || value == 0xA0 || value == 0x1680 ||
+         (value >= 0x2000 && value <= 0x200A) || value == 0x2028 || value == 0x2029 ||
+         value == 0x202F || value == 0x205F || value == 0x3000;
 }
 
 bool IsPythonSpace(char32_t value) {

@@ -1,8 +1,9 @@
 #pragma once
 
-// UTF-8 at the byte level: decoding one code point at a time, replacing what is invalid, and the few character
-// classes that tokenizers and templates ask about. Pure functions, any thread. Invalid input follows the Unicode
-// "maximal subpart" rule (one U+FFFD per subpart), as Python's errors="replace" and Rust's lossy decoding do.
+// UTF-8 at the byte level: decoding one code point at a time, replacing what is invalid, and the
+// few character classes that tokenizers and templates ask about. Pure functions, any thread.
+// Invalid input follows the Unicode "maximal subpart" rule (one U+FFFD per subpart), as Python's
+// errors="replace" and Rust's lossy decoding do.
 
 #include <cstddef>
 #include <cstdint>
@@ -13,8 +14,9 @@ namespace polyad {
 
 inline constexpr std::string_view kReplacementUtf8 = "\xEF\xBF\xBD";
 
-// One step through bytes that may be anything. `length` is at least 1; a step that is not `valid` covers one maximal
-// subpart, and `incomplete` says that the bytes end in the middle of a sequence that is well-formed so far.
+// One step through bytes that may be anything. `length` is at least 1; a step that is not `valid`
+// covers one maximal subpart, and `incomplete` says that the bytes end in the middle of a sequence
+// that is well-formed so far.
 struct Utf8Step {
   char32_t value = 0xFFFD;
   int length = 1;

@@ -1,4 +1,5 @@
-// Any bytes as a chat template and as a message: text or a status, within the limits; a user's words stay marked.
+// Any bytes as a chat template and as a message: text or a status, within the limits; a user's
+// words stay marked.
 
 #include <algorithm>
 #include <cstddef>

@@ -1,4 +1,5 @@
-// Any bytes as tokenizer.json and as text: a status or ids, never a crash; what loads must encode and decode.
+// Any bytes as tokenizer.json and as text: a status or ids, never a crash; what loads must encode
+// and decode.
 
 #include <algorithm>
 #include <cstddef>
@@ -16,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!tokenizer.ok()) return 0;
   const std::string_view text = input.substr(split);
   for (const bool parse_special : {false, true}) {
-    const auto ids = (*tokenizer)->Encode(text, {.add_special = true, .parse_special = parse_special});
+    const auto ids =
+        (*tokenizer)->Encode(text, {.add_special = true, .parse_special = parse_special});
     if (ids.ok()) polyad::Decode(**tokenizer, *ids, true);
   }
   return 0;

@@ -1,5 +1,6 @@
-// Our interpreter against jinja2 as transformers sets it up (tests/golden/text/chat_goldens.py), and the encoding of
-// the rendered text against transformers' way: the ids of the whole rendered string.
+// Our interpreter against jinja2 as transformers sets it up (tests/golden/text/chat_goldens.py),
+// and the encoding of the rendered text against transformers' way: the ids of the whole rendered
+// string.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,7 +16,8 @@ namespace {
 using nlohmann::json;
 
 ChatInput InputOf(const json& cases, size_t number) {
-  ChatInput input{.add_generation_prompt = number % 3 != 2, .bos_token = "<s>", .eos_token = "</s>"};
+  ChatInput input{
+      .add_generation_prompt = number % 3 != 2, .bos_token = "<s>", .eos_token = "</s>"};
   for (const json& message : cases["conversations"][number]) {
     input.messages.push_back({.role = message[0], .content = message[1]});
   }
@@ -43,7 +45,8 @@ TEST(ChatTemplateGoldenTest, RendersAsJinjaDoes) {
       ++num_renders;
       if (golden.contains("error")) {
         ASSERT_FALSE(segments.ok());
-        EXPECT_THAT(std::string(segments.status().message()), ::testing::HasSubstr(golden["error"].get<std::string>()));
+        EXPECT_THAT(std::string(segments.status().message()),
+                    ::testing::HasSubstr(golden["error"].get<std::string>()));
         continue;
       }
       ASSERT_TRUE(segments.ok()) << segments.status();
@@ -66,7 +69,8 @@ TEST(ChatTemplateGoldenTest, EncodesOrdinaryMessagesAsTheWholeText) {
       ASSERT_TRUE(segments.ok());
       const auto ids = EncodeChat(*tokenizer, *segments);
       ASSERT_TRUE(ids.ok());
-      EXPECT_EQ(*ids, golden["ids"].get<std::vector<int32_t>>()) << item["name"] << golden["conversation"];
+      EXPECT_EQ(*ids, golden["ids"].get<std::vector<int32_t>>())
+          << item["name"] << golden["conversation"];
       ++num_compared;
     }
   }

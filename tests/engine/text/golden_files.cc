@@ -78,7 +78,8 @@ std::string SmolLm2Json() {
   for (size_t id = 0; id < data.tokens.size(); ++id) {
     vocab[data.tokens[id]] = id;
     if (data.token_types[id] == 3) {
-      added.push_back({{"id", id}, {"content", data.tokens[id]}, {"special", true}, {"normalized", false}});
+      added.push_back(
+          {{"id", id}, {"content", data.tokens[id]}, {"special", true}, {"normalized", false}});
     }
   }
   const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
@@ -87,7 +88,8 @@ std::string SmolLm2Json() {
       {"normalizer", nullptr},
       {"pre_tokenizer",
        {{"type", "Sequence"},
-        {"pretokenizers", json::array({{{"type", "Digits"}, {"individual_digits", true}}, byte_level})}}},
+        {"pretokenizers",
+         json::array({{{"type", "Digits"}, {"individual_digits", true}}, byte_level})}}},
       {"post_processor", nullptr},
       {"decoder", byte_level},
       {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", data.merges}}}};
@@ -96,7 +98,8 @@ std::string SmolLm2Json() {
 
 std::unique_ptr<Tokenizer> LoadGoldenTokenizer(const std::string& name) {
   StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
-      name == "smollm2" ? LoadTokenizerJson(SmolLm2Json(), "") : LoadTokenizerJson(ReadGoldenFile(name + ".json"), "");
+      name == "smollm2" ? LoadTokenizerJson(SmolLm2Json(), "")
+                        : LoadTokenizerJson(ReadGoldenFile(name + ".json"), "");
   POLYAD_CHECK(tokenizer.ok(), tokenizer.status().ToString().c_str());
   return std::move(tokenizer).value();
 }
@@ -112,7 +115,8 @@ GgufTokenizerData GgufDataOf(const std::string& tokenizer_json, const std::strin
   data.token_types.assign(size, 1);
   for (const auto& [text, id] : model["vocab"].items()) data.tokens[id.get<size_t>()] = text;
   for (size_t id = 0; id < data.tokens.size(); ++id) {
-    if (pre.empty() && data.tokens[id].size() == 6 && data.tokens[id].starts_with("<0x")) data.token_types[id] = 6;
+    if (pre.empty() && data.tokens[id].size() == 6 && data.tokens[id].starts_with("<0x"))
+      data.token_types[id] = 6;
     data.scores.push_back(-static_cast<float>(id));
   }
   for (const json& token : added) {

@@ -1,7 +1,7 @@
 #pragma once
 
-// Reads what tests/golden/text/make_text_goldens.py wrote (its docstring has the formats) and builds the tokenizers.
-// Tests only; a missing or short file aborts the test with its name.
+// Reads what tests/golden/text/make_text_goldens.py wrote (its docstring has the formats) and
+// builds the tokenizers. Tests only; a missing or short file aborts the test with its name.
 
 #include <cstdint>
 #include <memory>
@@ -39,7 +39,8 @@ GgufTokenizerData SmolLm2GgufData();
 // The same data in the form of a tokenizer.json.
 std::string SmolLm2Json();
 
-// A small tokenizer.json's vocabulary as GGUF metadata; `pre` names the pre-tokeniser, empty for SentencePiece.
+// A small tokenizer.json's vocabulary as GGUF metadata; `pre` names the pre-tokeniser, empty for
+// SentencePiece.
 GgufTokenizerData GgufDataOf(const std::string& tokenizer_json, const std::string& pre);
 
 }  // namespace polyad

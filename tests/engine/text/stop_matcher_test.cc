@@ -5,8 +5,10 @@
 namespace polyad {
 namespace {
 
-// Feeds the text in pieces of `size` bytes and returns all that came out, with the index of the stop.
-std::pair<std::string, int> Feed(const std::vector<std::string>& stops, const std::string& text, size_t size, bool include) {
+// Feeds the text in pieces of `size` bytes and returns all that came out, with the index of the
+// stop.
+std::pair<std::string, int> Feed(const std::vector<std::string>& stops, const std::string& text,
+                                 size_t size, bool include) {
   StopMatcher matcher(stops, include);
   std::string out;
   for (size_t at = 0; at < text.size(); at += size) {
@@ -20,8 +22,11 @@ std::pair<std::string, int> Feed(const std::vector<std::string>& stops, const st
 TEST(StopMatcherTest, StopsAtTheFirstCompleteStopHoweverTheTextIsCut) {
   const std::string text = "one\n\nUser: two STOP three";
   for (size_t size = 1; size <= text.size(); ++size) {
-    EXPECT_EQ(Feed({"STOP", "\n\nUser:"}, text, size, false), std::make_pair(std::string("one"), 1)) << size;
-    EXPECT_EQ(Feed({"STOP", "\n\nUser:"}, text, size, true), std::make_pair(std::string("one\n\nUser:"), 1)) << size;
+    EXPECT_EQ(Feed({"STOP", "\n\nUser:"}, text, size, false), std::make_pair(std::string("one"), 1))
+        << size;
+    EXPECT_EQ(Feed({"STOP", "\n\nUser:"}, text, size, true),
+              std::make_pair(std::string("one\n\nUser:"), 1))
+        << size;
     EXPECT_EQ(Feed({"absent", ""}, text, size, false), std::make_pair(text, -1)) << size;
   }
 }

@@ -1,5 +1,6 @@
-// Token for token against Hugging Face `tokenizers` (tests/golden/text/VERSIONS): encode, encode as a user's text,
-// and decode, over the corpus of awkward strings and over random id sequences, at once and one token at a time.
+// Token for token against Hugging Face `tokenizers` (tests/golden/text/VERSIONS): encode, encode as
+// a user's text, and decode, over the corpus of awkward strings and over random id sequences, at
+// once and one token at a time.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +12,8 @@
 namespace polyad {
 namespace {
 
-std::vector<int32_t> EncodeOrDie(const Tokenizer& tokenizer, const std::string& text, bool parse_special) {
+std::vector<int32_t> EncodeOrDie(const Tokenizer& tokenizer, const std::string& text,
+                                 bool parse_special) {
   const auto ids = tokenizer.Encode(text, {.add_special = true, .parse_special = parse_special});
   EXPECT_TRUE(ids.ok()) << ids.status();
   return ids.ok() ? *ids : std::vector<int32_t>();
@@ -28,7 +30,8 @@ size_t Compare(const Tokenizer& tokenizer, const std::string& golden_name) {
     const std::string sanitized = SanitizeUtf8(corpus[i]);
     const std::string decoded = golden.Varint() == 0 ? sanitized : golden.Text();
     EXPECT_EQ(EncodeOrDie(tokenizer, corpus[i], true), ids) << "string " << i << ": " << corpus[i];
-    EXPECT_EQ(EncodeOrDie(tokenizer, corpus[i], false), user_ids) << "a user's string " << i << ": " << corpus[i];
+    EXPECT_EQ(EncodeOrDie(tokenizer, corpus[i], false), user_ids)
+        << "a user's string " << i << ": " << corpus[i];
     EXPECT_EQ(Decode(tokenizer, ids, false), decoded) << "string " << i;
     num_failures += ::testing::Test::HasFailure() ? 1 : 0;
   }
@@ -51,8 +54,8 @@ TEST_P(TokenizerGoldenTest, EqualsTheOriginalTokenForToken) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllTokenizers, TokenizerGoldenTest,
-                         ::testing::Values("gpt2", "llama3", "qwen2", "tekken", "starcoder", "llama2", "mistral", "kitchen",
-                                           "smollm2"),
+                         ::testing::Values("gpt2", "llama3", "qwen2", "tekken", "starcoder",
+                                           "llama2", "mistral", "kitchen", "smollm2"),
                          [](const auto& param) { return param.param; });
 
 TEST(GgufTokenizerGoldenTest, SmolLm2FromGgufEqualsTheOriginal) {
@@ -71,7 +74,8 @@ TEST(GgufTokenizerGoldenTest, NamedPreTokenisersEqualTheSpelledOutOnes) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"gpt2", "gpt-2"}, {"gpt2", ""}, {"qwen2", "qwen2"}, {"tekken", "tekken"}};
   for (const auto& [name, pre] : cases) {
-    auto tokenizer = MakeGgufTokenizer(GgufDataOf(ReadGoldenFile(name + ".json"), pre.empty() ? "default" : pre));
+    auto tokenizer = MakeGgufTokenizer(
+        GgufDataOf(ReadGoldenFile(name + ".json"), pre.empty() ? "default" : pre));
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     EXPECT_GE(Compare(**tokenizer, name), 2000u) << pre;
   }

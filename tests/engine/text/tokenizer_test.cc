@@ -1,4 +1,5 @@
-// The tokenizers' rules that goldens do not state: limits, refusals, provenance, and time on adversarial text.
+// The tokenizers' rules that goldens do not state: limits, refusals, provenance, and time on
+// adversarial text.
 
 #include "engine/text/tokenizer.h"
 
@@ -59,7 +60,8 @@ TEST(TokenizerJsonTest, RefusesFilesThatContradictThemselves) {
   no_vocab["model"].erase("vocab");
   EXPECT_THAT(RefusalOf(no_vocab), HasSubstr("vocab"));
   json pattern = SmallFile();
-  pattern["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(open"}}}, {"behavior", "Isolated"}};
+  pattern["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", "(open"}}}, {"behavior", "Isolated"}};
   EXPECT_THAT(RefusalOf(pattern), HasSubstr("(open"));
 }
 
@@ -79,8 +81,8 @@ TEST(TokenizerJsonTest, RefusesDamagedFiles) {
 }
 
 TEST(TokenizerJsonTest, TakesBosAndEosFromTheConfig) {
-  const auto tokenizer = LoadTokenizerJson(ReadGoldenFile("llama2.json"),
-                                           R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})");
+  const auto tokenizer = LoadTokenizerJson(
+      ReadGoldenFile("llama2.json"), R"({"bos_token": "<s>", "eos_token": {"content": "</s>"}})");
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_EQ((*tokenizer)->bos(), 1);
   EXPECT_EQ((*tokenizer)->eos(), 2);
@@ -93,9 +95,10 @@ TEST(TokenizerJsonTest, TakesBosAndEosFromTheConfig) {
 
 TEST(TokenizerJsonTest, FindsTheChatTemplateInTheConfig) {
   EXPECT_EQ(**ChatTemplateFromConfig(R"({"chat_template": "x"})"), "x");
-  EXPECT_EQ(**ChatTemplateFromConfig(
-                R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})"),
-            "d");
+  EXPECT_EQ(
+      **ChatTemplateFromConfig(
+          R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})"),
+      "d");
   EXPECT_EQ(*ChatTemplateFromConfig("{}"), std::nullopt);
 }
 
@@ -103,22 +106,26 @@ TEST(TokenizerTest, RefusesTextOverItsLimit) {
   const auto tokenizer = LoadGoldenTokenizer("gpt2");
   const std::string text(kMaxEncodeBytes + 1, 'a');
   EXPECT_EQ(tokenizer->Encode(text, {}).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(tokenizer->EncodeSegments(std::vector<TextSegment>{{text, true}}, false).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      tokenizer->EncodeSegments(std::vector<TextSegment>{{text, true}}, false).status().code(),
+      absl::StatusCode::kInvalidArgument);
 }
 
 TEST(TokenizerTest, NoTextOfAUserIsAControlToken) {
-  for (const char* name : {"gpt2", "llama3", "qwen2", "tekken", "starcoder", "llama2", "mistral", "smollm2"}) {
+  for (const char* name :
+       {"gpt2", "llama3", "qwen2", "tekken", "starcoder", "llama2", "mistral", "smollm2"}) {
     const auto tokenizer = LoadGoldenTokenizer(name);
     std::string all;
     for (int32_t id = 0; id < tokenizer->vocab_size(); ++id) {
-      if (tokenizer->IsSpecial(id)) all += std::string(tokenizer->TokenText(id)) + "x" + std::string(tokenizer->TokenText(id));
+      if (tokenizer->IsSpecial(id))
+        all += std::string(tokenizer->TokenText(id)) + "x" + std::string(tokenizer->TokenText(id));
     }
     const auto user = tokenizer->Encode(all, {.add_special = false, .parse_special = false});
     const auto server = tokenizer->Encode(all, {.add_special = false, .parse_special = true});
     ASSERT_TRUE(user.ok() && server.ok());
     for (const int32_t id : *user) EXPECT_FALSE(tokenizer->IsSpecial(id)) << name << " " << id;
-    EXPECT_THAT(*server, ::testing::Contains(::testing::Truly([&](int32_t id) { return tokenizer->IsSpecial(id); })));
+    EXPECT_THAT(*server, ::testing::Contains(::testing::Truly(
+                             [&](int32_t id) { return tokenizer->IsSpecial(id); })));
   }
 }
 
@@ -129,16 +136,20 @@ TEST(TokenizerTest, CuttingTextIntoSegmentsOfTheServerChangesNothing) {
     for (size_t i = 0; i < corpus.size(); i += 5) {
       const std::string text = SanitizeUtf8(corpus[i]);
       const auto whole = tokenizer->Encode(text, {.add_special = true, .parse_special = true});
-      const auto whole_user = tokenizer->Encode(text, {.add_special = true, .parse_special = false});
+      const auto whole_user =
+          tokenizer->Encode(text, {.add_special = true, .parse_special = false});
       size_t cut = text.size() / 2;
       while (cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) ++cut;
       for (const bool user : {false, true}) {
-        const std::vector<TextSegment> segments = {{text.substr(0, cut), user}, {text.substr(cut), user}};
-        EXPECT_EQ(*tokenizer->EncodeSegments(segments, true), user ? *whole_user : *whole) << name << ": " << text;
+        const std::vector<TextSegment> segments = {{text.substr(0, cut), user},
+                                                   {text.substr(cut), user}};
+        EXPECT_EQ(*tokenizer->EncodeSegments(segments, true), user ? *whole_user : *whole)
+            << name << ": " << text;
       }
       // Mixed provenance: without a control token in the text, whose it is changes nothing.
       if (*whole == *whole_user) {
-        const std::vector<TextSegment> mixed = {{text.substr(0, cut), false}, {text.substr(cut), true}};
+        const std::vector<TextSegment> mixed = {{text.substr(0, cut), false},
+                                                {text.substr(cut), true}};
         EXPECT_EQ(*tokenizer->EncodeSegments(mixed, true), *whole) << name << ": " << text;
       }
     }
@@ -159,21 +170,33 @@ TEST(TokenizerTest, ManyThreadsMayEncodeAtOnce) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// Doubling the text may not multiply the time by more than n log n does, with room for a busy machine. The better of
-// two runs counts.
+// Doubling the text may not multiply the time by more than n log n does, with room for a busy
+// machine. The better of two runs counts.
 double SecondsToEncode(const Tokenizer& tokenizer, const std::string& text) {
   double best = 1e9;
   for (int run = 0; run < 2; ++run) {
     const auto begin = std::chrono::steady_clock::now();
     EXPECT_TRUE(tokenizer.Encode(text, {}).ok());
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   return best;
 }
 
 TEST(TokenizerTest, AdversarialTextStaysNearLinear) {
-  const std::vector<std::string> units = {"a", " ", "\n", "ab", "!", "0", "\xE8\xAF\xAD", "a\xCC\x81\xCC\x96", " \n",
-                                          "'", "\xCC\x81\xCC\x96", "<|", "\xFF"};
+  const std::vector<std::string> units = {"a",
+                                          " ",
+                                          "\n",
+                                          "ab",
+                                          "!",
+                                          "0",
+                                          "\xE8\xAF\xAD",
+                                          "a\xCC\x81\xCC\x96",
+                                          " \n",
+                                          "'",
+                                          "\xCC\x81\xCC\x96",
+                                          "<|",
+                                          "\xFF"};
   for (const char* name : {"llama3", "qwen2", "llama2", "smollm2"}) {
     const auto tokenizer = LoadGoldenTokenizer(name);
     for (const std::string& unit : units) {
@@ -184,7 +207,8 @@ TEST(TokenizerTest, AdversarialTextStaysNearLinear) {
       // Eight times the text: linear is 8, n log n is under 10, a square is 64.
       const double small_s = SecondsToEncode(*tokenizer, small);
       const double large_s = SecondsToEncode(*tokenizer, large);
-      EXPECT_LT(large_s, 30 * small_s + 0.02) << name << " with \"" << unit << "\": " << small_s << " s, " << large_s << " s";
+      EXPECT_LT(large_s, 30 * small_s + 0.02)
+          << name << " with \"" << unit << "\": " << small_s << " s, " << large_s << " s";
     }
   }
 }
