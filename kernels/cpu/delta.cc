@@ -17,7 +17,8 @@ namespace polyad::cpu {
 namespace {
 
 constexpr int64_t kTasksPerThread = 4;
-// Under this much work (weight bytes and row bytes) two threads gain less than their fork-join costs (2-5 us).
+// Under this much work (weight bytes and row bytes) two threads gain less than their fork-join
+// costs (2-5 us).
 constexpr int64_t kSerialCost = 64 * 1024;
 constexpr int64_t kRowsPerPass = 64;  // bounds the middle's scratch; whole tiles of 16 rows
 constexpr int64_t kCutUnit = 32;      // long segments are cut between pairs of tiles
@@ -55,9 +56,9 @@ const CpuLowRank& OpOf(const DeltaSegment& segment) {
 
 absl::Status CheckLowRank(const LowRank& op) {
   if (op.a.rows < 1 || op.a.cols < 1 || op.b.rows < 1 || op.b.cols != op.a.rows) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("low rank: A is [rank, in] and B is [out, rank], got A [%d, %d], B [%d, %d]",
-                        op.a.rows, op.a.cols, op.b.rows, op.b.cols));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "low rank: A is [rank, in] and B is [out, rank], got A [%d, %d], B [%d, %d]", op.a.rows,
+        op.a.cols, op.b.rows, op.b.cols));
   }
   for (const TensorView* tensor : {&op.a, &op.b}) {
     const DType dtype = tensor->dtype;
@@ -83,7 +84,8 @@ void PackFactor(const TensorView& tensor, float scale, WeightFormat format, char
 }
 
 // y rows += B (A x rows) for rows [begin, end) of one segment.
-void ApplyRows(const DeltaSegment& segment, const PanelTask& inputs, FloatRows y, int64_t begin, int64_t end) {
+void ApplyRows(const DeltaSegment& segment, const PanelTask& inputs, FloatRows y, int64_t begin,
+               int64_t end) {
   const CpuLowRank& op = OpOf(segment);
   const bool half = op.format() == WeightFormat::kBF16 && !op.kernels().bf16_takes_f32_rows;
   const int64_t unit = half ? op.kernels().bf16_depth_multiple : 2;
@@ -122,7 +124,8 @@ void ApplyRows(const DeltaSegment& segment, const PanelTask& inputs, FloatRows y
   kernel(expand);
 }
 
-// Row ends of the tasks: runs of rows of about equal cost, cut where segments begin or between their tiles.
+// Row ends of the tasks: runs of rows of about equal cost, cut where segments begin or between
+// their tiles.
 std::vector<int64_t> CutRows(std::span<const DeltaSegment> segments, int64_t rows, int threads) {
   std::vector<int64_t> cost(static_cast<size_t>(rows), 0);
   std::vector<char> cut(static_cast<size_t>(rows) + 1, 0);
@@ -130,7 +133,8 @@ std::vector<int64_t> CutRows(std::span<const DeltaSegment> segments, int64_t row
   for (const DeltaSegment& segment : segments) {
     if (segment.row_begin >= segment.row_end) continue;
     const int64_t bytes = OpOf(segment).cost().bytes;
-    const int64_t row_cost = bytes / 16 + 64;  // a row in a tile costs about what streaming 1/16 of the op does
+    const int64_t row_cost =
+        bytes / 16 + 64;  // a row in a tile costs about what streaming 1/16 of the op does
     for (int64_t row = segment.row_begin; row < segment.row_end; ++row) {
       cost[static_cast<size_t>(row)] += row_cost;
       if ((row - segment.row_begin) % kCutUnit == 0) cut[static_cast<size_t>(row)] = 1;
@@ -156,8 +160,9 @@ std::vector<int64_t> CutRows(std::span<const DeltaSegment> segments, int64_t row
 
 void CheckSegment(const DeltaSegment& segment, ActivationRows x, FloatRows y) {
   KERNEL_CHECK(segment.op != nullptr, "delta: a segment without an op");
-  KERNEL_CHECK(segment.row_begin >= 0 && segment.row_begin <= segment.row_end && segment.row_end <= x.rows,
-               "delta: a segment's rows");
+  KERNEL_CHECK(
+      segment.row_begin >= 0 && segment.row_begin <= segment.row_end && segment.row_end <= x.rows,
+      "delta: a segment's rows");
   KERNEL_CHECK(OpOf(segment).in() == x.cols, "delta: an op of another width");
   KERNEL_CHECK(segment.y_column >= 0 && segment.y_column + OpOf(segment).out() <= y.cols,
                "delta: a segment's columns");
@@ -165,7 +170,8 @@ void CheckSegment(const DeltaSegment& segment, ActivationRows x, FloatRows y) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, ComputeMode mode, Isa isa) {
+absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, ComputeMode mode,
+                                                          Isa isa) {
   const LowRank& low_rank = std::get<LowRank>(op);
   if (absl::Status status = CheckLowRank(low_rank); !status.ok()) return status;
   const WeightFormat format = mode == ComputeMode::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
@@ -178,7 +184,8 @@ absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, Com
   return packed;
 }
 
-void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y, ThreadPool& pool) {
+void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y,
+              ThreadPool& pool) {
   if (segments.empty()) return;
   KERNEL_CHECK(x.rows == y.rows, "delta: rows");
   for (const DeltaSegment& segment : segments) CheckSegment(segment, x, y);

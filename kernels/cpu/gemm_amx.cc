@@ -2,15 +2,17 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum_k x[r][k] w[k][c] on AMX tiles, bf16 in and fp32 out. One element's sum is the chain of tile dots
-// over blocks of 32 inputs, in order; the tile instruction computes each row of a tile by itself, so 1 row and 512 give
-// the same bits (gemm_test). Tiles: 0-3 sums, 4-5 inputs, 6-7 weights. Up to 16 rows take 4 column tiles of two panels
-// at once (streaming weights); more rows take 2 x 2 tiles.
+// y[r][c] (+)= sum_k x[r][k] w[k][c] on AMX tiles, bf16 in and fp32 out. One element's sum is the
+// chain of tile dots over blocks of 32 inputs, in order; the tile instruction computes each row of
+// a tile by itself, so 1 row and 512 give the same bits (gemm_test). Tiles: 0-3 sums, 4-5 inputs,
+// 6-7 weights. Up to 16 rows take 4 column tiles of two panels at once (streaming weights); more
+// rows take 2 x 2 tiles.
 
 namespace polyad::cpu {
 namespace {
 
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written before.
+// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
+// before.
 inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
 
 constexpr int64_t kTileRows = 16;
@@ -63,8 +65,8 @@ inline void Prefetch(const char* at) {
   for (int64_t line = 0; line < kTileBytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T1);
 }
 
-// What to fetch ahead while a panel is summed. One pair of row tiles meets each weight once: fetch just ahead. More
-// row tiles meet a panel from cache, and each fetches its share of the next panel.
+// What to fetch ahead while a panel is summed. One pair of row tiles meets each weight once: fetch
+// just ahead. More row tiles meet a panel from cache, and each fetches its share of the next panel.
 struct Ahead {
   const char* at;
   int64_t bytes_per_block;
@@ -79,7 +81,8 @@ Ahead AheadOf(const PanelTask& task, const char* panel, int64_t row) {
 }
 
 // Adds bias and sink to `rows` x `width` sums of a tile and writes them out.
-void StoreTile(const PanelTask& task, const float* sums, int64_t rows, int64_t width, float* y, const float* bias) {
+void StoreTile(const PanelTask& task, const float* sums, int64_t rows, int64_t width, float* y,
+               const float* bias) {
   const __mmask16 mask = static_cast<__mmask16>((1u << width) - 1);
   const __m512 b = bias == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, bias);
   for (int64_t r = 0; r < rows; ++r, y += task.y_stride) {
@@ -90,34 +93,36 @@ void StoreTile(const PanelTask& task, const float* sums, int64_t rows, int64_t w
   }
 }
 
-#define POLYAD_START_TILE(number, row, column, onto_sink)                               \
-  do {                                                                                  \
-    if (onto_sink) {                                                                    \
-      _tile_loadd(number, task.y + (row) * task.y_stride + (column),                    \
-                  static_cast<size_t>(task.y_stride) * 4);                              \
-    } else {                                                                            \
-      _tile_zero(number);                                                               \
-    }                                                                                   \
+#define POLYAD_START_TILE(number, row, column, onto_sink)          \
+  do {                                                             \
+    if (onto_sink) {                                               \
+      _tile_loadd(number, task.y + (row)*task.y_stride + (column), \
+                  static_cast<size_t>(task.y_stride) * 4);         \
+    } else {                                                       \
+      _tile_zero(number);                                          \
+    }                                                              \
   } while (false)
 
-#define POLYAD_STORE_TILE(number, row, column, tile_rows, width)                                            \
-  do {                                                                                                      \
-    float* y_at = task.y + (row) * task.y_stride + (column);                                                \
-    if (task.bias == nullptr && (!task.accumulate || StartsOnSink(task))) {                                 \
-      _tile_stored(number, y_at, static_cast<size_t>(task.y_stride) * 4);                                   \
-    } else {                                                                                                \
-      alignas(64) float sums[kTileRows * kTileColumns];                                                     \
-      _tile_stored(number, sums, kTileColumns * 4);                                                         \
-      FinishWrites();                                                                                       \
-      StoreTile(task, sums, tile_rows, width, y_at, task.bias == nullptr ? nullptr : task.bias + (column)); \
-    }                                                                                                       \
+#define POLYAD_STORE_TILE(number, row, column, tile_rows, width)            \
+  do {                                                                      \
+    float* y_at = task.y + (row)*task.y_stride + (column);                  \
+    if (task.bias == nullptr && (!task.accumulate || StartsOnSink(task))) { \
+      _tile_stored(number, y_at, static_cast<size_t>(task.y_stride) * 4);   \
+    } else {                                                                \
+      alignas(64) float sums[kTileRows * kTileColumns];                     \
+      _tile_stored(number, sums, kTileColumns * 4);                         \
+      FinishWrites();                                                       \
+      StoreTile(task, sums, tile_rows, width, y_at,                         \
+                task.bias == nullptr ? nullptr : task.bias + (column));     \
+    }                                                                       \
   } while (false)
 
 inline const uint16_t* InputRow(const PanelTask& task, int64_t row) {
   return static_cast<const uint16_t*>(task.x) + row * task.x_stride;
 }
 
-// Up to 16 rows by two full panels: weights stream from memory, four independent sums hide the tile latency.
+// Up to 16 rows by two full panels: weights stream from memory, four independent sums hide the tile
+// latency.
 template <bool kFetch>
 void SumWide(const PanelTask& task, const char* panel, int64_t row, int64_t column) {
   const char* x = reinterpret_cast<const char*>(InputRow(task, row));
@@ -167,7 +172,8 @@ void PadBlock(const char* block, const Shape& shape, int64_t pairs, PaddedBlock*
 
 // One or two row tiles by one or two column tiles of one panel, any width and depth.
 template <bool kTwoRows, bool kTwoColumns>
-void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int64_t row, int64_t column) {
+void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int64_t row,
+              int64_t column) {
   const char* x0 = reinterpret_cast<const char*>(InputRow(task, row));
   const char* x1 = reinterpret_cast<const char*>(InputRow(task, row + kTileRows));
   const auto x_stride = static_cast<size_t>(task.x_stride) * 2;
@@ -179,7 +185,8 @@ void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int6
   POLYAD_START_TILE(0, row, column, onto_sink);
   if (kTwoColumns) POLYAD_START_TILE(1, row, column + kTileColumns, onto_sink);
   if (kTwoRows) POLYAD_START_TILE(2, row + kTileRows, column, onto_sink);
-  if (kTwoRows && kTwoColumns) POLYAD_START_TILE(3, row + kTileRows, column + kTileColumns, onto_sink);
+  if (kTwoRows && kTwoColumns)
+    POLYAD_START_TILE(3, row + kTileRows, column + kTileColumns, onto_sink);
   const auto add = [&](const char* w0, const char* w1, int64_t at) {
     _tile_loadd(6, w0, stride0);
     _tile_loadd(4, x0 + at, x_stride);
@@ -197,7 +204,8 @@ void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int6
   const int64_t whole = shape.pairs == kTileRows ? task.depth / kDepthBlock : 1;
   Ahead ahead = AheadOf(task, panel, row);
   for (int64_t block = 0; block < whole; ++block) {
-    for (int64_t line = 0; line < ahead.bytes_per_block; line += 64) _mm_prefetch(ahead.at + line, _MM_HINT_T0);
+    for (int64_t line = 0; line < ahead.bytes_per_block; line += 64)
+      _mm_prefetch(ahead.at + line, _MM_HINT_T0);
     ahead.at += ahead.bytes_per_block;
     add(panel, panel + tile_bytes, block * 64);
     panel += block_bytes;
@@ -211,11 +219,13 @@ void SumPanel(const PanelTask& task, const char* panel, const Shape& shape, int6
   if (kTwoColumns) POLYAD_STORE_TILE(1, row, column + kTileColumns, shape.rows0, shape.width1);
   if (kTwoRows) {
     POLYAD_STORE_TILE(2, row + kTileRows, column, shape.rows1, shape.width0);
-    if (kTwoColumns) POLYAD_STORE_TILE(3, row + kTileRows, column + kTileColumns, shape.rows1, shape.width1);
+    if (kTwoColumns)
+      POLYAD_STORE_TILE(3, row + kTileRows, column + kTileColumns, shape.rows1, shape.width1);
   }
 }
 
-void SumRows(const PanelTask& task, const char* panel, const Shape& shape, int64_t row, int64_t column) {
+void SumRows(const PanelTask& task, const char* panel, const Shape& shape, int64_t row,
+             int64_t column) {
   if (shape.rows1 > 0) {
     if (shape.width1 > 0) {
       SumPanel<true, true>(task, panel, shape, row, column);
@@ -229,7 +239,9 @@ void SumRows(const PanelTask& task, const char* panel, const Shape& shape, int64
   }
 }
 
-inline int64_t AtMost(int64_t value, int64_t most) { return value < 0 ? 0 : value < most ? value : most; }
+inline int64_t AtMost(int64_t value, int64_t most) {
+  return value < 0 ? 0 : value < most ? value : most;
+}
 
 // Not inlined: no arithmetic may wander across the caller's change of mode.
 __attribute__((noinline)) void SumOnTiles(const PanelTask& task) {
@@ -238,9 +250,11 @@ __attribute__((noinline)) void SumOnTiles(const PanelTask& task) {
   int64_t column = 0;
   const bool whole_depth = task.depth % kDepthBlock == 0;
   if (task.rows <= kTileRows && whole_depth && !StartsOnSink(task)) {
-    for (; column + 2 * kPanelColumns <= task.columns; column += 2 * kPanelColumns, panel += 2 * task.panel_bytes) {
+    for (; column + 2 * kPanelColumns <= task.columns;
+         column += 2 * kPanelColumns, panel += 2 * task.panel_bytes) {
       for (int64_t row = 0; row < task.rows; row += kTileRows) {
-        const Shape shape{AtMost(task.rows - row, kTileRows), 0, kTileColumns, kTileColumns, kTileRows};
+        const Shape shape{AtMost(task.rows - row, kTileRows), 0, kTileColumns, kTileColumns,
+                          kTileRows};
         if (!Same(shape, current)) Configure(shape, true);
         current = shape;
         if (row == 0) {
@@ -258,7 +272,8 @@ __attribute__((noinline)) void SumOnTiles(const PanelTask& task) {
       const int64_t rows = task.rows - row;
       const int64_t columns = task.columns - column;
       const Shape shape{AtMost(rows, kTileRows), AtMost(rows - kTileRows, kTileRows),
-                        AtMost(columns, kTileColumns), AtMost(columns - kTileColumns, kTileColumns), pairs};
+                        AtMost(columns, kTileColumns), AtMost(columns - kTileColumns, kTileColumns),
+                        pairs};
       if (!Same(shape, current)) Configure(shape, false);
       current = shape;
       SumRows(task, panel, shape, row, column);
@@ -269,7 +284,8 @@ __attribute__((noinline)) void SumOnTiles(const PanelTask& task) {
 
 void Bf16Panels(const PanelTask& task) {
   if (task.rows <= kAmxFewRows && task.depth <= kAmxFewRowsDepth) return AmxFewRowsBf16(task);
-  constexpr unsigned kSubnormalsAreZero = 0x8040;  // as the tile dots, so that bias and sink follow the few-row path
+  constexpr unsigned kSubnormalsAreZero =
+      0x8040;  // as the tile dots, so that bias and sink follow the few-row path
   const unsigned control = _mm_getcsr();
   _mm_setcsr(control | kSubnormalsAreZero);
   SumOnTiles(task);

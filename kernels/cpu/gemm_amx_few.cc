@@ -2,10 +2,11 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// The arithmetic of TDPBF16PS in 512-bit registers, for one or two rows: a tile is mostly air there, and the latency of
-// tile dots shows in small products (an adapter's factors). Per block of 32 inputs the even and the odd inputs form a
-// chain of fused multiply-adds each, from zero; then sum += even + odd; subnormals count as zero (Intel SDM volume 2C,
-// "TDPBF16PS"). gemm_test holds rows computed here to the bits of rows computed on tiles.
+// The arithmetic of TDPBF16PS in 512-bit registers, for one or two rows: a tile is mostly air
+// there, and the latency of tile dots shows in small products (an adapter's factors). Per block of
+// 32 inputs the even and the odd inputs form a chain of fused multiply-adds each, from zero; then
+// sum += even + odd; subnormals count as zero (Intel SDM volume 2C, "TDPBF16PS"). gemm_test holds
+// rows computed here to the bits of rows computed on tiles.
 
 namespace polyad::cpu {
 namespace {
@@ -61,15 +62,18 @@ struct Columns {
   __mmask16 mask[2];
 };
 
-inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmask16 mask, __m512 sum) {
+inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmask16 mask,
+                      __m512 sum) {
   float* y = task.y + row * task.y_stride + column;
-  if (task.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, task.bias + column));
+  if (task.bias != nullptr)
+    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, task.bias + column));
   if (task.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
 template <int kRows, int kTiles, bool kRagged>
-void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, const float* wide, int64_t column) {
+void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, const float* wide,
+              int64_t column) {
   const int64_t padded = (task.depth + kDepthBlock - 1) / kDepthBlock * kDepthBlock;
   const int64_t stride0 = kRagged ? columns.width[0] * 4 : 64;
   const int64_t stride1 = kRagged ? columns.width[1] * 4 : 64;
@@ -115,7 +119,8 @@ void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, 
   POLYAD_UNROLL
   for (int r = 0; r < kRows; ++r) {
     POLYAD_UNROLL
-    for (int t = 0; t < kTiles; ++t) StoreSums(task, r, column + t * kTileColumns, columns.mask[t], totals[r][t]);
+    for (int t = 0; t < kTiles; ++t)
+      StoreSums(task, r, column + t * kTileColumns, columns.mask[t], totals[r][t]);
   }
 }
 
@@ -126,8 +131,10 @@ __attribute__((noinline)) void SumPanels(const PanelTask& task) {
   const int64_t padded = (task.depth + kDepthBlock - 1) / kDepthBlock * kDepthBlock;
   for (int r = 0; r < kRows; ++r) Widen(task, r, wide + r * padded);
   const char* panel = task.panels;
-  for (int64_t column = 0; column < task.columns; column += kPanelColumns, panel += task.panel_bytes) {
-    const int64_t count = task.columns - column < kPanelColumns ? task.columns - column : kPanelColumns;
+  for (int64_t column = 0; column < task.columns;
+       column += kPanelColumns, panel += task.panel_bytes) {
+    const int64_t count =
+        task.columns - column < kPanelColumns ? task.columns - column : kPanelColumns;
     Columns columns;
     for (int t = 0; t < 2; ++t) {
       const int64_t width = count - t * kTileColumns;

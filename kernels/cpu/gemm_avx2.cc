@@ -2,8 +2,9 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum_k x[r][k] w[k][c], 256-bit: 4 rows x 16 columns of sums in registers, one chain of fused
-// multiply-adds per sum over k. bf16 weights are widened on the fly; inputs arrive widened.
+// y[r][c] (+)= sum_k x[r][k] w[k][c], 256-bit: 4 rows x 16 columns of sums in registers, one chain
+// of fused multiply-adds per sum over k. bf16 weights are widened on the fly; inputs arrive
+// widened.
 
 namespace polyad::cpu {
 namespace {
@@ -39,7 +40,8 @@ inline __m256 LoadWeights(const char* at, __m256i mask) {
   return kRagged ? _mm256_maskload_ps(words, mask) : _mm256_loadu_ps(words);
 }
 
-inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __m256i mask, __m256 sum) {
+inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __m256i mask,
+                      __m256 sum) {
   float* y = task.y + row * task.y_stride + column;
   if (task.bias != nullptr) sum = _mm256_add_ps(sum, _mm256_maskload_ps(task.bias + column, mask));
   if (task.accumulate) sum = _mm256_add_ps(_mm256_maskload_ps(y, mask), sum);
@@ -84,10 +86,11 @@ struct WidenStep {
   }
 };
 
-// kRows rows of one tile; `before` columns of the panel lie before the tile, `columns` are in the panel.
+// kRows rows of one tile; `before` columns of the panel lie before the tile, `columns` are in the
+// panel.
 template <typename Step, int kRows, bool kRagged>
-void SumRows(const PanelTask& task, const char* panel, const Tile& tile, int64_t before, int64_t columns, int64_t row,
-             int64_t column) {
+void SumRows(const PanelTask& task, const char* panel, const Tile& tile, int64_t before,
+             int64_t columns, int64_t row, int64_t column) {
   const float* x[kRows];
   __m256 sums[kRows][2];
   POLYAD_UNROLL
@@ -102,7 +105,8 @@ void SumRows(const PanelTask& task, const char* panel, const Tile& tile, int64_t
     const int64_t steps = (depth + Step::kInputs - 1) / Step::kInputs;
     const char* weights = panel + steps * before * 4;
     for (int64_t step = 0; step < steps; ++step, weights += width * 4) {
-      const __m256 w[2] = {LoadWeights<kRagged>(weights, tile.mask[0]), LoadWeights<kRagged>(weights + 32, tile.mask[1])};
+      const __m256 w[2] = {LoadWeights<kRagged>(weights, tile.mask[0]),
+                           LoadWeights<kRagged>(weights + 32, tile.mask[1])};
       _mm_prefetch(weights + kPrefetchBytes, _MM_HINT_T0);
       Step::template Add<kRows>(x, block + step * Step::kInputs, w, sums);
     }
@@ -116,7 +120,8 @@ void SumRows(const PanelTask& task, const char* panel, const Tile& tile, int64_t
 }
 
 template <typename Step, bool kRagged>
-void SumTile(const PanelTask& task, const char* panel, int64_t before, int64_t columns, int64_t first) {
+void SumTile(const PanelTask& task, const char* panel, int64_t before, int64_t columns,
+             int64_t first) {
   const int64_t width = columns - before < kTileColumns ? columns - before : kTileColumns;
   const Tile tile = TileOf(width);
   const int64_t column = first + before;
@@ -124,14 +129,16 @@ void SumTile(const PanelTask& task, const char* panel, int64_t before, int64_t c
   for (; row + kMaxRows <= task.rows; row += kMaxRows) {
     SumRows<Step, kMaxRows, kRagged>(task, panel, tile, before, columns, row, column);
   }
-  for (; row < task.rows; ++row) SumRows<Step, 1, kRagged>(task, panel, tile, before, columns, row, column);
+  for (; row < task.rows; ++row)
+    SumRows<Step, 1, kRagged>(task, panel, tile, before, columns, row, column);
 }
 
 template <typename Step>
 void FloatPanels(const PanelTask& task) {
   const char* panel = task.panels;
   for (int64_t first = 0; first < task.columns; first += kPanelColumns, panel += task.panel_bytes) {
-    const int64_t columns = task.columns - first < kPanelColumns ? task.columns - first : kPanelColumns;
+    const int64_t columns =
+        task.columns - first < kPanelColumns ? task.columns - first : kPanelColumns;
     for (int64_t before = 0; before < columns; before += kTileColumns) {
       if (columns - before >= kTileColumns) {
         SumTile<Step, false>(task, panel, before, columns, first);
@@ -145,8 +152,14 @@ void FloatPanels(const PanelTask& task) {
 }  // namespace
 
 GemmKernels Avx2GemmKernels() {
-  return GemmKernels{FloatPanels<F32Step>, FloatPanels<WidenStep>, Avx2Q80Kernel(), Avx2Q40Kernel(), Avx2Q41Kernel(),
-                     true, 2};
+  return GemmKernels{FloatPanels<F32Step>,
+                     FloatPanels<WidenStep>,
+                     Avx2Q80Kernel(),
+                     Avx2Q40Kernel(),
+                     Avx2Q41Kernel(),
+                     Avx2QuantizeRow,
+                     true,
+                     2};
 }
 
 }  // namespace polyad::cpu

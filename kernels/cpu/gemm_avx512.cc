@@ -2,8 +2,9 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum_k x[r][k] w[k][c], 512-bit: up to 12 rows x 32 columns of sums stay in registers while a panel
-// streams by. Every sum is one chain of fused multiply-adds (or of bf16 pair dots) over k, whatever the rows beside it.
+// y[r][c] (+)= sum_k x[r][k] w[k][c], 512-bit: up to 12 rows x 32 columns of sums stay in registers
+// while a panel streams by. Every sum is one chain of fused multiply-adds (or of bf16 pair dots)
+// over k, whatever the rows beside it.
 
 namespace polyad::cpu {
 namespace {
@@ -39,18 +40,21 @@ inline __m512i LoadWeights(const char* at, __mmask16 mask) {
   return kRagged ? _mm512_maskz_loadu_epi32(mask, at) : _mm512_loadu_si512(at);
 }
 
-inline void StoreSums(const PanelTask& task, float* y, const float* bias, __mmask16 mask, __m512 sum) {
+inline void StoreSums(const PanelTask& task, float* y, const float* bias, __mmask16 mask,
+                      __m512 sum) {
   if (bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, bias));
   if (task.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
-// One step of the sum per format: x points at this step's input(s) of a row, w holds 16 columns of weights.
+// One step of the sum per format: x points at this step's input(s) of a row, w holds 16 columns of
+// weights.
 struct F32Step {
   using Input = float;
   static constexpr int kInputs = 1;
   template <int kRows, int kTiles>
-  static inline void Add(const float* const* x, int64_t k, const __m512i* w, __m512 (*sums)[kTiles]) {
+  static inline void Add(const float* const* x, int64_t k, const __m512i* w,
+                         __m512 (*sums)[kTiles]) {
     POLYAD_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const __m512 a = _mm512_set1_ps(x[r][k]);
@@ -67,13 +71,15 @@ struct WidenStep {
   using Input = float;
   static constexpr int kInputs = 2;
   template <int kRows, int kTiles>
-  static inline void Add(const float* const* x, int64_t k, const __m512i* w, __m512 (*sums)[kTiles]) {
+  static inline void Add(const float* const* x, int64_t k, const __m512i* w,
+                         __m512 (*sums)[kTiles]) {
     __m512 even[kTiles];
     __m512 odd[kTiles];
     POLYAD_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       even[t] = _mm512_castsi512_ps(_mm512_slli_epi32(w[t], 16));
-      odd[t] = _mm512_castsi512_ps(_mm512_and_si512(w[t], _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+      odd[t] = _mm512_castsi512_ps(
+          _mm512_and_si512(w[t], _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
     }
     POLYAD_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -93,7 +99,8 @@ struct DotStep {
   using Input = uint16_t;
   static constexpr int kInputs = 2;
   template <int kRows, int kTiles>
-  static inline void Add(const uint16_t* const* x, int64_t k, const __m512i* w, __m512 (*sums)[kTiles]) {
+  static inline void Add(const uint16_t* const* x, int64_t k, const __m512i* w,
+                         __m512 (*sums)[kTiles]) {
     POLYAD_UNROLL
     for (int r = 0; r < kRows; ++r) {
       int pair;
@@ -108,7 +115,8 @@ struct DotStep {
 };
 
 template <typename Step, int kRows, int kTiles, bool kRagged>
-void SumRows(const PanelTask& task, const char* panel, const Columns& columns, int64_t row, int64_t column) {
+void SumRows(const PanelTask& task, const char* panel, const Columns& columns, int64_t row,
+             int64_t column) {
   using Input = typename Step::Input;
   const Input* x[kRows];
   __m512 sums[kRows][kTiles];
@@ -140,8 +148,8 @@ void SumRows(const PanelTask& task, const char* panel, const Columns& columns, i
     POLYAD_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       const int64_t c = column + t * kTileColumns;
-      StoreSums(task, task.y + (row + r) * task.y_stride + c, task.bias == nullptr ? nullptr : task.bias + c,
-                columns.mask[t], sums[r][t]);
+      StoreSums(task, task.y + (row + r) * task.y_stride + c,
+                task.bias == nullptr ? nullptr : task.bias + c, columns.mask[t], sums[r][t]);
     }
   }
 }
@@ -152,13 +160,22 @@ void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, 
   for (; row + kMaxRows <= task.rows; row += kMaxRows) {
     SumRows<Step, kMaxRows, kTiles, kRagged>(task, panel, columns, row, column);
   }
-  for (; row + 8 <= task.rows; row += 8) SumRows<Step, 8, kTiles, kRagged>(task, panel, columns, row, column);
-  for (; row + 4 <= task.rows; row += 4) SumRows<Step, 4, kTiles, kRagged>(task, panel, columns, row, column);
+  for (; row + 8 <= task.rows; row += 8)
+    SumRows<Step, 8, kTiles, kRagged>(task, panel, columns, row, column);
+  for (; row + 4 <= task.rows; row += 4)
+    SumRows<Step, 4, kTiles, kRagged>(task, panel, columns, row, column);
   switch (task.rows - row) {
-    case 3: SumRows<Step, 3, kTiles, kRagged>(task, panel, columns, row, column); break;
-    case 2: SumRows<Step, 2, kTiles, kRagged>(task, panel, columns, row, column); break;
-    case 1: SumRows<Step, 1, kTiles, kRagged>(task, panel, columns, row, column); break;
-    default: break;
+    case 3:
+      SumRows<Step, 3, kTiles, kRagged>(task, panel, columns, row, column);
+      break;
+    case 2:
+      SumRows<Step, 2, kTiles, kRagged>(task, panel, columns, row, column);
+      break;
+    case 1:
+      SumRows<Step, 1, kTiles, kRagged>(task, panel, columns, row, column);
+      break;
+    default:
+      break;
   }
 }
 
@@ -166,7 +183,8 @@ template <typename Step>
 void FloatPanels(const PanelTask& task) {
   const char* panel = task.panels;
   for (int64_t first = 0; first < task.columns; first += kPanelColumns, panel += task.panel_bytes) {
-    const int64_t count = task.columns - first < kPanelColumns ? task.columns - first : kPanelColumns;
+    const int64_t count =
+        task.columns - first < kPanelColumns ? task.columns - first : kPanelColumns;
     const Columns columns = ColumnsOf(count);
     if (count == kPanelColumns) {
       SumPanel<Step, 2, false>(task, panel, columns, first);
@@ -183,13 +201,11 @@ void FloatPanels(const PanelTask& task) {
 }  // namespace
 
 GemmKernels Avx512GemmKernels(bool fast_bf16_dot) {
-  return GemmKernels{FloatPanels<F32Step>,
-                     fast_bf16_dot ? FloatPanels<DotStep> : FloatPanels<WidenStep>,
-                     Avx512Q80Kernel(),
-                     Avx512Q40Kernel(),
-                     Avx512Q41Kernel(),
-                     !fast_bf16_dot,
-                     2};
+  return GemmKernels{
+      FloatPanels<F32Step>, fast_bf16_dot ? FloatPanels<DotStep> : FloatPanels<WidenStep>,
+      Avx512Q80Kernel(),    Avx512Q40Kernel(),
+      Avx512Q41Kernel(),    Avx512QuantizeRow,
+      !fast_bf16_dot,       2};
 }
 
 }  // namespace polyad::cpu

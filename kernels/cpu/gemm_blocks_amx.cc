@@ -2,10 +2,10 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// Block-quantised products on int8 tiles for more than a handful of rows: a tile dot per block of 32 inputs is the
-// same exact integer as VNNI's, and blocks are scaled and added in the same order, so the bits are those of
-// gemm_blocks_avx512.cc, which keeps the few rows. A panel is unpacked to int8 once and met by all rows.
-// Tiles: 0-3 dots of four blocks, 4-5 inputs, 6-7 weights.
+// Block-quantised products on int8 tiles for more than a handful of rows: a tile dot per block of
+// 32 inputs is the same exact integer as VNNI's, and blocks are scaled and added in the same order,
+// so the bits are those of gemm_blocks_avx512.cc, which keeps the few rows. A panel is unpacked to
+// int8 once and met by all rows. Tiles: 0-3 dots of four blocks, 4-5 inputs, 6-7 weights.
 
 namespace polyad::cpu {
 namespace {
@@ -17,8 +17,8 @@ namespace {
 #endif
 
 constexpr int64_t kRows = 16;
-constexpr int64_t kFewestRows = 5;         // below, VNNI alone is faster (docs/notes/0001)
-constexpr int64_t kMaxDepth = 4096;        // of the unpacked panel on the stack: 128 KiB
+constexpr int64_t kFewestRows = 5;   // below, VNNI alone is faster (docs/notes/0001)
+constexpr int64_t kMaxDepth = 4096;  // of the unpacked panel on the stack: 128 KiB
 constexpr int64_t kBlockBytes = kPanelColumns * kDepthBlock;  // unpacked
 constexpr int64_t kTileBytes = kBlockBytes / 2;
 constexpr int64_t kScaleBytes = kPanelColumns * 2;
@@ -32,7 +32,8 @@ struct alignas(64) TileConfig {
   uint8_t rows[16];
 };
 
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written before.
+// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
+// before.
 inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
 
 void Configure(int64_t rows) {
@@ -47,7 +48,8 @@ void Configure(int64_t rows) {
   _tile_loadconfig(&config);
 }
 
-// A format: how a block of a panel becomes int8 [2 tiles][8 groups][16 columns][4], and what follows the integers.
+// A format: how a block of a panel becomes int8 [2 tiles][8 groups][16 columns][4], and what
+// follows the integers.
 struct Q80 {
   static constexpr int64_t kIntegers = 1024;
   static constexpr bool kMinimum = false;
@@ -86,7 +88,8 @@ constexpr int64_t StrideOf() {
 
 template <typename Format>
 void UnpackPanel(const char* panel, int64_t num_blocks, char* integers) {
-  for (int64_t block = 0; block < num_blocks; ++block, panel += StrideOf<Format>(), integers += kBlockBytes) {
+  for (int64_t block = 0; block < num_blocks;
+       ++block, panel += StrideOf<Format>(), integers += kBlockBytes) {
     for (int64_t line = 0; line < StrideOf<Format>(); line += 64) {
       _mm_prefetch(panel + 2048 + line, _MM_HINT_T1);
     }
@@ -100,12 +103,12 @@ inline __m512 LoadScales(const char* at) {
 
 // One row tile by one column tile.
 struct TileSum {
-  const int8_t* q;         // first row
+  const int8_t* q;  // first row
   const float* scale[kRows];
   const int32_t* sum[kRows];
   int64_t depth;
-  const char* integers;    // of the column tile
-  const char* scales;      // of the column tile in the packed panel
+  const char* integers;  // of the column tile
+  const char* scales;    // of the column tile in the packed panel
 };
 
 template <typename Format>
@@ -174,14 +177,17 @@ void SumTile(const TileSum& tile, __m512* out) {
 
 void StoreRow(const PanelTask& task, int64_t row, int64_t column, __mmask16 mask, __m512 sum) {
   float* y = task.y + row * task.y_stride + column;
-  if (task.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, task.bias + column));
+  if (task.bias != nullptr)
+    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, task.bias + column));
   if (task.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
-// Rows [row, row + rows) of one unpacked panel; rows <= 16. Absent rows repeat the last one and are not stored.
+// Rows [row, row + rows) of one unpacked panel; rows <= 16. Absent rows repeat the last one and are
+// not stored.
 template <typename Format>
-void SumRows(const PanelTask& task, const char* panel, const char* integers, int64_t row, int64_t rows, int64_t column) {
+void SumRows(const PanelTask& task, const char* panel, const char* integers, int64_t row,
+             int64_t rows, int64_t column) {
   const int64_t num_blocks = task.depth / kDepthBlock;
   TileSum tile;
   tile.q = task.quantized.q + row * task.depth;
@@ -195,7 +201,8 @@ void SumRows(const PanelTask& task, const char* panel, const char* integers, int
     const int64_t first = column + t * kTileColumns;
     const int64_t left = task.columns - first;
     if (left <= 0) break;
-    const __mmask16 mask = static_cast<__mmask16>((1u << (left < kTileColumns ? left : kTileColumns)) - 1);
+    const __mmask16 mask =
+        static_cast<__mmask16>((1u << (left < kTileColumns ? left : kTileColumns)) - 1);
     tile.integers = integers + t * kTileBytes;
     tile.scales = panel + Format::kIntegers + t * kTileColumns * 2;
     __m512 sums[kRows];
@@ -209,7 +216,8 @@ void SumPanels(const PanelTask& task) {
   alignas(64) char integers[kMaxDepth * kPanelColumns];
   int64_t configured = 0;
   const char* panel = task.panels;
-  for (int64_t column = 0; column < task.columns; column += kPanelColumns, panel += task.panel_bytes) {
+  for (int64_t column = 0; column < task.columns;
+       column += kPanelColumns, panel += task.panel_bytes) {
     UnpackPanel<Format>(panel, task.depth / kDepthBlock, integers);
     for (int64_t row = 0; row < task.rows; row += kRows) {
       const int64_t rows = task.rows - row < kRows ? task.rows - row : kRows;
@@ -224,7 +232,9 @@ void SumPanels(const PanelTask& task) {
 template <typename Format>
 void BlockPanels(const PanelTask& task, PanelKernel few_rows) {
   const int64_t tail = task.rows % kRows;
-  const int64_t tiled = task.depth > kMaxDepth ? 0 : tail < kFewestRows ? task.rows - tail : task.rows;
+  const int64_t tiled = task.depth > kMaxDepth ? 0
+                        : tail < kFewestRows   ? task.rows - tail
+                                               : task.rows;
   if (tiled > 0) {
     PanelTask part = task;
     part.rows = tiled;

@@ -2,9 +2,10 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . q_w), 256-bit. Bytes are multiplied
-// in pairs with sums of 16 bits, which hold: |q_w| <= 128 and |q_x| <= 127 give at most 32,512. The same order of exact
-// block dots and fused multiply-adds as the 512-bit kernel, so the two levels agree bit for bit.
+// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . q_w), 256-bit.
+// Bytes are multiplied in pairs with sums of 16 bits, which hold: |q_w| <= 128 and |q_x| <= 127
+// give at most 32,512. The same order of exact block dots and fused multiply-adds as the 512-bit
+// kernel, so the two levels agree bit for bit.
 
 namespace polyad::cpu {
 namespace {
@@ -17,9 +18,9 @@ namespace {
 
 constexpr int64_t kPrefetchBytes = 2048;
 constexpr int64_t kScaleBytes = kPanelColumns * 2;
-constexpr int kGroups = 8;      // of 4 inputs in a block
-constexpr int kColumns = 8;     // per register
-constexpr int kMaxRows = 2;     // 8 weights + 2 sums + 5 of work of 16 registers
+constexpr int kGroups = 8;   // of 4 inputs in a block
+constexpr int kColumns = 8;  // per register
+constexpr int kMaxRows = 2;  // 8 weights + 2 sums + 5 of work of 16 registers
 
 // Pairs of products of 4 bytes summed to 32 bits, added to dot.
 inline __m256i AddDot(__m256i dot, __m256i unsigned_bytes, __m256i signed_bytes) {
@@ -127,7 +128,8 @@ void SumRows(const PanelTask& task, const char* panel, int64_t row, int64_t colu
 template <typename Format>
 void BlockPanels(const PanelTask& task) {
   const char* panel = task.panels;
-  for (int64_t column = 0; column < task.columns; column += kPanelColumns, panel += task.panel_bytes) {
+  for (int64_t column = 0; column < task.columns;
+       column += kPanelColumns, panel += task.panel_bytes) {
     for (int64_t lane = 0; lane < kPanelColumns && column + lane < task.columns; lane += kColumns) {
       int64_t row = 0;
       for (; row + kMaxRows <= task.rows; row += kMaxRows) {
@@ -139,6 +141,40 @@ void BlockPanels(const PanelTask& task) {
 }
 
 }  // namespace
+
+void Avx2QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum) {
+  const __m256i magnitude = _mm256_set1_epi16(0x7fff);
+  for (int64_t k = 0; k < depth; k += kDepthBlock, x += kDepthBlock, q += kDepthBlock) {
+    const auto* words = reinterpret_cast<const __m256i*>(x);
+    const __m256i half =
+        _mm256_max_epu16(_mm256_and_si256(_mm256_loadu_si256(words), magnitude),
+                         _mm256_and_si256(_mm256_loadu_si256(words + 1), magnitude));
+    // The largest magnitude bits are the largest magnitude; minpos finds the smallest complement.
+    const __m128i quarter =
+        _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    const __m128i least = _mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi16(-1)));
+    const uint32_t largest = ~static_cast<uint32_t>(_mm_cvtsi128_si32(least)) & 0xffffu;
+    const float peak =
+        _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(largest << 16))));
+    const bool finite = largest < 0x7f80u;
+    const float inverse = finite && peak > 1e-35f ? 127.0f / peak : 0.0f;
+    int32_t total = 0;
+    for (int i = 0; i < 4; ++i) {
+      const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i * 8));
+      const __m256 value = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
+      __m256i integers = _mm256_cvtps_epi32(_mm256_mul_ps(value, _mm256_set1_ps(inverse)));
+      if (!finite) integers = _mm256_setzero_si256();
+      const __m128i low = _mm256_castsi256_si128(integers);
+      const __m128i high = _mm256_extracti128_si256(integers, 1);
+      const __m128i bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(q + i * 8), bytes);
+      const __m128i sums = _mm_hadd_epi32(_mm_add_epi32(low, high), _mm_setzero_si128());
+      total += _mm_cvtsi128_si32(_mm_hadd_epi32(sums, sums));
+    }
+    *scale++ = finite ? peak / 127.0f : __builtin_nanf("");
+    *sum++ = total;
+  }
+}
 
 PanelKernel Avx2Q80Kernel() { return BlockPanels<Q80>; }
 PanelKernel Avx2Q40Kernel() { return BlockPanels<Q40>; }

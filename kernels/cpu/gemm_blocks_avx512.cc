@@ -2,9 +2,10 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . q_w), 512-bit VNNI. The integer dot of
-// a block is exact; blocks are added in fp32 in order, one fused multiply-add each, so every row's bits are its own.
-// Stored integers are unsigned (q + 128, or nibbles): their offset is taken off through the block's sum of inputs.
+// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . q_w), 512-bit
+// VNNI. The integer dot of a block is exact; blocks are added in fp32 in order, one fused
+// multiply-add each, so every row's bits are its own. Stored integers are unsigned (q + 128, or
+// nibbles): their offset is taken off through the block's sum of inputs.
 
 namespace polyad::cpu {
 namespace {
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int64_t kPrefetchBytes = 2048;  // ahead in the panel; docs/notes/0001 has the sweep
 constexpr int64_t kScaleBytes = kPanelColumns * 2;
-constexpr int kGroups = 8;   // of 4 inputs in a block
+constexpr int kGroups = 8;    // of 4 inputs in a block
 constexpr int kMaxRows = 12;  // 12 sums + 8 weights + a few of 32 registers
 
 struct Q80 {
@@ -56,9 +57,11 @@ inline __m512 LoadScales(const char* at) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
 }
 
-inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmask16 mask, __m512 sum) {
+inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmask16 mask,
+                      __m512 sum) {
   float* y = task.y + row * task.y_stride + column;
-  if (task.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, task.bias + column));
+  if (task.bias != nullptr)
+    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, task.bias + column));
   if (task.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
   _mm512_mask_storeu_ps(y, mask, sum);
 }
@@ -80,7 +83,8 @@ void SumRows(const PanelTask& task, const char* panel, int64_t row, int64_t colu
   }
   for (int64_t block = 0; block < num_blocks; ++block, panel += kStride) {
     if (row == 0) {
-      for (int64_t line = 0; line < kStride; line += 64) _mm_prefetch(panel + kPrefetchBytes + line, _MM_HINT_T1);
+      for (int64_t line = 0; line < kStride; line += 64)
+        _mm_prefetch(panel + kPrefetchBytes + line, _MM_HINT_T1);
     }
     POLYAD_UNROLL
     for (int t = 0; t < kTiles; ++t) {
@@ -124,7 +128,8 @@ void SumRows(const PanelTask& task, const char* panel, int64_t row, int64_t colu
 template <typename Format>
 void BlockPanels(const PanelTask& task) {
   const char* panel = task.panels;
-  for (int64_t column = 0; column < task.columns; column += kPanelColumns, panel += task.panel_bytes) {
+  for (int64_t column = 0; column < task.columns;
+       column += kPanelColumns, panel += task.panel_bytes) {
     int64_t row = 0;
     for (; row + kMaxRows <= task.rows; row += kMaxRows) {
       SumRows<Format, kMaxRows, 1>(task, panel, row, column, 0);
@@ -135,15 +140,51 @@ void BlockPanels(const PanelTask& task) {
       SumRows<Format, 4, 1>(task, panel, row, column, 1);
     }
     switch (task.rows - row) {
-      case 3: SumRows<Format, 3, 2>(task, panel, row, column, 0); break;
-      case 2: SumRows<Format, 2, 2>(task, panel, row, column, 0); break;
-      case 1: SumRows<Format, 1, 2>(task, panel, row, column, 0); break;
-      default: break;
+      case 3:
+        SumRows<Format, 3, 2>(task, panel, row, column, 0);
+        break;
+      case 2:
+        SumRows<Format, 2, 2>(task, panel, row, column, 0);
+        break;
+      case 1:
+        SumRows<Format, 1, 2>(task, panel, row, column, 0);
+        break;
+      default:
+        break;
     }
   }
 }
 
 }  // namespace
+
+void Avx512QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum) {
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  for (int64_t k = 0; k < depth; k += kDepthBlock, x += kDepthBlock, q += kDepthBlock) {
+    const __m512i words = _mm512_loadu_si512(x);
+    // The largest magnitude bits are the largest magnitude; minpos finds the smallest complement.
+    const __m512i all = _mm512_and_si512(words, magnitude);
+    const __m256i half =
+        _mm256_max_epu16(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    const __m128i quarter =
+        _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    const __m128i least = _mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi16(-1)));
+    const uint32_t largest = ~static_cast<uint32_t>(_mm_cvtsi128_si32(least)) & 0xffffu;
+    const float peak =
+        _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(largest << 16))));
+    const bool finite = largest < 0x7f80u;
+    const float inverse = finite && peak > 1e-35f ? 127.0f / peak : 0.0f;
+    __m512i low = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(words)), 16);
+    __m512i high =
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(words, 1)), 16);
+    low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(low), _mm512_set1_ps(inverse)));
+    high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(high), _mm512_set1_ps(inverse)));
+    if (!finite) low = high = _mm512_setzero_si512();
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtepi32_epi8(high));
+    *scale++ = finite ? peak / 127.0f : __builtin_nanf("");
+    *sum++ = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+  }
+}
 
 PanelKernel Avx512Q80Kernel() { return BlockPanels<Q80>; }
 PanelKernel Avx512Q40Kernel() { return BlockPanels<Q40>; }

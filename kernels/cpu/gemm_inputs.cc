@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "absl/functional/function_ref.h"
 #include "kernels/api/check.h"
@@ -33,7 +32,8 @@ const uint16_t* Bf16Row(ActivationRows x, int64_t row) {
   return static_cast<const uint16_t*>(x.data) + row * x.stride;
 }
 
-int64_t PrepareBf16(const GemmKernels& kernels, ActivationRows x, ThreadPool& pool, PanelTask* task) {
+int64_t PrepareBf16(const GemmKernels& kernels, ActivationRows x, ThreadPool& pool,
+                    PanelTask* task) {
   const int64_t padded = RoundUp(x.cols, kernels.bf16_depth_multiple);
   if (kernels.bf16_takes_f32_rows) {
     auto* wide = reinterpret_cast<float*>(InputScratch().Reserve(x.rows * padded * 4));
@@ -59,7 +59,8 @@ int64_t PrepareBf16(const GemmKernels& kernels, ActivationRows x, ThreadPool& po
   return padded * 2;
 }
 
-int64_t PrepareQuantized(ActivationRows x, ThreadPool& pool, PanelTask* task) {
+int64_t PrepareQuantized(const GemmKernels& kernels, ActivationRows x, ThreadPool& pool,
+                         PanelTask* task) {
   const int64_t blocks = x.cols / kDepthBlock;
   const int64_t q_bytes = RoundUp(x.rows * x.cols, 64);
   const int64_t scale_bytes = RoundUp(x.rows * blocks * 4, 64);
@@ -68,7 +69,8 @@ int64_t PrepareQuantized(ActivationRows x, ThreadPool& pool, PanelTask* task) {
   auto* scale = reinterpret_cast<float*>(memory + q_bytes);
   auto* sum = reinterpret_cast<int32_t*>(memory + q_bytes + scale_bytes);
   ForEachRow(x, pool, [&](int64_t row) {
-    QuantizeRow(Bf16Row(x, row), x.cols, q + row * x.cols, scale + row * blocks, sum + row * blocks);
+    kernels.quantize(Bf16Row(x, row), x.cols, q + row * x.cols, scale + row * blocks,
+                     sum + row * blocks);
   });
   task->quantized = {q, scale, sum};
   return x.cols + blocks * 8;
@@ -76,34 +78,8 @@ int64_t PrepareQuantized(ActivationRows x, ThreadPool& pool, PanelTask* task) {
 
 }  // namespace
 
-void QuantizeRow(const uint16_t* bf16, int64_t depth, int8_t* q, float* scale, int32_t* sum) {
-  for (int64_t k = 0; k < depth; k += kDepthBlock, bf16 += kDepthBlock, q += kDepthBlock) {
-    float values[kDepthBlock];
-    uint32_t largest = 0;  // as magnitude bits: order of bits is order of magnitudes
-    for (int64_t i = 0; i < kDepthBlock; ++i) {
-      values[i] = FromBf16(bf16[i]);
-      largest = std::max(largest, static_cast<uint32_t>(bf16[i] & 0x7fff));
-    }
-    const float peak = FromBf16(static_cast<uint16_t>(largest));
-    const bool finite = peak <= std::numeric_limits<float>::max();
-    // Blocks too small to invert count as zeros; a block with infinity or NaN makes the row NaN.
-    const float inverse = finite && peak > 1e-35f ? 127.0f / peak : 0.0f;
-    if (!finite) std::fill(values, values + kDepthBlock, 0.0f);
-    int32_t total = 0;
-    for (int64_t i = 0; i < kDepthBlock; ++i) {
-      // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even.
-      const float rounded = (values[i] * inverse + 12582912.0f) - 12582912.0f;
-      const auto integer = static_cast<int32_t>(rounded);
-      q[i] = static_cast<int8_t>(integer);
-      total += integer;
-    }
-    *scale++ = finite ? peak / 127.0f : std::numeric_limits<float>::quiet_NaN();
-    *sum++ = total;
-  }
-}
-
-int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, ActivationRows x, ThreadPool& pool,
-                      PanelTask* task) {
+int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, ActivationRows x,
+                      ThreadPool& pool, PanelTask* task) {
   const DType expected = format == WeightFormat::kF32 ? DType::kF32 : DType::kBF16;
   KERNEL_CHECK(x.dtype == expected, "gemm: activations must be f32 for f32 weights, else bf16");
   task->x = x.data;
@@ -112,11 +88,14 @@ int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, Activatio
   task->rows = x.rows;
   task->depth = x.cols;
   switch (format) {
-    case WeightFormat::kF32: return x.cols * 4;
-    case WeightFormat::kBF16: return PrepareBf16(kernels, x, pool, task);
+    case WeightFormat::kF32:
+      return x.cols * 4;
+    case WeightFormat::kBF16:
+      return PrepareBf16(kernels, x, pool, task);
     case WeightFormat::kQ8_0:
     case WeightFormat::kQ4_0:
-    case WeightFormat::kQ4_1: return PrepareQuantized(x, pool, task);
+    case WeightFormat::kQ4_1:
+      return PrepareQuantized(kernels, x, pool, task);
   }
   return 0;
 }

@@ -1,8 +1,9 @@
 #pragma once
 
-// What a product's kernel is fed: activation rows as they are, padded, widened to fp32, or quantised to int8 blocks.
-// The converted rows live in scratch of the calling thread, which grows to the largest call and is reused: valid until
-// the thread's next PrepareInputs. Conversion is per row, so it keeps the invariance promise.
+// What a product's kernel is fed: activation rows as they are, padded, widened to fp32, or
+// quantised to int8 blocks. The converted rows live in scratch of the calling thread, which grows
+// to the largest call and is reused: valid until the thread's next PrepareInputs. Conversion is per
+// row, so it keeps the invariance promise.
 
 #include <cstdint>
 
@@ -13,14 +14,12 @@
 
 namespace polyad::cpu {
 
-// Fills the inputs of `task` (x or quantized, stride, rows, depth) and returns the bytes of one prepared row.
-int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, ActivationRows x, ThreadPool& pool,
-                      PanelTask* task);
+// Fills the inputs of `task` (x or quantized, stride, rows, depth) and returns the bytes of one
+// prepared row.
+int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, ActivationRows x,
+                      ThreadPool& pool, PanelTask* task);
 
 // `task` restricted to input rows [begin, end); y is left to the caller.
 PanelTask RowsOf(const PanelTask& task, int64_t begin, int64_t end);
-
-// q[k] = round(x[k] / scale), scale = max |x| / 127, per block of 32; a block of zeros has scale 0.
-void QuantizeRow(const uint16_t* bf16, int64_t depth, int8_t* q, float* scale, int32_t* sum);
 
 }  // namespace polyad::cpu

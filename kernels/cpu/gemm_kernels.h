@@ -1,16 +1,19 @@
 #pragma once
 
-// What an instruction set offers the products: one function per weight format, over a run of column panels. Plain
-// data only, so that files compiled for wide instructions emit no shared inline code (see CMakeLists.txt).
+// What an instruction set offers the products: one function per weight format, over a run of column
+// panels. Plain data only, so that files compiled for wide instructions emit no shared inline code
+// (see CMakeLists.txt).
 //
-// Layout of fp32 and bf16 panels. Columns (rows of W) go in panels of 32, the last one ragged and unpadded. A panel is
-// a sequence of blocks of 32 inputs (the last one shorter); a block holds its tiles of 16 columns one after the other;
-// a tile is [inputs][columns] of fp32, or [input pairs][columns][2] of bf16 (the pair is what bf16 dot instructions
-// take, and 16 pairs x 16 columns are one AMX tile). An odd depth is padded with one zero.
+// Layout of fp32 and bf16 panels. Columns (rows of W) go in panels of 32, the last one ragged and
+// unpadded. A panel is a sequence of blocks of 32 inputs (the last one shorter); a block holds its
+// tiles of 16 columns one after the other; a tile is [inputs][columns] of fp32, or [input
+// pairs][columns][2] of bf16 (the pair is what bf16 dot instructions take, and 16 pairs x 16
+// columns are one AMX tile). An odd depth is padded with one zero.
 //
-// Layout of block-quantised panels: 32 columns, zero-padded; for each block of 32 inputs the integers, then 32 f16
-// scales, then (Q4_1) 32 f16 minima. Q8_0: [2 tiles][8 groups of 4 inputs][16 columns][4] bytes of q + 128.
-// Q4: [2 tiles][4][16 columns][4] bytes; byte (j, c, i) holds input 4j+i low and input 16+4j+i high.
+// Layout of block-quantised panels: 32 columns, zero-padded; for each block of 32 inputs the
+// integers, then 32 f16 scales, then (Q4_1) 32 f16 minima. Q8_0: [2 tiles][8 groups of 4 inputs][16
+// columns][4] bytes of q + 128. Q4: [2 tiles][4][16 columns][4] bytes; byte (j, c, i) holds input
+// 4j+i low and input 16+4j+i high.
 
 #include <cstdint>
 
@@ -22,9 +25,9 @@ inline constexpr int64_t kDepthBlock = 32;
 
 // Rows quantised to int8 in blocks of 32: x ~ scale * q. sum is the sum of a block's q.
 struct QuantizedRows {
-  const int8_t* q = nullptr;       // [rows, depth]
-  const float* scale = nullptr;    // [rows, depth / 32]
-  const int32_t* sum = nullptr;    // [rows, depth / 32]
+  const int8_t* q = nullptr;     // [rows, depth]
+  const float* scale = nullptr;  // [rows, depth / 32]
+  const int32_t* sum = nullptr;  // [rows, depth / 32]
 };
 
 // y[r][c] (+)= sum_k x[r][k] w[k][c] + bias[c] for all rows and the columns of a run of panels.
@@ -45,6 +48,11 @@ struct PanelTask {
 };
 
 using PanelKernel = void (*)(const PanelTask&);
+// One bf16 row to blocks of int8: scale = max |x| / 127, q = x / scale to the nearest integer (ties
+// to even), sum of a block's q. Blocks under 1e-35 count as zeros; a block with infinity or NaN
+// makes its scale NaN.
+using QuantizeKernel = void (*)(const uint16_t* x, int64_t depth, int8_t* q, float* scale,
+                                int32_t* sum);
 
 struct GemmKernels {
   PanelKernel f32 = nullptr;
@@ -52,15 +60,18 @@ struct GemmKernels {
   PanelKernel q8_0 = nullptr;
   PanelKernel q4_0 = nullptr;
   PanelKernel q4_1 = nullptr;
+  QuantizeKernel quantize = nullptr;
   bool bf16_takes_f32_rows = false;  // x widened to fp32 beforehand
   int64_t bf16_depth_multiple = 2;   // x must be readable and zero up to this multiple of depth
 };
 
-// bf16 tile arithmetic without tiles (gemm_amx_few.cc): 1 or 2 rows of at most kAmxFewRowsDepth inputs.
+// bf16 tile arithmetic without tiles (gemm_amx_few.cc): 1 or 2 rows of at most kAmxFewRowsDepth
+// inputs.
 inline constexpr int64_t kAmxFewRows = 2;
 inline constexpr int64_t kAmxFewRowsDepth = 4096;
 void AmxFewRowsBf16(const PanelTask& task);
-// A sum of one block that only goes onto y starts from y (an adapter's B): y + (even + odd), no tile leaves twice.
+// A sum of one block that only goes onto y starts from y (an adapter's B): y + (even + odd), no
+// tile leaves twice.
 static inline bool StartsOnSink(const PanelTask& task) {
   return task.accumulate && task.bias == nullptr && task.depth <= kDepthBlock;
 }
@@ -71,6 +82,9 @@ void AmxQ41Panels(const PanelTask& task);
 PanelKernel Avx2Q80Kernel();
 PanelKernel Avx2Q40Kernel();
 PanelKernel Avx2Q41Kernel();
+void ScalarQuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum);
+void Avx2QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum);
+void Avx512QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum);
 PanelKernel Avx512Q80Kernel();
 PanelKernel Avx512Q40Kernel();
 PanelKernel Avx512Q41Kernel();

@@ -1,9 +1,12 @@
+#include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/number_format.h"
 
-// y[r][c] (+)= sum_k x[r][k] w[k][c] in plain C++: the path for machines without AVX2, and the layout's plain statement.
+// y[r][c] (+)= sum_k x[r][k] w[k][c] in plain C++: the path for machines without AVX2, and the
+// layout's plain statement.
 
 namespace polyad::cpu {
 namespace {
@@ -29,18 +32,22 @@ void Store(const PanelTask& task, int64_t row, int64_t column, float sum) {
   *y = task.accumulate ? *y + sum : sum;
 }
 
-// Group: 1 for fp32, 2 for bf16 pairs. One tile of up to 16 columns, one row: sums run over k alone.
+// Group: 1 for fp32, 2 for bf16 pairs. One tile of up to 16 columns, one row: sums run over k
+// alone.
 template <typename Element, int64_t Group>
-void SumTile(const PanelTask& task, const char* panel, int64_t row, int64_t tile, int64_t columns, float* sums) {
+void SumTile(const PanelTask& task, const char* panel, int64_t row, int64_t tile, int64_t columns,
+             float* sums) {
   const int64_t width = columns - tile < kTileColumns ? columns - tile : kTileColumns;
   for (int64_t c = 0; c < width; ++c) sums[c] = 0.0f;
   for (int64_t block = 0; block < task.depth; block += kDepthBlock) {
     const int64_t depth = task.depth - block < kDepthBlock ? task.depth - block : kDepthBlock;
     const int64_t padded = (depth + Group - 1) / Group * Group;
-    const char* weights = panel + (block * columns + tile * padded) * static_cast<int64_t>(sizeof(Element));
+    const char* weights =
+        panel + (block * columns + tile * padded) * static_cast<int64_t>(sizeof(Element));
     for (int64_t k = 0; k < depth; ++k) {
       const float x = InputAt(task.x, row * task.x_stride + block + k, Element{});
-      const char* at = weights + (k / Group * width * Group + k % Group) * static_cast<int64_t>(sizeof(Element));
+      const char* at =
+          weights + (k / Group * width * Group + k % Group) * static_cast<int64_t>(sizeof(Element));
       for (int64_t c = 0; c < width; ++c) {
         sums[c] += x * WeightAt(at + c * Group * static_cast<int64_t>(sizeof(Element)), Element{});
       }
@@ -53,7 +60,8 @@ void FloatPanels(const PanelTask& task) {
   float sums[kTileColumns];
   for (int64_t first = 0; first < task.columns; first += kPanelColumns) {
     const char* panel = task.panels + first / kPanelColumns * task.panel_bytes;
-    const int64_t columns = task.columns - first < kPanelColumns ? task.columns - first : kPanelColumns;
+    const int64_t columns =
+        task.columns - first < kPanelColumns ? task.columns - first : kPanelColumns;
     for (int64_t row = 0; row < task.rows; ++row) {
       for (int64_t tile = 0; tile < columns; tile += kTileColumns) {
         SumTile<Element, Group>(task, panel, row, tile, columns, sums);
@@ -121,6 +129,32 @@ void Q41Panels(const PanelTask& task) { BlockPanels(task, {512, true, true, 0});
 
 }  // namespace
 
+void ScalarQuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum) {
+  for (int64_t k = 0; k < depth; k += kDepthBlock, x += kDepthBlock, q += kDepthBlock) {
+    float values[kDepthBlock];
+    uint32_t largest = 0;  // as magnitude bits: order of bits is order of magnitudes
+    for (int64_t i = 0; i < kDepthBlock; ++i) {
+      values[i] = FromBf16(x[i]);
+      largest = std::max<uint32_t>(largest, x[i] & 0x7fff);
+    }
+    const float peak = FromBf16(static_cast<uint16_t>(largest));
+    const bool finite = peak <= std::numeric_limits<float>::max();
+    // Blocks too small to invert count as zeros; a block with infinity or NaN makes the row NaN.
+    const float inverse = finite && peak > 1e-35f ? 127.0f / peak : 0.0f;
+    if (!finite) std::fill(values, values + kDepthBlock, 0.0f);
+    int32_t total = 0;
+    for (int64_t i = 0; i < kDepthBlock; ++i) {
+      // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even.
+      const float rounded = (values[i] * inverse + 12582912.0f) - 12582912.0f;
+      const auto integer = static_cast<int32_t>(rounded);
+      q[i] = static_cast<int8_t>(integer);
+      total += integer;
+    }
+    *scale++ = finite ? peak / 127.0f : std::numeric_limits<float>::quiet_NaN();
+    *sum++ = total;
+  }
+}
+
 GemmKernels ScalarGemmKernels() {
   GemmKernels kernels;
   kernels.f32 = F32Panels;
@@ -128,6 +162,7 @@ GemmKernels ScalarGemmKernels() {
   kernels.q8_0 = Q80Panels;
   kernels.q4_0 = Q40Panels;
   kernels.q4_1 = Q41Panels;
+  kernels.quantize = ScalarQuantizeRow;
   kernels.bf16_depth_multiple = 1;
   return kernels;
 }

@@ -1,14 +1,16 @@
 #pragma once
 
-// Conversions between stored number formats and fp32, in plain code for packing and tests. bf16 is the upper half of
-// an fp32; f16 is IEEE 754 binary16.
+// Conversions between stored number formats and fp32, in plain code for packing and tests. bf16 is
+// the upper half of an fp32; f16 is IEEE 754 binary16.
 
 #include <bit>
 #include <cstdint>
 
 namespace polyad::cpu {
 
-inline float FromBf16(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+inline float FromBf16(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 // Nearest even; NaN stays NaN.
 inline uint16_t ToBf16(float value) {

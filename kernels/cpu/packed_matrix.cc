@@ -13,7 +13,8 @@
 namespace polyad::cpu {
 namespace {
 
-constexpr int64_t kQ8PanelBlock = kPanelColumns * kDepthBlock;      // bytes of integers per block of a panel
+constexpr int64_t kQ8PanelBlock =
+    kPanelColumns * kDepthBlock;  // bytes of integers per block of a panel
 constexpr int64_t kQ4PanelBlock = kPanelColumns * kDepthBlock / 2;
 constexpr int64_t kScaleBytes = kPanelColumns * 2;
 
@@ -24,11 +25,15 @@ struct BlockShape {
 
 BlockShape ShapeOf(WeightFormat format) {
   switch (format) {
-    case WeightFormat::kQ8_0: return {kQ8PanelBlock, kQ8PanelBlock + kScaleBytes};
-    case WeightFormat::kQ4_0: return {kQ4PanelBlock, kQ4PanelBlock + kScaleBytes};
-    case WeightFormat::kQ4_1: return {kQ4PanelBlock, kQ4PanelBlock + 2 * kScaleBytes};
+    case WeightFormat::kQ8_0:
+      return {kQ8PanelBlock, kQ8PanelBlock + kScaleBytes};
+    case WeightFormat::kQ4_0:
+      return {kQ4PanelBlock, kQ4PanelBlock + kScaleBytes};
+    case WeightFormat::kQ4_1:
+      return {kQ4PanelBlock, kQ4PanelBlock + 2 * kScaleBytes};
     case WeightFormat::kF32:
-    case WeightFormat::kBF16: break;
+    case WeightFormat::kBF16:
+      break;
   }
   return {};
 }
@@ -72,7 +77,8 @@ struct StackedRows {
 // One stored row of blocks into its column of a quantised panel.
 void WriteQuantizedColumn(const TensorView& tensor, int64_t row, int64_t column, char* panel) {
   const int64_t block_bytes = InfoOf(tensor.dtype).block_bytes;
-  const auto* source = static_cast<const uint8_t*>(tensor.data) + row * RowBytes(tensor.dtype, tensor.cols);
+  const auto* source =
+      static_cast<const uint8_t*>(tensor.data) + row * RowBytes(tensor.dtype, tensor.cols);
   const WeightFormat format = *FormatOf(tensor.dtype, ComputeMode::kAuto);
   const BlockShape shape = ShapeOf(format);
   const int64_t tile = column / kTileColumns;
@@ -141,14 +147,15 @@ absl::Status CheckParts(std::span<const TensorView> parts) {
   if (parts.empty()) return absl::InvalidArgumentError("pack: no parts");
   for (const TensorView& part : parts) {
     if (part.cols != parts[0].cols || part.dtype != parts[0].dtype) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "pack: parts must share columns and dtype: expected %d %s, got %d %s", parts[0].cols,
-          std::string(InfoOf(parts[0].dtype).name), part.cols, std::string(InfoOf(part.dtype).name)));
+      return absl::InvalidArgumentError(
+          absl::StrFormat("pack: parts must share columns and dtype: expected %d %s, got %d %s",
+                          parts[0].cols, std::string(InfoOf(parts[0].dtype).name), part.cols,
+                          std::string(InfoOf(part.dtype).name)));
     }
     if (part.rows < 1 || part.cols < 1 || part.cols % InfoOf(part.dtype).block_elements != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("pack: a part of %d x %d %s", part.rows, part.cols,
-                          std::string(InfoOf(part.dtype).name)));
+      return absl::InvalidArgumentError(absl::StrFormat("pack: a part of %d x %d %s", part.rows,
+                                                        part.cols,
+                                                        std::string(InfoOf(part.dtype).name)));
     }
   }
   return absl::OkStatus();
@@ -187,7 +194,8 @@ void UnpackFloats(const CpuMatrix& matrix, const char* panel, int64_t column, in
   const int64_t width = std::min(kTileColumns, columns - tile_begin);
   for (int64_t k = 0; k < in; ++k) {
     const int64_t block = k / kDepthBlock * kDepthBlock;
-    const int64_t depth = std::min(kDepthBlock, (in + (bf16 ? 1 : 0)) / (bf16 ? 2 : 1) * (bf16 ? 2 : 1) - block);
+    const int64_t depth =
+        std::min(kDepthBlock, (in + (bf16 ? 1 : 0)) / (bf16 ? 2 : 1) * (bf16 ? 2 : 1) - block);
     const int64_t tile = block * columns + tile_begin * depth;  // elements before this tile
     const int64_t lane = column - tile_begin;
     if (bf16) {
@@ -203,11 +211,14 @@ void UnpackFloats(const CpuMatrix& matrix, const char* panel, int64_t column, in
 
 int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns) {
   switch (format) {
-    case WeightFormat::kF32: return in * columns * 4;
-    case WeightFormat::kBF16: return (in + 1) / 2 * columns * 4;
+    case WeightFormat::kF32:
+      return in * columns * 4;
+    case WeightFormat::kBF16:
+      return (in + 1) / 2 * columns * 4;
     case WeightFormat::kQ8_0:
     case WeightFormat::kQ4_0:
-    case WeightFormat::kQ4_1: return in / kDepthBlock * ShapeOf(format).total;
+    case WeightFormat::kQ4_1:
+      return in / kDepthBlock * ShapeOf(format).total;
   }
   return 0;
 }
@@ -222,8 +233,9 @@ absl::StatusOr<WeightFormat> FormatOf(DType dtype, ComputeMode mode) {
   const bool floats = dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
   const bool blocks = dtype == DType::kQ8_0 || dtype == DType::kQ4_0 || dtype == DType::kQ4_1;
   if (!floats && !blocks) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "pack: %s is not a weight type (f32, f16, bf16, q8_0, q4_0, q4_1)", std::string(InfoOf(dtype).name)));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("pack: %s is not a weight type (f32, f16, bf16, q8_0, q4_0, q4_1)",
+                        std::string(InfoOf(dtype).name)));
   }
   if (mode == ComputeMode::kF32) return WeightFormat::kF32;
   if (floats) return WeightFormat::kBF16;
@@ -235,14 +247,17 @@ void DecodeRow(const TensorView& tensor, int64_t row, float* out) {
   const auto* source =
       static_cast<const uint8_t*>(tensor.data) + row * RowBytes(tensor.dtype, tensor.cols);
   switch (tensor.dtype) {
-    case DType::kF32: std::memcpy(out, source, static_cast<size_t>(tensor.cols) * 4); return;
+    case DType::kF32:
+      std::memcpy(out, source, static_cast<size_t>(tensor.cols) * 4);
+      return;
     case DType::kF16:
       for (int64_t k = 0; k < tensor.cols; ++k) out[k] = FromF16(LoadU16(source + k * 2));
       return;
     case DType::kBF16:
       for (int64_t k = 0; k < tensor.cols; ++k) out[k] = FromBf16(LoadU16(source + k * 2));
       return;
-    default: break;
+    default:
+      break;
   }
   const int64_t block_bytes = InfoOf(tensor.dtype).block_bytes;
   for (int64_t k = 0; k < tensor.cols; k += kDepthBlock) {

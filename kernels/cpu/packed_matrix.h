@@ -1,7 +1,7 @@
 #pragma once
 
-// Weights in the CPU backend's layout (gemm_kernels.h draws it): column panels that a kernel reads front to back.
-// A CpuMatrix is immutable once packed and may be read by any thread.
+// Weights in the CPU backend's layout (gemm_kernels.h draws it): column panels that a kernel reads
+// front to back. A CpuMatrix is immutable once packed and may be read by any thread.
 
 #include <cstdint>
 #include <memory>

@@ -10,13 +10,15 @@ namespace polyad::cpu {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
-// Small enough that what a slab leaves unused is nothing beside a model, large enough that an adapter spans few.
+// Small enough that what a slab leaves unused is nothing beside a model, large enough that an
+// adapter spans few.
 constexpr int64_t kSlabBytes = 2 * kHugePage;
 constexpr int64_t kMaxBytes = int64_t{1} << 46;
 
 int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Maps `bytes` (a multiple of kHugePage) on a huge-page boundary; the slack of the first mapping goes back at once.
+// Maps `bytes` (a multiple of kHugePage) on a huge-page boundary; the slack of the first mapping
+// goes back at once.
 absl::StatusOr<std::shared_ptr<char>> MapSlab(int64_t bytes) {
   const size_t wanted = static_cast<size_t>(bytes + kHugePage);
   void* mapped = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -1,6 +1,7 @@
 #pragma once
 
-// Grow-only working memory of one thread, aligned to 64 bytes: sized by the largest call so far, freed with the thread.
+// Grow-only working memory of one thread, aligned to 64 bytes: sized by the largest call so far,
+// freed with the thread.
 
 #include <cstdint>
 #include <cstdlib>
@@ -32,7 +33,8 @@ class Scratch {
   int64_t size_ = 0;
 };
 
-// Prepared inputs of the calling thread's product; middles of the tasks a worker runs (also on the calling thread).
+// Prepared inputs of the calling thread's product; middles of the tasks a worker runs (also on the
+// calling thread).
 inline Scratch& InputScratch() {
   static thread_local Scratch scratch;
   return scratch;

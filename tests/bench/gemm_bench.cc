@@ -12,9 +12,10 @@
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
 
-// Rates of the products and deltas at the shapes of SmolLM2-135M (hidden 576, 30 layers). A "step" runs every matrix
-// of the model once, as a decode or prefill step does, so weights come from memory and not from a cache.
-// bytes_per_second counts weights (or adapters) once; flops counts 2 per multiply-add.
+// Rates of the products and deltas at the shapes of SmolLM2-135M (hidden 576, 30 layers). A "step"
+// runs every matrix of the model once, as a decode or prefill step does, so weights come from
+// memory and not from a cache. bytes_per_second counts weights (or adapters) once; flops counts 2
+// per multiply-add.
 
 namespace polyad::cpu {
 namespace {
@@ -36,7 +37,8 @@ ThreadPool& Pool(int threads) {
 std::unique_ptr<PackedMatrix> RandomMatrix(Shape shape, DType dtype, Isa isa) {
   static std::mt19937 random(1);
   std::vector<uint8_t> bytes(static_cast<size_t>(shape.out * RowBytes(dtype, shape.in)));
-  for (size_t i = 0; i + 4 <= bytes.size(); i += 4) {  // bf16 in +-[0.5, 1); block scales: whatever, finite enough
+  for (size_t i = 0; i + 4 <= bytes.size();
+       i += 4) {  // bf16 in +-[0.5, 1); block scales: whatever, finite enough
     const uint32_t word = (random() & 0x80ff80ffu) | 0x3f003f00u;
     std::memcpy(&bytes[i], &word, 4);
   }
@@ -73,7 +75,8 @@ void ModelStep(benchmark::State& state, Isa isa, DType dtype) {
   if (head_rows > 0) matrices.push_back(RandomMatrix(kHead, dtype, isa));
   for (const auto& matrix : matrices) bytes += matrix->bytes();
   for (const auto& matrix : matrices) {
-    flops += 2.0 * static_cast<double>(matrix->in() * matrix->out() * (matrix->out() == kHead.out ? head_rows : rows));
+    flops += 2.0 * static_cast<double>(matrix->in() * matrix->out() *
+                                       (matrix->out() == kHead.out ? head_rows : rows));
   }
   Rows memory;
   for (auto _ : state) {
@@ -81,11 +84,13 @@ void ModelStep(benchmark::State& state, Isa isa, DType dtype) {
       const int64_t count = matrix->out() == kHead.out ? head_rows : rows;
       GemmArgs args;
       args.weight = matrix.get();
-      GemmCpu(args, memory.Input(count, matrix->in()), memory.Output(count, matrix->out()), Pool(2));
+      GemmCpu(args, memory.Input(count, matrix->in()), memory.Output(count, matrix->out()),
+              Pool(2));
     }
   }
   state.SetBytesProcessed(state.iterations() * bytes);
-  state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["flops"] =
+      benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // One matrix, from as many copies as make 300 MB ("cold") or from one ("hot").
@@ -105,8 +110,9 @@ void OneMatrix(benchmark::State& state, Isa isa, DType dtype) {
     next = (next + 1) % copies.size();
   }
   state.SetBytesProcessed(state.iterations() * copies[0]->bytes());
-  state.counters["flops"] = benchmark::Counter(2.0 * static_cast<double>(rows * shape.in * shape.out),
-                                               benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["flops"] =
+      benchmark::Counter(2.0 * static_cast<double>(rows * shape.in * shape.out),
+                         benchmark::Counter::kIsIterationInvariantRate);
 }
 
 struct Site {
@@ -125,7 +131,9 @@ void DeltaStep(benchmark::State& state, Isa isa) {
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       for (const Site& site : kSites) {
         for (int64_t out : site.outs) {
-          const LowRank op{{zeros.data(), DType::kF32, rank, site.in}, {zeros.data(), DType::kF32, out, rank}, 1.0f};
+          const LowRank op{{zeros.data(), DType::kF32, rank, site.in},
+                           {zeros.data(), DType::kF32, out, rank},
+                           1.0f};
           adapter.push_back(*PackDeltaCpu(op, ComputeMode::kAuto, isa));
           bytes += adapter.back()->cost().bytes;
         }
@@ -144,11 +152,13 @@ void DeltaStep(benchmark::State& state, Isa isa) {
         for (int64_t a = 0; a < adapters; ++a) {
           int64_t column = 0;
           for (size_t part = 0; part < site.outs.size(); column += site.outs[part], ++part) {
-            segments.push_back({a * rows, (a + 1) * rows, column, ops[static_cast<size_t>(a)][op + part].get()});
+            segments.push_back(
+                {a * rows, (a + 1) * rows, column, ops[static_cast<size_t>(a)][op + part].get()});
           }
         }
         op += site.outs.size();
-        ApplyCpu(segments, memory.Input(adapters * rows, site.in), memory.Output(adapters * rows, width), Pool(2));
+        ApplyCpu(segments, memory.Input(adapters * rows, site.in),
+                 memory.Output(adapters * rows, width), Pool(2));
       }
     }
   }
@@ -181,20 +191,23 @@ void RegisterAll(Isa isa) {
   const std::string name(NameOf(isa));
   for (DType dtype : {DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     const std::string type(InfoOf(dtype).name);
-    auto* step = benchmark::RegisterBenchmark(("step/" + name + "/" + type).c_str(),
-                                              [=](benchmark::State& state) { ModelStep(state, isa, dtype); });
+    auto* step = benchmark::RegisterBenchmark(
+        ("step/" + name + "/" + type).c_str(),
+        [=](benchmark::State& state) { ModelStep(state, isa, dtype); });
     for (int64_t rows : {1, 8, 32, 128, 512}) step->Args({rows, std::min<int64_t>(rows, 32)});
     step->ArgNames({"rows", "head_rows"})->UseRealTime()->Unit(benchmark::kMillisecond);
-    auto* one = benchmark::RegisterBenchmark(("gemm/" + name + "/" + type).c_str(),
-                                             [=](benchmark::State& state) { OneMatrix(state, isa, dtype); });
+    auto* one = benchmark::RegisterBenchmark(
+        ("gemm/" + name + "/" + type).c_str(),
+        [=](benchmark::State& state) { OneMatrix(state, isa, dtype); });
     for (Shape shape : kLayer) {
-      for (int64_t rows : {1, 4, 8, 16, 32, 64, 128, 512}) one->Args({rows, shape.in, shape.out, 1});
+      for (int64_t rows : {1, 4, 8, 16, 32, 64, 128, 512})
+        one->Args({rows, shape.in, shape.out, 1});
       for (int64_t rows : {1, 32, 128, 512}) one->Args({rows, shape.in, shape.out, 0});
     }
     one->ArgNames({"rows", "in", "out", "cold"})->UseRealTime()->Unit(benchmark::kMicrosecond);
   }
-  auto* delta = benchmark::RegisterBenchmark(("delta/" + name).c_str(),
-                                             [=](benchmark::State& state) { DeltaStep(state, isa); });
+  auto* delta = benchmark::RegisterBenchmark(
+      ("delta/" + name).c_str(), [=](benchmark::State& state) { DeltaStep(state, isa); });
   for (int64_t rank : {8, 16, 64}) {
     delta->Args({1, 1, rank});
     delta->Args({1, 128, rank});
@@ -208,7 +221,9 @@ void RegisterAll(Isa isa) {
 
 int main(int argc, char** argv) {
   using polyad::cpu::Isa;
-  benchmark::RegisterBenchmark("stream_read", polyad::cpu::StreamRead)->UseRealTime()->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark("stream_read", polyad::cpu::StreamRead)
+      ->UseRealTime()
+      ->Unit(benchmark::kMillisecond);
   for (Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa <= polyad::cpu::BestIsa()) polyad::cpu::RegisterAll(isa);
   }

@@ -14,8 +14,9 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/number_format.h"
 
-// Low-rank deltas against a double-precision sum with tolerances from norms, and the promise that a row's bits depend
-// on its own ops alone: not on its batch mates, its place, its segment's length or the threads.
+// Low-rank deltas against a double-precision sum with tolerances from norms, and the promise that a
+// row's bits depend on its own ops alone: not on its batch mates, its place, its segment's length
+// or the threads.
 
 namespace polyad::cpu {
 namespace {
@@ -32,7 +33,9 @@ struct Case {
   ComputeMode mode;
 };
 
-float Held(float value, ComputeMode mode) { return mode == ComputeMode::kF32 ? value : FromBf16(ToBf16(value)); }
+float Held(float value, ComputeMode mode) {
+  return mode == ComputeMode::kF32 ? value : FromBf16(ToBf16(value));
+}
 
 class DeltaTest : public testing::TestWithParam<Case> {
  protected:
@@ -42,7 +45,8 @@ class DeltaTest : public testing::TestWithParam<Case> {
     Op op{{}, {}, rank, in, out, scale, nullptr};
     for (int64_t i = 0; i < rank * in; ++i) op.a.push_back(normal(random));
     for (int64_t i = 0; i < out * rank; ++i) op.b.push_back(normal(random));
-    LowRank low_rank{{op.a.data(), DType::kF32, rank, in}, {op.b.data(), DType::kF32, out, rank}, scale};
+    LowRank low_rank{
+        {op.a.data(), DType::kF32, rank, in}, {op.b.data(), DType::kF32, out, rank}, scale};
     auto packed = PackDeltaCpu(low_rank, GetParam().mode, GetParam().isa);
     EXPECT_TRUE(packed.ok()) << packed.status();
     op.packed = *std::move(packed);
@@ -59,38 +63,44 @@ class DeltaTest : public testing::TestWithParam<Case> {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     full_.assign(static_cast<size_t>(rows * stride_), nan);
     for (int64_t row = 0; row < rows; ++row) {
-      for (int64_t k = 0; k < in; ++k) full_[static_cast<size_t>(row * stride_ + k)] = Held(normal(random), GetParam().mode);
+      for (int64_t k = 0; k < in; ++k)
+        full_[static_cast<size_t>(row * stride_ + k)] = Held(normal(random), GetParam().mode);
     }
     half_.clear();
     for (float value : full_) half_.push_back(ToBf16(value));
   }
   ActivationRows Rows(int64_t begin, int64_t rows, int64_t in) {
-    if (GetParam().mode == ComputeMode::kF32) return {full_.data() + begin * stride_, DType::kF32, rows, in, stride_};
+    if (GetParam().mode == ComputeMode::kF32)
+      return {full_.data() + begin * stride_, DType::kF32, rows, in, stride_};
     return {half_.data() + begin * stride_, DType::kBF16, rows, in, stride_};
   }
 
-  std::vector<float> Apply(std::span<const DeltaSegment> segments, ActivationRows x, int64_t columns, ThreadPool& pool,
-                           float before = 1.0f) {
+  std::vector<float> Apply(std::span<const DeltaSegment> segments, ActivationRows x,
+                           int64_t columns, ThreadPool& pool, float before = 1.0f) {
     std::vector<float> y(static_cast<size_t>(x.rows * columns), before);
     ApplyCpu(segments, x, {y.data(), x.rows, columns, columns}, pool);
     return y;
   }
 
   // One element of y += B (A x) in doubles, and how far an implementation may be from it.
-  void Reference(const Op& op, int64_t row, int64_t column, double* exact, double* tolerance) const {
+  void Reference(const Op& op, int64_t row, int64_t column, double* exact,
+                 double* tolerance) const {
     const double eps = std::numeric_limits<float>::epsilon();
-    const double middle_eps = GetParam().mode == ComputeMode::kF32 ? 0.0 : 0x1p-8;  // the middle rounds to bf16
+    const double middle_eps =
+        GetParam().mode == ComputeMode::kF32 ? 0.0 : 0x1p-8;  // the middle rounds to bf16
     double norm = 0, sum = 0;
     for (int64_t r = 0; r < op.rank; ++r) {
       double h = 0, h_norm = 0;
       for (int64_t k = 0; k < op.in; ++k) {
-        const double term = static_cast<double>(full_[static_cast<size_t>(row * stride_ + k)]) * op.a[static_cast<size_t>(r * op.in + k)];
+        const double term = static_cast<double>(full_[static_cast<size_t>(row * stride_ + k)]) *
+                            op.a[static_cast<size_t>(r * op.in + k)];
         h += term;
         h_norm += std::fabs(term);
       }
       const double b = op.b[static_cast<size_t>(column * op.rank + r)];
       sum += h * b;
-      norm += std::fabs(b) * (static_cast<double>(op.in + op.rank + 4) * eps * h_norm + middle_eps * std::fabs(h));
+      norm += std::fabs(b) *
+              (static_cast<double>(op.in + op.rank + 4) * eps * h_norm + middle_eps * std::fabs(h));
     }
     *exact += sum;
     *tolerance += norm + eps * (std::fabs(sum) + 2.0);
@@ -103,7 +113,8 @@ class DeltaTest : public testing::TestWithParam<Case> {
 
 TEST_P(DeltaTest, RowBitsDependOnTheRowsOwnOpsAlone) {
   const int64_t in = 96, columns = 130, rows = 300;
-  const Op first = MakeOp(16, in, 80, 1), second = MakeOp(3, in, 50, 2), third = MakeOp(33, in, 130, 3);
+  const Op first = MakeOp(16, in, 80, 1), second = MakeOp(3, in, 50, 2),
+           third = MakeOp(33, in, 130, 3);
   MakeInputs(rows, in, 4);
   ThreadPool one(1), two(2);
   // Each row alone: even rows have the first op and the second beside it, odd rows the third.
@@ -144,7 +155,8 @@ TEST_P(DeltaTest, LongSegmentsGiveTheBitsOfSingleRows) {
     for (ThreadPool* pool : {&one, &two}) {
       const DeltaSegment segment{0, count, 0, op.packed.get()};
       const std::vector<float> y = Apply({&segment, 1}, Rows(rows - count, count, in), out, *pool);
-      ASSERT_EQ(std::memcmp(y.data(), alone.data() + (rows - count) * out, y.size() * 4), 0) << count << " rows";
+      ASSERT_EQ(std::memcmp(y.data(), alone.data() + (rows - count) * out, y.size() * 4), 0)
+          << count << " rows";
     }
   }
 }
@@ -152,7 +164,8 @@ TEST_P(DeltaTest, LongSegmentsGiveTheBitsOfSingleRows) {
 TEST_P(DeltaTest, AgreesWithADoubleSumAtAnyRank) {
   ThreadPool two(2);
   for (int64_t rank : {1, 2, 3, 8, 16, 17, 32, 33, 64, 100, 256}) {
-    for (const auto& [in, out] : {std::pair<int64_t, int64_t>{48, 80}, {37, 41}, {1, 1}, {160, 16}}) {
+    for (const auto& [in, out] :
+         {std::pair<int64_t, int64_t>{48, 80}, {37, 41}, {1, 1}, {160, 16}}) {
       const Op op = MakeOp(rank, in, out, static_cast<uint32_t>(rank));
       MakeInputs(5, in, 7);
       const DeltaSegment segment{1, 4, 2, op.packed.get()};
@@ -160,9 +173,11 @@ TEST_P(DeltaTest, AgreesWithADoubleSumAtAnyRank) {
       for (int64_t row = 0; row < 5; ++row) {
         for (int64_t column = 0; column < out + 3; ++column) {
           double exact = 1.0, tolerance = 0.0;
-          if (row >= 1 && row < 4 && column >= 2 && column < out + 2) Reference(op, row, column - 2, &exact, &tolerance);
+          if (row >= 1 && row < 4 && column >= 2 && column < out + 2)
+            Reference(op, row, column - 2, &exact, &tolerance);
           ASSERT_NEAR(y[static_cast<size_t>(row * (out + 3) + column)], exact, tolerance)
-              << "rank " << rank << " in " << in << " out " << out << " row " << row << " column " << column;
+              << "rank " << rank << " in " << in << " out " << out << " row " << row << " column "
+              << column;
         }
       }
     }
@@ -174,7 +189,8 @@ TEST_P(DeltaTest, OverlappingSegmentsAddInOrder) {
   const Op first = MakeOp(8, in, out, 1), second = MakeOp(5, in, out, 2, 300.0f);
   MakeInputs(rows, in, 3);
   ThreadPool one(1), two(2);
-  const DeltaSegment segments[] = {{0, 40, 0, first.packed.get()}, {10, 50, 0, second.packed.get()}};
+  const DeltaSegment segments[] = {{0, 40, 0, first.packed.get()},
+                                   {10, 50, 0, second.packed.get()}};
   std::vector<float> expected(static_cast<size_t>(rows * out), 1.0f);
   const FloatRows y{expected.data(), rows, out, out};
   ApplyCpu({segments, 1}, Rows(0, rows, in), y, one);
@@ -209,7 +225,8 @@ std::vector<Case> Cases() {
 }
 
 std::string NameOfCase(const testing::TestParamInfo<Case>& info) {
-  return std::string(NameOf(info.param.isa)) + (info.param.mode == ComputeMode::kF32 ? "_exact" : "_auto");
+  return std::string(NameOf(info.param.isa)) +
+         (info.param.mode == ComputeMode::kF32 ? "_exact" : "_auto");
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, DeltaTest, testing::ValuesIn(Cases()), NameOfCase);
@@ -217,13 +234,15 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, DeltaTest, testing::ValuesIn(Cases()), NameOf
 TEST(PackDeltaTest, RefusesFactorsThatDoNotChain) {
   const std::vector<float> zeros(64, 0.0f);
   const LowRank op{{zeros.data(), DType::kF32, 4, 8}, {zeros.data(), DType::kF32, 8, 3}, 1.0f};
-  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(PackDeltaTest, RefusesQuantisedFactors) {
   const std::vector<float> zeros(64, 0.0f);
   const LowRank op{{zeros.data(), DType::kQ8_0, 1, 32}, {zeros.data(), DType::kF32, 8, 1}, 1.0f};
-  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
