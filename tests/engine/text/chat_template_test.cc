@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
+#include <cstdio>
 
 #include "tests/engine/text/golden_files.h"
 
@@ -262,12 +262,19 @@ std::vector<std::string> HostileTemplates() {
 TEST(ChatTemplateTest, RefusesHostileTemplatesQuickly) {
   const std::vector<std::string> hostile = HostileTemplates();
   ASSERT_GE(hostile.size(), 40u);
+  double slowest = 0;
+  std::string slowest_source;
   for (const std::string& source : hostile) {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = ThreadCpuSeconds();
     EXPECT_FALSE(Render(source, "some <|im_end|> content").ok()) << source.substr(0, 200);
-    const auto took = std::chrono::steady_clock::now() - begin;
-    EXPECT_LT(took, std::chrono::seconds(10)) << source.substr(0, 200);
+    const double took = ThreadCpuSeconds() - begin;
+    if (took > slowest) slowest_source = source.substr(0, 60);
+    slowest = std::max(slowest, took);
+    EXPECT_LT(took, 2.0) << source.substr(0, 200);  // a tenth of it without sanitizers
   }
+  RecordProperty("slowest_ms", static_cast<int>(slowest * 1000));
+  std::printf("%zu templates, the slowest took %.1f ms: %s\n", hostile.size(), slowest * 1e3,
+              slowest_source.c_str());
 }
 
 TEST(ChatTemplateTest, NamesWhatItDoesNotServe) {

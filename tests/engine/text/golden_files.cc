@@ -1,6 +1,7 @@
 #include "tests/engine/text/golden_files.h"
 
 #include <algorithm>
+#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,12 @@
 namespace polyad {
 
 using nlohmann::json;
+
+double ThreadCpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
 
 std::string ReadGoldenFile(const std::string& name) {
   const std::string path = std::string(POLYAD_SOURCE_DIR) + "/tests/golden/text/" + name;

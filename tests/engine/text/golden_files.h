@@ -13,6 +13,9 @@
 
 namespace polyad {
 
+// The calling thread's processor time: what a bound on work means, however busy the machine is.
+double ThreadCpuSeconds();
+
 std::string ReadGoldenFile(const std::string& name);
 
 class GoldenReader {

@@ -6,7 +6,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -95,10 +94,9 @@ TEST(TokenizerJsonTest, TakesBosAndEosFromTheConfig) {
 
 TEST(TokenizerJsonTest, FindsTheChatTemplateInTheConfig) {
   EXPECT_EQ(**ChatTemplateFromConfig(R"({"chat_template": "x"})"), "x");
-  EXPECT_EQ(
-      **ChatTemplateFromConfig(
-          R"({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]})"),
-      "d");
+  const std::string named = R"({"chat_template": [{"name": "rag", "template": "r"},)"
+                            R"({"name": "default", "template": "d"}]})";
+  EXPECT_EQ(**ChatTemplateFromConfig(named), "d");
   EXPECT_EQ(*ChatTemplateFromConfig("{}"), std::nullopt);
 }
 
@@ -175,10 +173,9 @@ TEST(TokenizerTest, ManyThreadsMayEncodeAtOnce) {
 double SecondsToEncode(const Tokenizer& tokenizer, const std::string& text) {
   double best = 1e9;
   for (int run = 0; run < 2; ++run) {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = ThreadCpuSeconds();
     EXPECT_TRUE(tokenizer.Encode(text, {}).ok());
-    best = std::min(
-        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    best = std::min(best, ThreadCpuSeconds() - begin);
   }
   return best;
 }
