@@ -1,4 +1,3 @@
-// covers: engine/adapters/adapter_loader.cc
 #include "engine/adapters/adapter_store.h"
 
 #include <filesystem>

@@ -1,6 +1,4 @@
 // What LoRA directories lower to, and the hostile ones that must be refused with a precise status.
-// covers: engine/adapters/families/lora.cc engine/adapters/family_table.cc engine/adapters/peft_config.cc
-// covers: engine/adapters/delta_norms.cc engine/adapters/adapter_source.cc
 #include <cmath>
 #include <functional>
 #include <limits>

@@ -1,4 +1,3 @@
-// covers: engine/base/digest.cc engine/base/log.cc
 #include <thread>
 #include <unordered_set>
 

@@ -1,8 +1,8 @@
 #include "engine/cache/block_pool.h"
 
-#include <random>
-
 #include <gtest/gtest.h>
+
+#include <random>
 
 namespace polyad {
 namespace {

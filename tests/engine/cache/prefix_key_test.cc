@@ -1,8 +1,8 @@
 #include "engine/cache/prefix_key.h"
 
-#include <numeric>
-
 #include <gtest/gtest.h>
+
+#include <numeric>
 
 namespace polyad {
 namespace {

@@ -1,4 +1,3 @@
-// covers: engine/io/gguf_metadata.cc
 #include "engine/io/gguf.h"
 
 #include <bit>

@@ -1,4 +1,3 @@
-// covers: engine/io/sharded_safetensors.cc
 #include "engine/io/safetensors.h"
 
 #include <functional>

@@ -1,6 +1,5 @@
 // Tiny models of every architecture and their LoRA adapters against transformers and PEFT (tests/golden/README.md), in
 // the exact mode, on the reference backend and on every instruction set of the CPU backend.
-// covers: engine/model/model.cc engine/model/weights.cc engine/model/rope_tables.cc engine/model/adapted_linear.cc
 #include <algorithm>
 #include <cmath>
 #include <cstring>

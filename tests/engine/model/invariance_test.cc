@@ -1,6 +1,5 @@
 // A row's bits never depend on its batch mates, the chunking, cache hits, preemption or the number of threads: random
 // mixes of tenants against each request run alone, in the fast mode and in the exact one.
-// covers: engine/model/decoder.cc
 #include <algorithm>
 #include <filesystem>
 #include <random>

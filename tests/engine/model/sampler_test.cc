@@ -1,14 +1,14 @@
 #include "engine/model/sampler.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <random>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "engine/model/philox.h"
 
@@ -25,13 +25,15 @@ std::vector<float> RandomLogits(size_t vocab, uint32_t seed, float spread = 3.0f
 
 // What the parameters mean, in doubles and without haste: the probability of every id.
 std::vector<double> BruteForce(std::vector<float> logits, const SamplingParams& params,
-                               const std::vector<int32_t>& prompt, const std::vector<int32_t>& output) {
+                               const std::vector<int32_t>& prompt,
+                               const std::vector<int32_t>& output) {
   const size_t vocab = logits.size();
   std::vector<double> row(logits.begin(), logits.end());
   if (!params.allowed_token_ids.empty()) {
     for (size_t i = 0; i < vocab; ++i) {
       const auto& ids = params.allowed_token_ids;
-      if (std::find(ids.begin(), ids.end(), static_cast<int32_t>(i)) == ids.end()) row[i] = -INFINITY;
+      if (std::find(ids.begin(), ids.end(), static_cast<int32_t>(i)) == ids.end())
+        row[i] = -INFINITY;
     }
   }
   for (const auto& [id, bias] : params.logit_bias) row[static_cast<size_t>(id)] += bias;
@@ -39,7 +41,8 @@ std::vector<double> BruteForce(std::vector<float> logits, const SamplingParams& 
     const auto id = static_cast<int32_t>(i);
     const auto in_output = std::count(output.begin(), output.end(), id);
     const auto seen = in_output + std::count(prompt.begin(), prompt.end(), id);
-    if (seen > 0) row[i] = row[i] > 0 ? row[i] / params.repetition_penalty : row[i] * params.repetition_penalty;
+    if (seen > 0)
+      row[i] = row[i] > 0 ? row[i] / params.repetition_penalty : row[i] * params.repetition_penalty;
     row[i] -= params.frequency_penalty * static_cast<double>(in_output);
     if (in_output > 0) row[i] -= params.presence_penalty;
   }
@@ -51,9 +54,11 @@ std::vector<double> BruteForce(std::vector<float> logits, const SamplingParams& 
     const double total = std::accumulate(probability.begin(), probability.end(), 0.0);
     for (double& p : probability) p /= total;
   };
-  for (size_t i = 0; i < vocab; ++i) probability[i] = std::exp((row[i] - row[order[0]]) / params.temperature);
+  for (size_t i = 0; i < vocab; ++i)
+    probability[i] = std::exp((row[i] - row[order[0]]) / params.temperature);
   for (double& p : probability) p = p < params.min_p ? 0 : p;
-  for (size_t k = static_cast<size_t>(params.top_k); params.top_k > 0 && k < vocab; ++k) probability[order[k]] = 0;
+  for (size_t k = static_cast<size_t>(params.top_k); params.top_k > 0 && k < vocab; ++k)
+    probability[order[k]] = 0;
   normalise();
   double reached = 0;
   for (const size_t id : order) {
@@ -136,13 +141,15 @@ TEST(Sampler, DrawsFollowTheBruteForceDistribution) {
         EXPECT_EQ(seen[id], 0) << "case " << c << " id " << id;
       }
       const double deviation = std::sqrt(num_draws * expected[id] * (1 - expected[id]));
-      EXPECT_NEAR(seen[id], num_draws * expected[id], 5 * deviation + 1e-9) << "case " << c << " id " << id;
+      EXPECT_NEAR(seen[id], num_draws * expected[id], 5 * deviation + 1e-9)
+          << "case " << c << " id " << id;
     }
   }
 }
 
 TEST(Sampler, WideVocabulariesDrawByTheSameRule) {
-  // Wider than one block of sums and not a multiple of the lanes: a draw must invert the cumulative distribution.
+  // Wider than one block of sums and not a multiple of the lanes: a draw must invert the cumulative
+  // distribution.
   const size_t vocab = 10007;
   const std::vector<float> logits = RandomLogits(vocab, 3, 1.0f);
   const std::vector<double> probability = BruteForce(logits, {.temperature = 1.0f}, {}, {});
@@ -150,7 +157,8 @@ TEST(Sampler, WideVocabulariesDrawByTheSameRule) {
   for (uint64_t seed = 0; seed < 300; ++seed) {
     const SamplingParams params{.temperature = 1.0f, .seed = seed};
     const auto token = static_cast<size_t>(*sampler.Sample(InputOf(logits, {0}, {}), params));
-    const double before = std::accumulate(probability.begin(), probability.begin() + static_cast<ptrdiff_t>(token), 0.0);
+    const double before = std::accumulate(probability.begin(),
+                                          probability.begin() + static_cast<ptrdiff_t>(token), 0.0);
     const double uniform = UniformAt(seed, 0, 1);
     EXPECT_GE(uniform, before - 1e-5);
     EXPECT_LE(uniform, before + probability[token] + 1e-5);
@@ -172,7 +180,8 @@ TEST(Sampler, PenaltiesLeaveNoTraceInTheNextCall) {
   const std::vector<int32_t> prompt = {1, 1, 2};
   const std::vector<int32_t> output = {3, 3};
   Sampler used(64);
-  const SamplingParams heavy{.temperature = 1.0f, .repetition_penalty = 3.0f, .presence_penalty = 2.0f};
+  const SamplingParams heavy{
+      .temperature = 1.0f, .repetition_penalty = 3.0f, .presence_penalty = 2.0f};
   ASSERT_TRUE(used.Sample(InputOf(logits, prompt, output), heavy).ok());
   for (uint64_t seed = 0; seed < 50; ++seed) {
     Sampler fresh(64);

@@ -1,12 +1,12 @@
 #include "engine/runtime/scheduler.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
 #include <random>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include "engine/cache/block_pool.h"
 
@@ -212,7 +212,8 @@ TEST(Scheduler, ScoringAPromptIsBoundedByRowsOfLogits) {
   EXPECT_EQ(WorkOf(plan, 1)->count, (30 - 16) + (24 - 8));
 }
 
-// Shares of two tenants that always have work, one of them with fifty times the requests, over many steps.
+// Shares of two tenants that always have work, one of them with fifty times the requests, over many
+// steps.
 TEST(Scheduler, AFloodFromOneTenantLeavesTheOtherItsHalf) {
   std::vector<int64_t> served = {0, 0};
   int64_t next_id = 1;
@@ -238,7 +239,9 @@ TEST(Scheduler, AFloodFromOneTenantLeavesTheOtherItsHalf) {
 
 TEST(Scheduler, RandomViewsKeepEveryLimit) {
   std::mt19937 random(7);
-  const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
+  const auto below = [&](int64_t n) {
+    return static_cast<int64_t>(random() % static_cast<uint64_t>(n));
+  };
   for (int round = 0; round < 5000; ++round) {
     SchedulerView view = ViewOf(below(12));
     view.num_blocks = 24;
@@ -263,9 +266,10 @@ TEST(Scheduler, RandomViewsKeepEveryLimit) {
     }
     int64_t freed = 0;
     for (const auto& sequence : view.running) {
-      const bool gone = std::count(plan.preemptions.begin(), plan.preemptions.end(), sequence.id) +
-                            std::count(plan.expirations.begin(), plan.expirations.end(), sequence.id) >
-                        0;
+      const bool gone =
+          std::count(plan.preemptions.begin(), plan.preemptions.end(), sequence.id) +
+              std::count(plan.expirations.begin(), plan.expirations.end(), sequence.id) >
+          0;
       if (gone) freed += sequence.exclusive_blocks;
       if (!gone) used += BlocksFor(sequence.num_tokens) - sequence.num_blocks;
       if (gone) {

@@ -1,5 +1,3 @@
-// covers: engine/spec/hf_rope.cc
-// covers: engine/spec/model_spec.cc
 #include "engine/spec/hf_config.h"
 
 #include <cmath>

@@ -1,5 +1,3 @@
-// covers: engine/spec/open_gguf.cc
-// covers: engine/spec/open_hf.cc
 #include "engine/spec/model_files.h"
 
 #include <cmath>
