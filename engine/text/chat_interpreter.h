@@ -17,7 +17,7 @@
 namespace polyad {
 
 inline constexpr int64_t kMaxChatSteps = 400'000;  // 2,048 messages of 195 steps; 80 ms
-inline constexpr size_t kChatHeapBytes = size_t{64} << 20;
+inline constexpr size_t kChatHeapBytes = size_t{32} << 20;
 inline constexpr int kMaxChatEvalDepth = 400;
 inline constexpr int64_t kMaxChatRange = 100'000;
 
