@@ -194,7 +194,7 @@ void RegisterAll(Isa isa) {
     auto* step = benchmark::RegisterBenchmark(
         ("step/" + name + "/" + type).c_str(),
         [=](benchmark::State& state) { ModelStep(state, isa, dtype); });
-    for (int64_t rows : {1, 8, 32, 128, 512}) step->Args({rows, std::min<int64_t>(rows, 32)});
+    for (int64_t rows : {1, 8, 16, 32, 128, 512}) step->Args({rows, std::min<int64_t>(rows, 32)});
     step->ArgNames({"rows", "head_rows"})->UseRealTime()->Unit(benchmark::kMillisecond);
     auto* one = benchmark::RegisterBenchmark(
         ("gemm/" + name + "/" + type).c_str(),
