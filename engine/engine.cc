@@ -40,7 +40,8 @@ Intake::Options IntakeOptions(const EngineOptions& options, const EngineParts& p
 
 class EngineImpl final : public Engine {
  public:
-  EngineImpl(const EngineOptions& options, EngineParts parts, Clock& clock, EngineObserver* observer)
+  EngineImpl(const EngineOptions& options, EngineParts parts, Clock& clock,
+             EngineObserver* observer)
       : parts_(std::move(parts)),
         max_prompt_bytes_(options.max_prompt_bytes),
         intake_(IntakeOptions(options, parts_),
@@ -72,15 +73,18 @@ class EngineImpl final : public Engine {
 
   StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, bool add_special) const override {
     if (static_cast<int64_t>(text.size()) > max_prompt_bytes_) {
-      return InvalidArgument("text: expected at most %d bytes, got %d", max_prompt_bytes_, text.size());
+      return InvalidArgument("text: expected at most %d bytes, got %d", max_prompt_bytes_,
+                             text.size());
     }
     return parts_.tokenizer->Encode(text, {.add_special = add_special});
   }
 
-  StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids, bool skip_special) const override {
+  StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids,
+                                   bool skip_special) const override {
     for (const int32_t id : ids) {
       if (id < 0 || id >= parts_.info.vocab_size) {
-        return InvalidArgument("token_ids: expected ids in [0, %d), got %d", parts_.info.vocab_size, id);
+        return InvalidArgument("token_ids: expected ids in [0, %d), got %d", parts_.info.vocab_size,
+                               id);
       }
     }
     return Decode(*parts_.tokenizer, ids, skip_special);
@@ -103,8 +107,9 @@ class EngineImpl final : public Engine {
 StatusOr<std::unique_ptr<Engine>> MakeEngine(const EngineOptions& options, EngineParts parts,
                                              Clock& clock, EngineObserver* observer) {
   if (options.max_running < 1 || options.max_step_tokens < options.max_running) {
-    return InvalidArgument("max_step_tokens: expected at least max_running (%d, at least 1), got %d",
-                           options.max_running, options.max_step_tokens);
+    return InvalidArgument(
+        "max_step_tokens: expected at least max_running (%d, at least 1), got %d",
+        options.max_running, options.max_step_tokens);
   }
   if (options.max_queued < 1 || options.max_pending_events < 1) {
     return InvalidArgument("max_queued and max_pending_events: expected at least 1, got %d and %d",

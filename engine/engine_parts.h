@@ -1,7 +1,8 @@
 #pragma once
 
-// The pieces an engine is put together from. Engine::Create makes them from a model on disk; tests bring their own
-// (a fake StepRunner, a small tokenizer). The engine owns them all; `backend` goes last.
+// The pieces an engine is put together from. Engine::Create makes them from a model on disk; tests
+// bring their own (a fake StepRunner, a small tokenizer). The engine owns them all; `backend` goes
+// last.
 
 #include <functional>
 #include <memory>
@@ -16,7 +17,7 @@
 namespace polyad {
 
 struct EngineParts {
-  std::unique_ptr<Backend> backend;         // may be null
+  std::unique_ptr<Backend> backend;  // may be null
   std::unique_ptr<StepRunner> runner;
   std::unique_ptr<AdapterStore> adapters;
   std::unique_ptr<const Tokenizer> tokenizer;
@@ -27,7 +28,8 @@ struct EngineParts {
   std::vector<int32_t> eos_token_ids;
 };
 
-// `options` supplies the limits of the loop; starts the threads. `clock` and `observer` (may be null) outlive the engine.
+// `options` supplies the limits of the loop; starts the threads. `clock` and `observer` (may be
+// null) outlive the engine.
 StatusOr<std::unique_ptr<Engine>> MakeEngine(const EngineOptions& options, EngineParts parts,
                                              Clock& clock, EngineObserver* observer);
 

@@ -47,12 +47,13 @@ EncodeChatPrompt LoadChat(const TokenizerFiles& files, const Tokenizer& tokenize
   const StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(files.chat_template);
   if (!parsed.ok()) {  // the model serves plain prompts all the same
     Log(LogLevel::kWarning, "chat_template_refused", {{"status", parsed.status().ToString()}});
-    return [status = Annotate(parsed.status(), "chat template")](const ChatPrompt&)
-               -> StatusOr<std::vector<int32_t>> { return status; };
+    return [status = Annotate(parsed.status(), "chat template")](
+               const ChatPrompt&) -> StatusOr<std::vector<int32_t>> { return status; };
   }
   return [&tokenizer, chat = *parsed](const ChatPrompt& prompt) -> StatusOr<std::vector<int32_t>> {
     ChatInput input;
-    for (const ChatTurn& turn : prompt.messages) input.messages.push_back({turn.role, turn.content});
+    for (const ChatTurn& turn : prompt.messages)
+      input.messages.push_back({turn.role, turn.content});
     input.add_generation_prompt = prompt.add_generation_prompt;
     if (tokenizer.bos()) input.bos_token = tokenizer.TokenText(*tokenizer.bos());
     if (tokenizer.eos()) input.eos_token = tokenizer.TokenText(*tokenizer.eos());

@@ -1,7 +1,7 @@
 #pragma once
 
-// From what a model's files carry (engine/spec) to what tokenises (engine/text): the one place that knows both. Called
-// once at load.
+// From what a model's files carry (engine/spec) to what tokenises (engine/text): the one place that
+// knows both. Called once at load.
 
 #include <functional>
 #include <memory>
@@ -19,8 +19,8 @@ using EncodeChatPrompt = std::function<StatusOr<std::vector<int32_t>>(const Chat
 // FAILED_PRECONDITION where the model has none.
 StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const TokenizerFiles& files);
 
-// Empty where the model has no chat template; where it has one that we do not serve, every call says why. `tokenizer`
-// must outlive the result.
+// Empty where the model has no chat template; where it has one that we do not serve, every call
+// says why. `tokenizer` must outlive the result.
 EncodeChatPrompt LoadChat(const TokenizerFiles& files, const Tokenizer& tokenizer);
 
 }  // namespace polyad

@@ -1,9 +1,9 @@
 #pragma once
 
-// The KV blocks of one device: a fixed number, reference counted, with an index of the full ones by prefix key. A block
-// is unused (nothing in it), held (by one or more sequences) or cached (held by none, its prefix still findable).
-// Allocation takes unused blocks first, then evicts the cached block that was let go longest ago. Holds no memory of
-// the K/V themselves. Engine thread only.
+// The KV blocks of one device: a fixed number, reference counted, with an index of the full ones by
+// prefix key. A block is unused (nothing in it), held (by one or more sequences) or cached (held by
+// none, its prefix still findable). Allocation takes unused blocks first, then evicts the cached
+// block that was let go longest ago. Holds no memory of the K/V themselves. Engine thread only.
 
 #include <cstdint>
 #include <span>
@@ -30,12 +30,12 @@ class BlockPool {
   // Appends `count` blocks, each held once, to `table`; the caller has checked num_available().
   void Allocate(int64_t count, BlockTable& table);
   void Hold(BlockId block);
-  // Lets every block of `table` go and empties it. The last block goes first, so that of one prefix the tail is evicted
-  // before the head.
+  // Lets every block of `table` go and empties it. The last block goes first, so that of one prefix
+  // the tail is evicted before the head.
   void ReleaseAll(BlockTable& table);
 
-  // How many of keys[1..] name blocks in a row, and at most `limit`. Blocks that nobody holds count as available until
-  // TakePrefix; `from_cache` says how many of the matched ones those are.
+  // How many of keys[1..] name blocks in a row, and at most `limit`. Blocks that nobody holds count
+  // as available until TakePrefix; `from_cache` says how many of the matched ones those are.
   struct Match {
     int64_t num_blocks = 0;
     int64_t from_cache = 0;
@@ -44,14 +44,15 @@ class BlockPool {
   // Holds the first `count` matched blocks and appends them to `table`.
   void TakePrefix(std::span<const PrefixKey> keys, int64_t count, BlockTable& table);
 
-  // Makes a full, computed block findable. Where another block already carries the key (its content is the same bits),
-  // `block` is given up for that one, so that equal prefixes end up shared.
+  // Makes a full, computed block findable. Where another block already carries the key (its content
+  // is the same bits), `block` is given up for that one, so that equal prefixes end up shared.
   void Publish(const PrefixKey& key, BlockId& block);
 
   // Blocks of `table` that would become available were the table released.
   int64_t NumExclusive(std::span<const BlockId> table) const;
 
-  // Aborts unless the reference counts equal what `tables` hold and unused + cached + held is everything.
+  // Aborts unless the reference counts equal what `tables` hold and unused + cached + held is
+  // everything.
   void CheckInvariants(std::span<const BlockTable* const> tables) const;
 
  private:
@@ -60,8 +61,8 @@ class BlockPool {
   struct Slot {
     int32_t references = 0;
     bool indexed = false;
-    PrefixKey key;             // where indexed
-    int64_t older = kNone;     // neighbours in the list of cached blocks
+    PrefixKey key;          // where indexed
+    int64_t older = kNone;  // neighbours in the list of cached blocks
     int64_t newer = kNone;
   };
 

@@ -1,8 +1,9 @@
 #pragma once
 
-// Names of cached prefixes. A full block's key is 128 bits of SHA-256 over the key before it and its 16 tokens; the
-// chain starts from a root that holds whose prefix it is: the adapter version (content digest and process-unique id),
-// the tenant and the client's salt. Never a name, so a reloaded or renamed adapter cannot meet stale blocks.
+// Names of cached prefixes. A full block's key is 128 bits of SHA-256 over the key before it and
+// its 16 tokens; the chain starts from a root that holds whose prefix it is: the adapter version
+// (content digest and process-unique id), the tenant and the client's salt. Never a name, so a
+// reloaded or renamed adapter cannot meet stale blocks.
 
 #include <array>
 #include <compare>
@@ -25,18 +26,19 @@ struct PrefixKey {
 };
 
 struct PrefixRoot {
-  Digest adapter_digest{};              // zero for the base model
-  AdapterVersionId adapter_version;     // invalid for the base model
+  Digest adapter_digest{};           // zero for the base model
+  AdapterVersionId adapter_version;  // invalid for the base model
   std::string_view tenant;
   std::string_view salt;
-  int64_t private_request = 0;          // not 0: a chain that only this request's choices share
+  int64_t private_request = 0;  // not 0: a chain that only this request's choices share
 };
 
 PrefixKey RootKey(const PrefixRoot& root);
-PrefixKey ChainKey(const PrefixKey& previous, std::span<const int32_t> tokens);  // kBlockTokens tokens
+PrefixKey ChainKey(const PrefixKey& previous,
+                   std::span<const int32_t> tokens);  // kBlockTokens tokens
 
-// Appends the keys of the full blocks of `tokens` that `keys` does not hold yet. keys[0] is the root, keys[i] names
-// tokens [0, i * kBlockTokens).
+// Appends the keys of the full blocks of `tokens` that `keys` does not hold yet. keys[0] is the
+// root, keys[i] names tokens [0, i * kBlockTokens).
 void ExtendKeys(std::span<const int32_t> tokens, std::vector<PrefixKey>& keys);
 
 }  // namespace polyad

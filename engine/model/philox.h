@@ -1,8 +1,8 @@
 #pragma once
 
-// Philox4x32-10, a counter-based generator: a pure function from (key, counter) to 128 random bits, so that a draw
-// depends on what it is for and never on what was drawn before. Source: Salmon et al., "Parallel Random Numbers: As Easy
-// as 1, 2, 3" (SC 2011), section 4.3, ten rounds.
+// Philox4x32-10, a counter-based generator: a pure function from (key, counter) to 128 random bits,
+// so that a draw depends on what it is for and never on what was drawn before. Source: Salmon et
+// al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC 2011), section 4.3, ten rounds.
 
 #include <array>
 #include <cstdint>
@@ -29,9 +29,10 @@ constexpr PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
 // Uniform in [0, 1) with 53 bits, for the token at `position` of choice `choice` under `seed`.
 constexpr double UniformAt(uint64_t seed, int32_t choice, int64_t position) {
   const auto place = static_cast<uint64_t>(position);
-  const PhiloxCounter bits = Philox4x32(
-      {static_cast<uint32_t>(place), static_cast<uint32_t>(place >> 32), static_cast<uint32_t>(choice), 0},
-      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const PhiloxCounter bits =
+      Philox4x32({static_cast<uint32_t>(place), static_cast<uint32_t>(place >> 32),
+                  static_cast<uint32_t>(choice), 0},
+                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   const uint64_t mantissa = (uint64_t{bits[0]} << 21) ^ (bits[1] >> 11);
   return static_cast<double>(mantissa) * 0x1.0p-53;
 }

@@ -16,8 +16,9 @@ constexpr float kMasked = -std::numeric_limits<float>::infinity();
 constexpr size_t kLanes = 16;
 constexpr size_t kSumBlock = 4096;
 
-// exp(x) for x <= 0, relative error below 2e-7, 0 below -87. The same operations on every machine, and simple enough
-// for the compiler to vectorise: x = n ln 2 + r with |r| <= ln 2 / 2, the Taylor polynomial of e^r to degree 6.
+// exp(x) for x <= 0, relative error below 2e-7, 0 below -87. The same operations on every machine,
+// and simple enough for the compiler to vectorise: x = n ln 2 + r with |r| <= ln 2 / 2, the Taylor
+// polynomial of e^r to degree 6.
 inline float ExpNegative(float x) {
   constexpr float kLog2e = 1.44269504f;
   constexpr float kLn2High = 0.693359375f;
@@ -39,8 +40,9 @@ inline float ExpNegative(float x) {
   return x > -87.0f ? scaled : 0.0f;
 }
 
-// weights[i] = exp((row[i] - largest) * scale). Sums are kept per kSumBlock values, each added in sixteen fixed lanes, so
-// that a draw can skip whole blocks; returns the sum of the blocks in order.
+// weights[i] = exp((row[i] - largest) * scale). Sums are kept per kSumBlock values, each added in
+// sixteen fixed lanes, so that a draw can skip whole blocks; returns the sum of the blocks in
+// order.
 double Exponentiate(std::span<const float> row, float largest, float scale, float* weights,
                     std::vector<double>& block_sums) {
   block_sums.clear();
@@ -179,7 +181,8 @@ int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
 // Walks the ids in order to the one where the running weight passes `target`.
 int32_t Sampler::DrawFromAll(double target) {
   size_t block = 0;
-  while (block + 1 < block_sums_.size() && target >= block_sums_[block]) target -= block_sums_[block++];
+  while (block + 1 < block_sums_.size() && target >= block_sums_[block])
+    target -= block_sums_[block++];
   int32_t last = -1;  // rounding may run past the end: then the last possible id
   const size_t end = std::min(weights_.size(), (block + 1) * kSumBlock);
   for (size_t i = block * kSumBlock; i < end; ++i) {
@@ -203,8 +206,8 @@ void Sampler::GatherCandidates(const SamplingParams& params) {
   }
 }
 
-// Leaves the candidates of top-k and then top-p, likeliest first. Sorts no more of them than it needs: a growing head
-// is sorted until it reaches p.
+// Leaves the candidates of top-k and then top-p, likeliest first. Sorts no more of them than it
+// needs: a growing head is sorted until it reaches p.
 void Sampler::KeepTop(const SamplingParams& params, double total) {
   const auto likelier = [](const Candidate& a, const Candidate& b) {
     return a.weight != b.weight ? a.weight > b.weight : a.token_id < b.token_id;
@@ -226,7 +229,8 @@ void Sampler::KeepTop(const SamplingParams& params, double total) {
   for (size_t head = std::min<size_t>(64, limit), sorted = 0; kept < limit;
        head = std::min(limit, head * 8)) {
     std::partial_sort(candidates_.begin() + static_cast<ptrdiff_t>(sorted),
-                      candidates_.begin() + static_cast<ptrdiff_t>(head), candidates_.end(), likelier);
+                      candidates_.begin() + static_cast<ptrdiff_t>(head), candidates_.end(),
+                      likelier);
     sorted = head;
     while (kept < head && reached < wanted) reached += candidates_[kept++].weight;
     if (reached >= wanted) break;
@@ -234,14 +238,15 @@ void Sampler::KeepTop(const SamplingParams& params, double total) {
   candidates_.resize(std::max<size_t>(kept, 1));
 }
 
-StatusOr<TokenLogprob> Sampler::Score(std::span<const float> logits, int32_t token, int32_t num_top) {
+StatusOr<TokenLogprob> Sampler::Score(std::span<const float> logits, int32_t token,
+                                      int32_t num_top) {
   const float largest = Largest(logits);
   if (!std::isfinite(largest)) return NotFinite(largest);
   const double total = Exponentiate(logits, largest, 1.0f, weights_.data(), block_sums_);
   const double log_total = std::log(total);
   const auto logprob = [&](int32_t id) {
-    return static_cast<float>(
-        static_cast<double>(logits[static_cast<size_t>(id)]) - static_cast<double>(largest) - log_total);
+    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(id)]) -
+                              static_cast<double>(largest) - log_total);
   };
   TokenLogprob scored;
   scored.token_id = token;
@@ -255,7 +260,8 @@ StatusOr<TokenLogprob> Sampler::Score(std::span<const float> logits, int32_t tok
   if (num_top <= 0) return scored;
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
-  const auto end = order_.begin() + std::min<ptrdiff_t>(num_top, static_cast<ptrdiff_t>(order_.size()));
+  const auto end =
+      order_.begin() + std::min<ptrdiff_t>(num_top, static_cast<ptrdiff_t>(order_.size()));
   std::partial_sort(order_.begin(), end, order_.end(), [&](int32_t a, int32_t b) {
     const float left = logits[static_cast<size_t>(a)];
     const float right = logits[static_cast<size_t>(b)];

@@ -1,11 +1,12 @@
 #pragma once
 
-// One row of logits to one token: a pure function of the row, the parameters, the tokens so far and (seed, choice,
-// position), whoever shares the step. Order of treatment: allowed ids and minimum length, logit bias, penalties, then the
-// largest logit (temperature 0) or temperature, min-p, top-k, top-p and one draw. Meanings follow vLLM and transformers:
-// the repetition penalty divides positive and multiplies negative logits; top-p keeps the smallest set of the likeliest
-// tokens whose probability reaches p. Logprobs are of the raw row. Ties go to the lowest id. A row without a finite
-// largest logit is INTERNAL. A Sampler is scratch memory only: one per thread.
+// One row of logits to one token: a pure function of the row, the parameters, the tokens so far and
+// (seed, choice, position), whoever shares the step. Order of treatment: allowed ids and minimum
+// length, logit bias, penalties, then the largest logit (temperature 0) or temperature, min-p,
+// top-k, top-p and one draw. Meanings follow vLLM and transformers: the repetition penalty divides
+// positive and multiplies negative logits; top-p keeps the smallest set of the likeliest tokens
+// whose probability reaches p. Logprobs are of the raw row. Ties go to the lowest id. A row without
+// a finite largest logit is INTERNAL. A Sampler is scratch memory only: one per thread.
 
 #include <cstdint>
 #include <optional>
@@ -19,10 +20,11 @@
 namespace polyad {
 
 struct SampleInput {
-  std::span<const float> logits;            // [vocab_size]
+  std::span<const float> logits;  // [vocab_size]
   std::span<const int32_t> prompt{};
-  std::span<const int32_t> output{};        // tokens chosen so far; the position is prompt + output
-  std::span<const int32_t> forbidden{};     // ids that may not be chosen here (stops before min_tokens)
+  std::span<const int32_t> output{};  // tokens chosen so far; the position is prompt + output
+  std::span<const int32_t>
+      forbidden{};  // ids that may not be chosen here (stops before min_tokens)
   int32_t choice = 0;
 };
 
@@ -48,10 +50,10 @@ class Sampler {
   void GatherCandidates(const SamplingParams& params);
   void KeepTop(const SamplingParams& params, double total);
 
-  std::vector<float> row_;         // [vocab_size] working copy
-  std::vector<float> weights_;     // [vocab_size]
+  std::vector<float> row_;      // [vocab_size] working copy
+  std::vector<float> weights_;  // [vocab_size]
   std::vector<double> block_sums_;
-  std::vector<int32_t> counts_;    // [vocab_size] zero between calls
+  std::vector<int32_t> counts_;  // [vocab_size] zero between calls
   std::vector<Candidate> candidates_;
   std::vector<int32_t> order_;
 };

@@ -23,7 +23,8 @@ void Publish(Sequence& sequence, EngineState& state) {
   sequence.num_published = std::max(sequence.num_published, num_full);
 }
 
-// The first choice has its whole prompt in the cache: tell the client, and let the other choices begin.
+// The first choice has its whole prompt in the cache: tell the client, and let the other choices
+// begin.
 void CompletePrompt(Sequence& sequence, EngineState& state, int64_t now_us) {
   ActiveRequest& owner = *sequence.owner;
   owner.prompt_done = true;
@@ -51,7 +52,8 @@ bool Ends(const Sequence& sequence, const EngineLimits& limits, FinishEvent& eve
     return true;
   }
   event.reason = FinishReason::kLength;
-  return sequence.num_output() >= stopping.max_tokens || sequence.num_tokens() >= limits.max_context;
+  return sequence.num_output() >= stopping.max_tokens ||
+         sequence.num_tokens() >= limits.max_context;
 }
 
 void AppendToken(Sequence& sequence, SampledItem sampled, EngineState& state,
@@ -86,7 +88,8 @@ void CommitOne(const FlatStep::Item& item, SampledItem sampled, EngineState& sta
   }
   sequence.num_computed += item.work.count;
   Publish(sequence, state);
-  for (TokenLogprob& scored : sampled.prompt_logprobs) owner.prompt_logprobs.push_back(std::move(scored));
+  for (TokenLogprob& scored : sampled.prompt_logprobs)
+    owner.prompt_logprobs.push_back(std::move(scored));
   if (!owner.prompt_done && sequence.num_computed >= sequence.num_prompt()) {
     CompletePrompt(sequence, state, now_us);
   }
@@ -121,8 +124,8 @@ void AdmitOne(const StepPlan::Admission& admission, EngineState& state, int64_t 
 
 void ApplyPlan(const StepPlan& plan, EngineState& state, int64_t now_us) {
   for (const SequenceId id : plan.expirations) {
-    state.FinishRequest(NumberOf(id), FinishReason::kError, DeadlineExceeded("the request's deadline passed"),
-                        now_us);
+    state.FinishRequest(NumberOf(id), FinishReason::kError,
+                        DeadlineExceeded("the request's deadline passed"), now_us);
   }
   for (const SequenceId id : plan.preemptions) {
     if (Sequence* sequence = state.Find(id); sequence != nullptr) state.Preempt(*sequence);
@@ -131,7 +134,8 @@ void ApplyPlan(const StepPlan& plan, EngineState& state, int64_t now_us) {
   for (const StepPlan::Admission& admission : plan.admissions) AdmitOne(admission, state, now_us);
   for (const StepPlan::Work& work : plan.work) {
     Sequence& sequence = *state.Find(work.id);
-    const int64_t missing = BlocksFor(sequence.num_tokens()) - static_cast<int64_t>(sequence.blocks.size());
+    const int64_t missing =
+        BlocksFor(sequence.num_tokens()) - static_cast<int64_t>(sequence.blocks.size());
     if (missing > 0) state.pool.Allocate(missing, sequence.blocks);
   }
 }

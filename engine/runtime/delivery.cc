@@ -10,8 +10,8 @@
 namespace polyad {
 namespace {
 
-// Decoders that treat the first token of a text specially (a dropped space) must know that the output is not one: the
-// last few prompt tokens go through the detokeniser first, unseen.
+// Decoders that treat the first token of a text specially (a dropped space) must know that the
+// output is not one: the last few prompt tokens go through the detokeniser first, unseen.
 constexpr size_t kPrimingTokens = 4;
 
 StreamDetokenizer PrimedDetokenizer(const Tokenizer& tokenizer, const Request& request) {
@@ -65,8 +65,8 @@ Delivery::Stream& Delivery::StreamOf(const EngineOutput& output) {
 void Delivery::Handle(Stream& stream, const EngineOutput&, PromptEvent event) {
   Send(stream, std::move(event));
   if (!stream.request->output.echo) return;
-  const std::string text =
-      Decode(parts_.tokenizer, stream.request->prompt_tokens, stream.request->output.skip_special_tokens);
+  const std::string text = Decode(parts_.tokenizer, stream.request->prompt_tokens,
+                                  stream.request->output.skip_special_tokens);
   for (int32_t choice = 0; choice < stream.request->sampling.num_choices; ++choice) {
     TokensEvent echo;
     echo.choice = choice;

@@ -1,9 +1,10 @@
 #pragma once
 
-// The delivery thread: engine outputs to the clients' sinks. Adds the text (a detokeniser and a stop matcher per choice),
-// ends a choice at a stop string (and tells the engine), echoes the prompt, and keeps the promise of token_event.h: one
-// PromptEvent, then tokens, then exactly one FinishEvent per choice, whose usage counts the tokens that were sent. A sink
-// that refuses an event has its request cancelled. Deliver may be called directly instead of Run, from one thread.
+// The delivery thread: engine outputs to the clients' sinks. Adds the text (a detokeniser and a
+// stop matcher per choice), ends a choice at a stop string (and tells the engine), echoes the
+// prompt, and keeps the promise of token_event.h: one PromptEvent, then tokens, then exactly one
+// FinishEvent per choice, whose usage counts the tokens that were sent. A sink that refuses an
+// event has its request cancelled. Deliver may be called directly instead of Run, from one thread.
 
 #include <cstdint>
 #include <memory>
@@ -48,7 +49,8 @@ class Delivery {
     int64_t number = 0;
     std::shared_ptr<const Request> request;
     std::vector<Choice> choices;
-    int64_t num_open = 0;  // choices the engine has not finished: until then it may still send for them
+    int64_t num_open =
+        0;  // choices the engine has not finished: until then it may still send for them
     bool refused = false;  // by the sink: only finishes are sent from here on
     double first_token_ms = 0;
     EngineObserver::RequestDone done;
@@ -58,8 +60,10 @@ class Delivery {
   void Handle(Stream& stream, const EngineOutput& output, PromptEvent event);
   void Handle(Stream& stream, const EngineOutput& output, TokensEvent event);
   void Handle(Stream& stream, const EngineOutput& output, FinishEvent event);
-  StopMatcher::Result TextOf(Stream& stream, Choice& choice, const EngineOutput& output, const TokensEvent& event);
-  FinishEvent StoppedBy(const Stream& stream, int stop_index, const EngineOutput& output, int32_t choice) const;
+  StopMatcher::Result TextOf(Stream& stream, Choice& choice, const EngineOutput& output,
+                             const TokensEvent& event);
+  FinishEvent StoppedBy(const Stream& stream, int stop_index, const EngineOutput& output,
+                        int32_t choice) const;
   void Send(Stream& stream, TokenEvent event);
   void Close(Stream& stream, FinishEvent event);
   double MillisSinceArrival(const Stream& stream) const;

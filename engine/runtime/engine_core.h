@@ -1,7 +1,8 @@
 #pragma once
 
-// The engine's two threads and what joins them: inbox, loop, output queue, delivery, registry. Construction starts the
-// threads; destruction cancels what is left, delivers its events and joins. Post, Cancel and load are thread-safe.
+// The engine's two threads and what joins them: inbox, loop, output queue, delivery, registry.
+// Construction starts the threads; destruction cancels what is left, delivers its events and joins.
+// Post, Cancel and load are thread-safe.
 
 #include <cstdint>
 #include <memory>

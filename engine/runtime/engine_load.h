@@ -1,7 +1,7 @@
 #pragma once
 
-// What the engine tells the outside about itself: a snapshot of counters made by the engine thread after each step, and
-// the observer that histograms are fed from.
+// What the engine tells the outside about itself: a snapshot of counters made by the engine thread
+// after each step, and the observer that histograms are fed from.
 
 #include <cstdint>
 #include <string>
@@ -11,30 +11,31 @@
 
 namespace polyad {
 
-// One consistent snapshot of the counters (GetLoad, /metrics); made by the engine thread after each step, read without
-// touching it.
+// One consistent snapshot of the counters (GetLoad, /metrics); made by the engine thread after each
+// step, read without touching it.
 struct EngineLoad {
   int64_t num_waiting = 0;
   int64_t num_running = 0;
   int64_t num_kv_blocks = 0;
-  int64_t num_kv_blocks_used = 0;      // held by sequences
-  int64_t num_kv_blocks_cached = 0;    // free but still holding a reusable prefix
+  int64_t num_kv_blocks_used = 0;    // held by sequences
+  int64_t num_kv_blocks_cached = 0;  // free but still holding a reusable prefix
   int64_t num_steps = 0;
   int64_t num_preemptions = 0;
   int64_t num_requests_finished = 0;
   int64_t num_requests_cancelled = 0;
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
-  int64_t prefix_queries = 0;          // prompt tokens looked up
-  int64_t prefix_hits = 0;             // prompt tokens found
-  int64_t step_rows = 0;               // rows of the last step
+  int64_t prefix_queries = 0;                 // prompt tokens looked up
+  int64_t prefix_hits = 0;                    // prompt tokens found
+  int64_t step_rows = 0;                      // rows of the last step
   std::vector<std::string> running_adapters;  // distinct names with a running sequence
   std::vector<std::string> waiting_adapters;
   bool draining = false;
   int64_t last_step_age_ms = 0;
 };
 
-// Where the engine reports what histograms are made of; called on the engine and delivery threads, must not block.
+// Where the engine reports what histograms are made of; called on the engine and delivery threads,
+// must not block.
 class EngineObserver {
  public:
   virtual ~EngineObserver() = default;

@@ -39,8 +39,7 @@ void EngineLoop::Run() {
   // Nobody is left unanswered: what was posted before the closing ends as cancelled.
   parts_.inbox.Close();
   DrainInbox(parts_.inbox.DrainNow());
-  FlushOutputs();
-  PublishLoad();
+  PublishStep();
 }
 
 bool EngineLoop::Step() {
@@ -49,8 +48,7 @@ bool EngineLoop::Step() {
   const StepPlan plan = Plan(state_.View(now_us));
   ApplyPlan(plan, state_, now_us);
   const bool ran = !plan.work.empty() && RunPlan(plan);
-  FlushOutputs();
-  PublishLoad();
+  PublishStep();
   return ran;
 }
 
@@ -85,7 +83,8 @@ void EngineLoop::Handle(Arrive arrive) {
   const auto adapter = arrive.request->adapter;
   state_.AddRequest(std::move(arrive), now_us);
   if (shut_down_) {
-    state_.FinishRequest(number, FinishReason::kCancelled, Cancelled("the server is stopping"), now_us);
+    state_.FinishRequest(number, FinishReason::kCancelled, Cancelled("the server is stopping"),
+                         now_us);
   } else if (adapter != nullptr &&
              std::find(retired_.begin(), retired_.end(), adapter->id()) != retired_.end()) {
     state_.FinishRequest(number, FinishReason::kError, Aborted("the adapter was unloaded"), now_us);
@@ -93,8 +92,8 @@ void EngineLoop::Handle(Arrive arrive) {
 }
 
 void EngineLoop::Handle(const CancelRequest& cancel) {
-  state_.FinishRequest(cancel.number, FinishReason::kCancelled, Cancelled("cancelled by the client"),
-                       parts_.clock.NowMicros());
+  state_.FinishRequest(cancel.number, FinishReason::kCancelled,
+                       Cancelled("cancelled by the client"), parts_.clock.NowMicros());
 }
 
 void EngineLoop::Handle(const StopMatched& stop) {
@@ -119,15 +118,24 @@ void EngineLoop::Handle(const Shutdown&) {
   }
 }
 
-// Only this thread adds to the queue, so the room seen here can only grow. A request whose event finds no room ends: its
-// later events in this step are dropped too, and its finish, which always passes, says why.
-void EngineLoop::FlushOutputs() {
+// The load first, so that who has seen a request's last event finds its blocks free there.
+void EngineLoop::PublishStep() {
   for (const int64_t number : state_.left_queue) parts_.registry.LeaveQueue(number);
   state_.left_queue.clear();
-  if (state_.outputs.empty()) return;
+  std::vector<EngineOutput> accepted = TakeOutputs();
+  PublishLoad();
+  if (!accepted.empty()) parts_.outputs.PushAllUrgent(std::move(accepted));
+}
+
+// Only this thread adds to the queue, so the room seen here can only grow. A request whose event
+// finds no room ends: its later events in this step are dropped too, and its finish, which always
+// passes, says why.
+std::vector<EngineOutput> EngineLoop::TakeOutputs() {
+  if (state_.outputs.empty()) return {};
   int64_t room = options_.max_pending_events - static_cast<int64_t>(parts_.outputs.size());
   std::unordered_set<int64_t> overrun;
-  const Status why = ResourceExhausted("undelivered events: expected at most %d", options_.max_pending_events);
+  const Status why =
+      ResourceExhausted("undelivered events: expected at most %d", options_.max_pending_events);
   std::vector<EngineOutput> accepted;
   const auto sort_out = [&] {
     for (EngineOutput& output : std::exchange(state_.outputs, {})) {
@@ -150,7 +158,7 @@ void EngineLoop::FlushOutputs() {
     state_.FinishRequest(number, FinishReason::kError, why, parts_.clock.NowMicros());
   }
   sort_out();  // the finishes that this made
-  parts_.outputs.PushAllUrgent(std::move(accepted));
+  return accepted;
 }
 
 void EngineLoop::PublishLoad() {

@@ -1,9 +1,10 @@
 #pragma once
 
-// The engine thread. Owns all mutable state (EngineState); the world reaches it through the inbox and hears of it through
-// the output queue and a load snapshot. Step is one turn: DrainInbox, Plan, Run, Commit; Run repeats it until Shutdown,
-// asleep on the inbox while there is nothing to do. Step may be called directly instead (the simulator does), from one
-// thread. Never blocks on its readers: where the output queue is full, the requests that produced too much are ended.
+// The engine thread. Owns all mutable state (EngineState); the world reaches it through the inbox
+// and hears of it through the output queue and a load snapshot. Step is one turn: DrainInbox, Plan,
+// Run, Commit; Run repeats it until Shutdown, asleep on the inbox while there is nothing to do.
+// Step may be called directly instead (the simulator does), from one thread. Never blocks on its
+// readers: where the output queue is full, the requests that produced too much are ended.
 
 #include <cstdint>
 #include <deque>
@@ -54,18 +55,20 @@ class EngineLoop {
   void Handle(const RetireVersion& retire);
   void Handle(const Shutdown& shutdown);
   bool RunPlan(const StepPlan& plan);
-  void FlushOutputs();
+  void PublishStep();
+  std::vector<EngineOutput> TakeOutputs();
   void PublishLoad();
 
   const Options options_;
   const Parts parts_;
   EngineState state_;
   Sampler sampler_;
-  std::deque<AdapterVersionId> retired_;  // unloaded by force; a late arrival still holding one is ended
+  std::deque<AdapterVersionId>
+      retired_;  // unloaded by force; a late arrival still holding one is ended
   bool shut_down_ = false;
 
   mutable std::mutex load_mutex_;
-  EngineLoad load_;          // guarded by load_mutex_
+  EngineLoad load_;           // guarded by load_mutex_
   int64_t last_step_us_ = 0;  // guarded by load_mutex_
 };
 

@@ -81,7 +81,8 @@ Timings EngineState::TimingsOf(const ActiveRequest& owner, const Sequence* seque
   Timings timings;
   const int64_t admitted_us = owner.admitted_us > 0 ? owner.admitted_us : now_us;
   timings.queue_ms = Millis(owner.request->arrival_us, admitted_us);
-  const int64_t first_us = sequence != nullptr && sequence->first_token_us > 0 ? sequence->first_token_us : now_us;
+  const int64_t first_us =
+      sequence != nullptr && sequence->first_token_us > 0 ? sequence->first_token_us : now_us;
   timings.prefill_ms = Millis(admitted_us, first_us);
   timings.decode_ms = Millis(first_us, now_us);
   return timings;
@@ -142,7 +143,8 @@ void EngineState::EraseSequence(Sequence& sequence) {
 }
 
 void EngineState::EraseRequestIfDone(ActiveRequest& owner, FinishReason reason) {
-  if (!std::all_of(owner.choice_finished.begin(), owner.choice_finished.end(), [](bool done) { return done; })) {
+  if (!std::all_of(owner.choice_finished.begin(), owner.choice_finished.end(),
+                   [](bool done) { return done; })) {
     return;
   }
   ++(reason == FinishReason::kCancelled ? counters.num_requests_cancelled
@@ -235,8 +237,9 @@ void EngineState::CheckInvariants() const {
     tables.push_back(&sequence->blocks);
     POLYAD_CHECK(sequence->running || sequence->blocks.empty(), "only the running hold blocks");
     POLYAD_CHECK(sequence->num_computed < sequence->num_tokens(), "one token is always to be run");
-    POLYAD_CHECK(sequence->num_computed <= static_cast<int64_t>(sequence->blocks.size()) * kBlockTokens,
-                 "computed tokens lie in blocks");
+    POLYAD_CHECK(
+        sequence->num_computed <= static_cast<int64_t>(sequence->blocks.size()) * kBlockTokens,
+        "computed tokens lie in blocks");
     POLYAD_CHECK(requests_.count(sequence->owner->number) == 1, "a sequence's request is known");
   }
   pool.CheckInvariants(tables);

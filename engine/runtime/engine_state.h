@@ -1,8 +1,9 @@
 #pragma once
 
-// All that the engine thread may change: the requests, their sequences, the blocks, the tenants' counters, and what has
-// happened in this step (outputs). Step's four parts work on it in turn; every way a request can end goes through
-// FinishChoice or FinishRequest here, so blocks are freed and the one finish event is written in one place.
+// All that the engine thread may change: the requests, their sequences, the blocks, the tenants'
+// counters, and what has happened in this step (outputs). Step's four parts work on it in turn;
+// every way a request can end goes through FinishChoice or FinishRequest here, so blocks are freed
+// and the one finish event is written in one place.
 
 #include <cstdint>
 #include <map>
@@ -24,7 +25,7 @@ namespace polyad {
 struct EngineLimits {
   SchedulerLimits scheduler;
   int64_t num_blocks = 0;
-  int64_t max_context = 0;             // tokens of prompt and output
+  int64_t max_context = 0;  // tokens of prompt and output
   std::vector<int32_t> eos_token_ids;
 };
 
@@ -57,9 +58,9 @@ class EngineState {
 
   const EngineLimits limits;
   BlockPool pool;
-  EngineLoad counters;                 // the running totals of Snapshot
-  std::vector<EngineOutput> outputs;   // of this step, in order
-  std::vector<int64_t> left_queue;     // numbers first admitted in this step
+  EngineLoad counters;                // the running totals of Snapshot
+  std::vector<EngineOutput> outputs;  // of this step, in order
+  std::vector<int64_t> left_queue;    // numbers first admitted in this step
 
  private:
   void MarkFinished(Sequence& sequence, FinishReason reason);
@@ -69,8 +70,8 @@ class EngineState {
   Timings TimingsOf(const ActiveRequest& owner, const Sequence* sequence, int64_t now_us) const;
 
   TenantLedger ledger_;
-  std::map<int64_t, std::unique_ptr<ActiveRequest>> requests_;    // by number
-  std::map<SequenceId, std::unique_ptr<Sequence>> sequences_;     // by age
+  std::map<int64_t, std::unique_ptr<ActiveRequest>> requests_;  // by number
+  std::map<SequenceId, std::unique_ptr<Sequence>> sequences_;   // by age
 };
 
 }  // namespace polyad

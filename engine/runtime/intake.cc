@@ -66,7 +66,8 @@ Status Intake::Check(const RequestSpec& spec) const {
   POLYAD_RETURN_IF_ERROR(
       CheckRange("sampling.repetition_penalty", sampling.repetition_penalty, 1e-3, 10));
   POLYAD_RETURN_IF_ERROR(CheckRange("sampling.presence_penalty", sampling.presence_penalty, -2, 2));
-  POLYAD_RETURN_IF_ERROR(CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, -2, 2));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, -2, 2));
   POLYAD_RETURN_IF_ERROR(CheckRange("priority", spec.priority, -100, 100));
   const auto most = static_cast<double>(options_.max_context);
   POLYAD_RETURN_IF_ERROR(
@@ -111,16 +112,19 @@ StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {
   } else {
     const auto& chat = std::get<ChatPrompt>(spec.prompt);
     size_t bytes = 0;
-    for (const ChatTurn& message : chat.messages) bytes += message.role.size() + message.content.size();
+    for (const ChatTurn& message : chat.messages)
+      bytes += message.role.size() + message.content.size();
     POLYAD_RETURN_IF_ERROR(CheckBytes("prompt.chat", bytes, options_.max_prompt_bytes));
-    if (!parts_.encode_chat) return FailedPrecondition("prompt.chat: the model has no chat template");
+    if (!parts_.encode_chat)
+      return FailedPrecondition("prompt.chat: the model has no chat template");
     POLYAD_ASSIGN_OR_RETURN(ids, parts_.encode_chat(chat));
   }
   if (ids.empty()) return InvalidArgument("prompt: expected at least one token, got none");
   return ids;
 }
 
-// A token that is only sampled needs neither a position nor a place in the cache, hence the last one is free.
+// A token that is only sampled needs neither a position nor a place in the cache, hence the last
+// one is free.
 Status Intake::CheckFits(const Request& request) const {
   const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
   const int64_t wanted = request.stopping.max_tokens;
@@ -128,10 +132,12 @@ Status Intake::CheckFits(const Request& request) const {
   if (num_prompt > most) {
     return InvalidArgument("prompt: expected at most %d tokens, got %d", most, num_prompt);
   }
-  const int64_t num_tokens = std::min(num_prompt + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
+  const int64_t num_tokens =
+      std::min(num_prompt + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
   if (BlocksFor(num_tokens) > options_.num_blocks) {
-    return InvalidArgument("prompt and max_tokens: expected at most %d tokens (the K/V cache), got %d",
-                           options_.num_blocks * kBlockTokens, num_tokens);
+    return InvalidArgument(
+        "prompt and max_tokens: expected at most %d tokens (the K/V cache), got %d",
+        options_.num_blocks * kBlockTokens, num_tokens);
   }
   return absl::OkStatus();
 }

@@ -1,9 +1,10 @@
 #pragma once
 
-// From what a client asked to what the engine runs: tokenises, resolves the adapter to a lease, checks what only the
-// engine can know (the vocabulary, the context, whether the request can ever fit in the cache) and names the prompt's
-// blocks. Runs on the caller's thread, const and thread-safe. Errors are the client's: INVALID_ARGUMENT with the field,
-// NOT_FOUND for the model, DEADLINE_EXCEEDED where it is too late already.
+// From what a client asked to what the engine runs: tokenises, resolves the adapter to a lease,
+// checks what only the engine can know (the vocabulary, the context, whether the request can ever
+// fit in the cache) and names the prompt's blocks. Runs on the caller's thread, const and
+// thread-safe. Errors are the client's: INVALID_ARGUMENT with the field, NOT_FOUND for the model,
+// DEADLINE_EXCEEDED where it is too late already.
 
 #include <cstdint>
 #include <functional>
@@ -32,9 +33,9 @@ class Intake {
     std::function<StatusOr<std::vector<int32_t>>(const ChatPrompt& chat)> encode_chat;
   };
   struct Options {
-    std::string model_name;      // the base model's: asks for no adapter
-    int64_t vocab_size = 0;      // of the logits
-    int64_t max_context = 0;     // tokens of prompt and output
+    std::string model_name;   // the base model's: asks for no adapter
+    int64_t vocab_size = 0;   // of the logits
+    int64_t max_context = 0;  // tokens of prompt and output
     int64_t num_blocks = 0;
     int64_t max_prompt_bytes = 0;
     int64_t base_flops_per_token = 0;  // adapters cost in proportion; 0: they cost nothing
@@ -43,7 +44,8 @@ class Intake {
   Intake(Options options, Parts parts) : options_(std::move(options)), parts_(std::move(parts)) {}
 
   // `number` is the registry's for this request; `spec.request_id` is set.
-  StatusOr<Arrive> Prepare(RequestSpec spec, int64_t number, std::shared_ptr<ResponseSink> sink) const;
+  StatusOr<Arrive> Prepare(RequestSpec spec, int64_t number,
+                           std::shared_ptr<ResponseSink> sink) const;
 
  private:
   Status Check(const RequestSpec& spec) const;

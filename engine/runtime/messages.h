@@ -1,8 +1,8 @@
 #pragma once
 
-// Everything that crosses a thread in the engine. Into the engine thread: one bounded inbox of EngineMessage. Out of it:
-// one queue of EngineOutput, read by delivery. A request is known inside by its number, which is never reused; clients'
-// ids stay in the registry.
+// Everything that crosses a thread in the engine. Into the engine thread: one bounded inbox of
+// EngineMessage. Out of it: one queue of EngineOutput, read by delivery. A request is known inside
+// by its number, which is never reused; clients' ids stay in the registry.
 
 #include <cstdint>
 #include <memory>
@@ -19,14 +19,15 @@ namespace polyad {
 struct Arrive {
   int64_t number = 0;
   std::shared_ptr<const Request> request;
-  std::vector<PrefixKey> prompt_keys;  // root and full blocks of the prompt; empty: nothing is shared
-  int64_t token_cost = 0;              // scheduler.h, kBaseTokenCost for the base model
+  std::vector<PrefixKey>
+      prompt_keys;         // root and full blocks of the prompt; empty: nothing is shared
+  int64_t token_cost = 0;  // scheduler.h, kBaseTokenCost for the base model
 };
 struct CancelRequest {
   int64_t number = 0;
 };
-// Delivery found a stop string and has told the client; the finish that the engine answers with only tells delivery that
-// nothing more will come.
+// Delivery found a stop string and has told the client; the finish that the engine answers with
+// only tells delivery that nothing more will come.
 struct StopMatched {
   int64_t number = 0;
   int32_t choice = 0;
@@ -47,7 +48,8 @@ struct EngineOutput {
   Timings timings;            // so far
   int64_t cached_tokens = 0;  // of the prompt
   TokenEvent event;
-  bool ends_with_stop_token = false;  // the event's last id ended the choice; its text is not output
+  bool ends_with_stop_token =
+      false;  // the event's last id ended the choice; its text is not output
 
   bool is_finish() const { return std::holds_alternative<FinishEvent>(event); }
 };

@@ -1,7 +1,8 @@
 #pragma once
 
-// Which requests are alive, for the threads outside the engine's: gives out numbers, refuses one too many (the queue
-// limit), refuses an id that is in use, finds a number to cancel, and lets Drain wait. Thread-safe.
+// Which requests are alive, for the threads outside the engine's: gives out numbers, refuses one
+// too many (the queue limit), refuses an id that is in use, finds a number to cancel, and lets
+// Drain wait. Thread-safe.
 
 #include <condition_variable>
 #include <cstdint>
@@ -22,8 +23,8 @@ class RequestRegistry {
   RequestRegistry(int64_t max_queued, int64_t max_alive)
       : max_queued_(max_queued), max_alive_(max_alive) {}
 
-  // RESOURCE_EXHAUSTED when full, ALREADY_EXISTS for an id in use, UNAVAILABLE while draining. An empty id is replaced by
-  // one made for the request.
+  // RESOURCE_EXHAUSTED when full, ALREADY_EXISTS for an id in use, UNAVAILABLE while draining. An
+  // empty id is replaced by one made for the request.
   StatusOr<int64_t> Begin(std::string& request_id);
   void LeaveQueue(int64_t number);  // once admitted; End implies it
   void End(int64_t number);

@@ -25,10 +25,12 @@ std::span<const float> RowOf(FloatRows logits, int64_t row) {
   return {logits.Row(row), static_cast<size_t>(logits.cols)};
 }
 
-Status ScorePrompt(const FlatStep::Item& item, FloatRows logits, Sampler& sampler, SampledItem& out) {
+Status ScorePrompt(const FlatStep::Item& item, FloatRows logits, Sampler& sampler,
+                   SampledItem& out) {
   const Sequence& sequence = *item.sequence;
   const auto& asked = sequence.owner->request->output.prompt_logprobs;
-  if (!asked.has_value() || sequence.choice != 0 || sequence.owner->prompt_done) return absl::OkStatus();
+  if (!asked.has_value() || sequence.choice != 0 || sequence.owner->prompt_done)
+    return absl::OkStatus();
   for (int64_t row = item.sample_begin; row < item.sample_end; ++row) {
     const int64_t next = item.first_sampled + (row - item.sample_begin) + 1;
     if (next >= sequence.num_prompt()) break;
@@ -65,8 +67,9 @@ Status SampleOne(const FlatStep::Item& item, FloatRows logits, Sampler& sampler,
 void ArgMaxRun(FloatRows logits, int64_t begin, int64_t end, StepRunner& runner,
                std::vector<TokenScore>& best) {
   if (begin == end) return;
-  runner.ArgMax(logits.Slice(begin, end),
-                std::span(best).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
+  runner.ArgMax(
+      logits.Slice(begin, end),
+      std::span(best).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
 }
 
 // Every run of neighbouring rows whose pick is the largest logit goes to the runner at once.

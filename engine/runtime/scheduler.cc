@@ -71,7 +71,8 @@ class Planner {
 
   void RunDecodes() {
     for (const SequenceView* sequence : survivors_) {
-      if (sequence->num_tokens - sequence->num_computed == 1) Run(*sequence, sequence->num_computed);
+      if (sequence->num_tokens - sequence->num_computed == 1)
+        Run(*sequence, sequence->num_computed);
     }
   }
 
@@ -80,8 +81,9 @@ class Planner {
     for (const SequenceView* sequence : survivors_) {
       if (sequence->num_tokens - sequence->num_computed > 1) prefills.push_back(sequence);
     }
-    std::stable_sort(prefills.begin(), prefills.end(),
-                     [this](const SequenceView* a, const SequenceView* b) { return GoesFirst(*a, *b); });
+    std::stable_sort(
+        prefills.begin(), prefills.end(),
+        [this](const SequenceView* a, const SequenceView* b) { return GoesFirst(*a, *b); });
     for (const SequenceView* sequence : prefills) Run(*sequence, sequence->num_computed);
   }
 
@@ -104,7 +106,8 @@ class Planner {
     }
   }
 
-  // Blocks left free for the running to grow into, so that admitting one does not preempt another at once.
+  // Blocks left free for the running to grow into, so that admitting one does not preempt another
+  // at once.
   int64_t Headroom(int64_t num_running) const {
     return std::min(num_running, view_.num_blocks / 32);
   }
@@ -138,7 +141,8 @@ class Planner {
   std::vector<const SequenceView*> waiting_;
   int64_t available_;
   int64_t token_budget_;
-  int64_t scoring_budget_;  // rows of prompt logits; every running sequence keeps a row for its own next token
+  int64_t scoring_budget_;  // rows of prompt logits; every running sequence keeps a row for its own
+                            // next token
   std::vector<int64_t> served_;
 };
 

@@ -1,14 +1,16 @@
 #pragma once
 
-// What runs next: a pure function from a view of the engine (plain numbers) to a StepPlan, so that every rule can be
-// tested without an engine. The order of business: end what is past its deadline; give every running sequence the block
-// its next token needs, preempting the youngest of the lowest priority where there is none (capacity first); then share
-// the step's token budget: decodes, prefill chunks of running sequences, new admissions. Nothing here knows "prefill" as
-// a mode: a sequence has tokens, some of them computed, and runs the next few.
+// What runs next: a pure function from a view of the engine (plain numbers) to a StepPlan, so that
+// every rule can be tested without an engine. The order of business: end what is past its deadline;
+// give every running sequence the block its next token needs, preempting the youngest of the lowest
+// priority where there is none (capacity first); then share the step's token budget: decodes,
+// prefill chunks of running sequences, new admissions. Nothing here knows "prefill" as a mode: a
+// sequence has tokens, some of them computed, and runs the next few.
 //
-// Fairness is between tenants: among equal priorities the tenant that was served least goes first, where service is
-// tokens weighed by their cost with the adapter (virtual token counters: Sheng et al., "Fairness in Serving Large
-// Language Models", OSDI 2024). A prefill at the head of the order that does not fit waits, and nobody overtakes it.
+// Fairness is between tenants: among equal priorities the tenant that was served least goes first,
+// where service is tokens weighed by their cost with the adapter (virtual token counters: Sheng et
+// al., "Fairness in Serving Large Language Models", OSDI 2024). A prefill at the head of the order
+// that does not fit waits, and nobody overtakes it.
 
 #include <cstdint>
 #include <vector>
@@ -22,20 +24,21 @@ inline constexpr int64_t kBaseTokenCost = 1024;
 
 struct SchedulerLimits {
   int64_t max_running = 64;
-  int64_t max_step_tokens = 512;   // at least max_running, so that every decode fits
-  int64_t max_sample_rows = 128;   // rows of logits in one step; more than max_running
+  int64_t max_step_tokens = 512;  // at least max_running, so that every decode fits
+  int64_t max_sample_rows = 128;  // rows of logits in one step; more than max_running
 };
 
 struct SequenceView {
-  SequenceId id;             // older requests have smaller ids
-  int64_t tenant = 0;        // index into SchedulerView::tenant_served
-  int32_t priority = 0;      // larger first
-  int64_t deadline_us = 0;   // 0: none
-  int64_t num_tokens = 0;    // known so far
-  int64_t num_computed = 0;  // of them in the cache
-  int64_t num_blocks = 0;    // held
+  SequenceId id;                 // older requests have smaller ids
+  int64_t tenant = 0;            // index into SchedulerView::tenant_served
+  int32_t priority = 0;          // larger first
+  int64_t deadline_us = 0;       // 0: none
+  int64_t num_tokens = 0;        // known so far
+  int64_t num_computed = 0;      // of them in the cache
+  int64_t num_blocks = 0;        // held
   int64_t exclusive_blocks = 0;  // of them held by nobody else
-  int64_t first_logits = 0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
+  int64_t first_logits =
+      0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
   int64_t token_cost = kBaseTokenCost;
   // Waiting sequences only: the cached prefix that admission would take.
   int64_t cached_blocks = 0;

@@ -1,8 +1,8 @@
 #pragma once
 
-// One choice of one request while the engine works on it, and what the choices of a request have in common. Owned by
-// EngineState, touched by the engine thread only. A sequence knows its tokens and its blocks; text and device data are
-// others' business.
+// One choice of one request while the engine works on it, and what the choices of a request have in
+// common. Owned by EngineState, touched by the engine thread only. A sequence knows its tokens and
+// its blocks; text and device data are others' business.
 
 #include <cstdint>
 #include <memory>
@@ -23,9 +23,9 @@ struct ActiveRequest {
   std::vector<int32_t> stop_ids;      // end-of-sequence and the request's own, sorted
   std::vector<bool> choice_finished;  // [n]
   std::vector<TokenLogprob> prompt_logprobs;
-  int64_t cached_tokens = 0;          // of the prompt, at the first admission
-  int64_t admitted_us = 0;            // 0: still in the queue
-  bool prompt_done = false;           // prompt computed; the other choices exist from here on
+  int64_t cached_tokens = 0;  // of the prompt, at the first admission
+  int64_t admitted_us = 0;    // 0: still in the queue
+  bool prompt_done = false;   // prompt computed; the other choices exist from here on
 };
 
 struct Sequence {
@@ -45,10 +45,11 @@ struct Sequence {
   int64_t num_prompt() const { return static_cast<int64_t>(owner->request->prompt_tokens.size()); }
   int64_t num_output() const { return num_tokens() - num_prompt(); }
 
-  // First position whose logits are wanted: that of the newest token, or where scoring the prompt stands.
+  // First position whose logits are wanted: that of the newest token, or where scoring the prompt
+  // stands.
   int64_t first_logits() const {
-    const bool scores = choice == 0 && !owner->prompt_done &&
-                        owner->request->output.prompt_logprobs.has_value();
+    const bool scores =
+        choice == 0 && !owner->prompt_done && owner->request->output.prompt_logprobs.has_value();
     return scores ? static_cast<int64_t>(owner->prompt_logprobs.size()) : num_tokens() - 1;
   }
   // Cached tokens it can start from: never all, so that its next token has logits.

@@ -1,7 +1,8 @@
 #pragma once
 
-// A plan made flat: the device-ready arrays of one step. Sequences are sorted by adapter (the base model first, then by
-// version id) so that each adapter is one segment, and by age within; a sequence's rows stay together. Pure function.
+// A plan made flat: the device-ready arrays of one step. Sequences are sorted by adapter (the base
+// model first, then by version id) so that each adapter is one segment, and by age within; a
+// sequence's rows stay together. Pure function.
 
 #include <vector>
 
@@ -15,7 +16,8 @@ struct FlatStep {
   struct Item {
     Sequence* sequence = nullptr;
     StepPlan::Work work;
-    int64_t sample_begin = 0;  // range of batch.sample_rows; row i scores position first_sampled + (i - sample_begin)
+    int64_t sample_begin =
+        0;  // range of batch.sample_rows; row i scores position first_sampled + (i - sample_begin)
     int64_t sample_end = 0;
     int64_t first_sampled = 0;
   };

@@ -23,7 +23,8 @@ TenantLedger::Account* TenantLedger::Enter(const std::string& tenant) {
 
 void TenantLedger::Leave(const std::string& tenant) {
   const auto entry = accounts_.find(tenant);
-  POLYAD_CHECK(entry != accounts_.end() && entry->second.num_requests > 0, "left as often as entered");
+  POLYAD_CHECK(entry != accounts_.end() && entry->second.num_requests > 0,
+               "left as often as entered");
   if (--entry->second.num_requests > 0) return;
   if (num_idle_ < kMaxIdleTenants) {
     ++num_idle_;

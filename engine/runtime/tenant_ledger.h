@@ -1,8 +1,9 @@
 #pragma once
 
-// Virtual token counters: how much each tenant was served, in token costs (scheduler.h). A tenant that comes back after
-// a pause is lifted to the least served of the active ones, so that idling earns no credit; it keeps a larger counter,
-// so that pausing for a moment pays no debt. At most kMaxIdleTenants idle tenants are remembered. Engine thread only.
+// Virtual token counters: how much each tenant was served, in token costs (scheduler.h). A tenant
+// that comes back after a pause is lifted to the least served of the active ones, so that idling
+// earns no credit; it keeps a larger counter, so that pausing for a moment pays no debt. At most
+// kMaxIdleTenants idle tenants are remembered. Engine thread only.
 
 #include <cstdint>
 #include <map>
@@ -20,7 +21,8 @@ class TenantLedger {
     int64_t view_index = -1;   // scratch of whoever builds a SchedulerView
   };
 
-  Account* Enter(const std::string& tenant);  // a request arrives; the pointer holds until its Leave
+  Account* Enter(
+      const std::string& tenant);  // a request arrives; the pointer holds until its Leave
   void Leave(const std::string& tenant);
 
   size_t size() const { return accounts_.size(); }

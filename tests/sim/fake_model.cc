@@ -40,7 +40,8 @@ void FakeArgMax(FloatRows logits, std::span<TokenScore> best) {
   }
 }
 
-FakeModel::FakeModel(int64_t num_blocks) : entries_(static_cast<size_t>(num_blocks * kBlockTokens)) {}
+FakeModel::FakeModel(int64_t num_blocks)
+    : entries_(static_cast<size_t>(num_blocks * kBlockTokens)) {}
 
 void FakeModel::Violate(const std::string& what) {
   if (violation_.empty()) violation_ = what;
@@ -78,7 +79,8 @@ void FakeModel::CheckShape(const StepBatch& batch) {
   int64_t last_adapter = -2;
   for (const StepSegment& segment : batch.segments) {
     const int64_t adapter = segment.adapter == nullptr ? -1 : segment.adapter->id().value();
-    if (segment.row_begin != row || segment.row_end <= row) Violate("segments do not tile the rows");
+    if (segment.row_begin != row || segment.row_end <= row)
+      Violate("segments do not tile the rows");
     if (adapter <= last_adapter) Violate("an adapter has more than one segment");
     last_adapter = adapter;
     row = segment.row_end;
@@ -110,9 +112,12 @@ void FakeModel::Store(const StepBatch& batch, const StepSequence& rows, int64_t 
   for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
     const auto r = static_cast<size_t>(row);
     const int32_t position = batch.positions[r];
-    if (position != rows.context_end - (rows.row_end - row)) Violate("positions do not end the context");
-    const int64_t block = batch.block_ids[static_cast<size_t>(rows.block_begin + position / kBlockTokens)];
-    if (batch.slots[r] != block * kBlockTokens + position % kBlockTokens) Violate("a slot is not its block's");
+    if (position != rows.context_end - (rows.row_end - row))
+      Violate("positions do not end the context");
+    const int64_t block =
+        batch.block_ids[static_cast<size_t>(rows.block_begin + position / kBlockTokens)];
+    if (batch.slots[r] != block * kBlockTokens + position % kBlockTokens)
+      Violate("a slot is not its block's");
     entries_[static_cast<size_t>(batch.slots[r])] = {batch.token_ids[r], position, adapter};
   }
 }
@@ -122,8 +127,10 @@ void FakeModel::Read(const StepBatch& batch, const StepSequence& rows, int64_t a
   uint64_t state = 0;
   const int64_t first_row_position = rows.context_end - (rows.row_end - rows.row_begin);
   for (int64_t position = 0; position < rows.context_end; ++position) {
-    const int64_t block = batch.block_ids[static_cast<size_t>(rows.block_begin + position / kBlockTokens)];
-    const Entry& entry = entries_[static_cast<size_t>(block * kBlockTokens + position % kBlockTokens)];
+    const int64_t block =
+        batch.block_ids[static_cast<size_t>(rows.block_begin + position / kBlockTokens)];
+    const Entry& entry =
+        entries_[static_cast<size_t>(block * kBlockTokens + position % kBlockTokens)];
     if (entry.position != position) Violate("a cached key stands at another position");
     if (entry.adapter != adapter) Violate("a cached key was computed with another adapter");
     state = FakeChain(state, entry.token, entry.adapter);

@@ -1,8 +1,9 @@
 #pragma once
 
-// A model whose logits are a hash of the adapter and of every token in the cache up to the row: any block that is shared
-// wrongly, stale, out of order or written by another adapter changes the output, and is also reported by name. Keeps a
-// K/V array by slot, as a real one would, and never clears it.
+// A model whose logits are a hash of the adapter and of every token in the cache up to the row: any
+// block that is shared wrongly, stale, out of order or written by another adapter changes the
+// output, and is also reported by name. Keeps a K/V array by slot, as a real one would, and never
+// clears it.
 
 #include <cstdint>
 #include <string>
@@ -43,8 +44,8 @@ class FakeModel final : public StepRunner {
   void Violate(const std::string& what);
   int64_t AdapterOf(const StepBatch& batch, const StepSequence& rows);
 
-  std::vector<Entry> entries_;         // by slot
-  std::vector<uint64_t> row_states_;   // by row of the batch
+  std::vector<Entry> entries_;        // by slot
+  std::vector<uint64_t> row_states_;  // by row of the batch
   std::vector<float> logits_;
   std::string violation_;
   bool fail_next_ = false;

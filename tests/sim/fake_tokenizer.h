@@ -1,7 +1,7 @@
 #pragma once
 
-// A tokenizer small enough to know by heart: token 0 is special and ends a text, token i is one character. For
-// tests of the engine, which never look inside text.
+// A tokenizer small enough to know by heart: token 0 is special and ends a text, token i is one
+// character. For tests of the engine, which never look inside text.
 
 #include <string>
 
@@ -24,7 +24,8 @@ class FakeTokenizer final : public Tokenizer {
     }
   }
 
-  StatusOr<std::vector<int32_t>> Encode(std::string_view text, const EncodeOptions&) const override {
+  StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                        const EncodeOptions&) const override {
     std::vector<int32_t> ids;
     for (const char c : text) {
       const int32_t id = c - '`';

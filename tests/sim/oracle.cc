@@ -23,7 +23,8 @@ bool Holds(const std::vector<int32_t>& ids, int32_t id) {
 const std::string* StopAtEnd(const std::string& text, const std::vector<std::string>& stops) {
   const std::string* longest = nullptr;
   for (const std::string& stop : stops) {
-    if (text.ends_with(stop) && (longest == nullptr || stop.size() > longest->size())) longest = &stop;
+    if (text.ends_with(stop) && (longest == nullptr || stop.size() > longest->size()))
+      longest = &stop;
   }
   return longest;
 }
@@ -39,7 +40,8 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
   for (const int32_t id : request.prompt_tokens) state = FakeChain(state, id, AdapterOf(request));
   std::string late_text;  // where stop strings count: after min_tokens
   while (static_cast<int64_t>(answer.token_ids.size()) < stopping.max_tokens &&
-         static_cast<int64_t>(request.prompt_tokens.size() + answer.token_ids.size()) < model.max_context) {
+         static_cast<int64_t>(request.prompt_tokens.size() + answer.token_ids.size()) <
+             model.max_context) {
     std::vector<float> logits(kFakeVocab);
     FakeLogits(state, logits.data());
     std::vector<int32_t> stop_ids = stopping.stop_token_ids;
@@ -47,7 +49,8 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
       stop_ids.insert(stop_ids.end(), model.eos_token_ids.begin(), model.eos_token_ids.end());
     }
     const bool early = static_cast<int64_t>(answer.token_ids.size()) < stopping.min_tokens;
-    SampleInput input{.logits = logits, .prompt = request.prompt_tokens, .output = answer.token_ids};
+    SampleInput input{
+        .logits = logits, .prompt = request.prompt_tokens, .output = answer.token_ids};
     if (early) input.forbidden = stop_ids;
     input.choice = choice;
     const StatusOr<int32_t> token = sampler.Sample(input, request.sampling);
@@ -85,7 +88,8 @@ std::vector<TokenLogprob> ScorePromptAlone(const Request& request) {
     state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request));
     std::vector<float> logits(kFakeVocab);
     FakeLogits(state, logits.data());
-    scored.push_back(*sampler.Score(logits, request.prompt_tokens[i + 1], *request.output.prompt_logprobs));
+    scored.push_back(
+        *sampler.Score(logits, request.prompt_tokens[i + 1], *request.output.prompt_logprobs));
   }
   return scored;
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// What a request must answer, computed alone and without an engine: token by token over the fake model, with the stops
-// written a second time in the plainest way.
+// What a request must answer, computed alone and without an engine: token by token over the fake
+// model, with the stops written a second time in the plainest way.
 
 #include <string>
 #include <vector>

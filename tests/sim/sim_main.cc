@@ -1,4 +1,5 @@
-// polyad_sim --first SEED --seeds COUNT: runs the simulator over a range of seeds; exits 1 at the first broken promise.
+// polyad_sim --first SEED --seeds COUNT: runs the simulator over a range of seeds; exits 1 at the
+// first broken promise.
 
 #include <cstdio>
 #include <cstdlib>

@@ -48,7 +48,7 @@ struct Record {
   std::vector<TokenLogprob> prompt_logprobs;
   int64_t number = 0;
   bool prompt_seen = false;
-  bool refuses = false;         // from some event on
+  bool refuses = false;  // from some event on
   int64_t refuse_after = -1;
   int64_t num_events = 0;
   bool cancelled = false;
@@ -61,9 +61,11 @@ uint64_t HashBytes(uint64_t hash, const void* data, size_t bytes) {  // FNV-1a
   return hash;
 }
 
-bool SameLogprobs(const std::vector<TokenLogprob>& a, const std::vector<TokenLogprob>& b, size_t count) {
+bool SameLogprobs(const std::vector<TokenLogprob>& a, const std::vector<TokenLogprob>& b,
+                  size_t count) {
   for (size_t i = 0; i < count; ++i) {
-    if (a[i].token_id != b[i].token_id || a[i].logprob != b[i].logprob || a[i].rank != b[i].rank) return false;
+    if (a[i].token_id != b[i].token_id || a[i].logprob != b[i].logprob || a[i].rank != b[i].rank)
+      return false;
     if (a[i].top.size() != b[i].top.size()) return false;
     for (size_t k = 0; k < a[i].top.size(); ++k) {
       if (a[i].top[k].token_id != b[i].top[k].token_id) return false;
@@ -84,9 +86,10 @@ class World {
         outputs_(1),
         loop_(options_, {model_, clock_, inbox_, outputs_, registry_, nullptr}),
         delivery_({tokenizer_, clock_, inbox_, registry_, nullptr}),
-        intake_(MakeIntake(), {tokenizer_, clock_,
-                               [this](std::string_view name, std::string_view) { return Acquire(name); },
-                               nullptr}),
+        intake_(
+            MakeIntake(),
+            {tokenizer_, clock_,
+             [this](std::string_view name, std::string_view) { return Acquire(name); }, nullptr}),
         delivery_percent_(static_cast<int>(dice_.Between(5, 100))),
         fault_percent_(dice_.Chance(30) ? 5 : 0) {
     for (int i = 0; i < 3; ++i) LoadAdapter("adapter-" + std::to_string(i));
@@ -153,7 +156,8 @@ class World {
 
   std::vector<int32_t> RandomTokens(int64_t count) {
     std::vector<int32_t> tokens;
-    for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(dice_.Between(1, kFakeVocab - 1)));
+    for (int64_t i = 0; i < count; ++i)
+      tokens.push_back(static_cast<int32_t>(dice_.Between(1, kFakeVocab - 1)));
     return tokens;
   }
 
@@ -163,7 +167,8 @@ class World {
     identity.id = AdapterVersionId(next_version_++);
     identity.name = name;
     identity.version = identity.id.value();
-    identity.digest[0] = static_cast<uint8_t>(dice_.Below(2));  // content may repeat between versions
+    identity.digest[0] =
+        static_cast<uint8_t>(dice_.Below(2));  // content may repeat between versions
     adapters_[name] = std::make_shared<AdapterVersion>(identity, 1);
     all_versions_.push_back(adapters_[name]);
   }
@@ -176,7 +181,8 @@ class World {
   void Act() {
     for (int64_t i = dice_.Below(3); i > 0; --i) Submit();
     if (dice_.Chance(6) && !records_.empty()) {
-      Record& record = *records_[static_cast<size_t>(dice_.Below(static_cast<int64_t>(records_.size())))];
+      Record& record =
+          *records_[static_cast<size_t>(dice_.Below(static_cast<int64_t>(records_.size())))];
       if (const auto number = registry_.Find(record.request->request_id)) {
         record.cancelled = true;
         inbox_.PushUrgent(CancelRequest{*number});
@@ -202,7 +208,8 @@ class World {
     std::vector<int32_t> prompt;
     if (dice_.Chance(60)) {
       const auto& prefix = shared_prefixes_[static_cast<size_t>(dice_.Below(3))];
-      prompt.assign(prefix.begin(), prefix.begin() + dice_.Between(1, static_cast<int64_t>(prefix.size())));
+      prompt.assign(prefix.begin(),
+                    prefix.begin() + dice_.Between(1, static_cast<int64_t>(prefix.size())));
     }
     const std::vector<int32_t> own = RandomTokens(dice_.Between(prompt.empty() ? 1 : 0, 30));
     prompt.insert(prompt.end(), own.begin(), own.end());
@@ -313,10 +320,11 @@ class World {
     Expect(!record.prompt_seen, record, "one prompt event");
     record.prompt_seen = true;
     record.prompt_logprobs = event.token_logprobs;
-    Expect(event.num_prompt_tokens == static_cast<int64_t>(record.request->prompt_tokens.size()), record,
-           "the prompt event counts the prompt");
+    Expect(event.num_prompt_tokens == static_cast<int64_t>(record.request->prompt_tokens.size()),
+           record, "the prompt event counts the prompt");
     Expect(event.num_cached_tokens < event.num_prompt_tokens, record, "a token is always computed");
-    Expect(event.adapter.version == (record.request->adapter ? record.request->adapter->identity().version : 0),
+    Expect(event.adapter.version ==
+               (record.request->adapter ? record.request->adapter->identity().version : 0),
            record, "the adapter version leased is the one that answers");
     if (record.request->output.echo) {
       record.echo_bytes =
@@ -332,7 +340,8 @@ class World {
     choice.token_logprobs.insert(choice.token_logprobs.end(), event.token_logprobs.begin(),
                                  event.token_logprobs.end());
     choice.text += event.text;
-    result_.log_hash = HashBytes(result_.log_hash, event.token_ids.data(), event.token_ids.size() * 4);
+    result_.log_hash =
+        HashBytes(result_.log_hash, event.token_ids.data(), event.token_ids.size() * 4);
     result_.log_hash = HashBytes(result_.log_hash, event.text.data(), event.text.size());
   }
   void Take(Record& record, const FinishEvent& event) {
@@ -351,7 +360,8 @@ class World {
   void CheckEnd() {
     Deliver();
     if (loop_.state().pool.num_held() != 0) Fail("blocks are left behind");
-    if (!loop_.state().idle() || !loop_.state().requests().empty()) Fail("sequences are left behind");
+    if (!loop_.state().idle() || !loop_.state().requests().empty())
+      Fail("sequences are left behind");
     if (delivery_.num_streams() != 0) Fail("streams are left behind");
     if (inbox_.size() > 0) loop_.Step();
     for (const auto& record : records_) CheckAnswer(*record);
@@ -376,22 +386,26 @@ class World {
       const Record::Choice& choice = record.choices[i];
       Expect(choice.finished, record, "every choice finishes");
       const OracleAnswer expected = AnswerAlone(request, static_cast<int32_t>(i), model);
-      const bool whole = choice.finish.reason == FinishReason::kStop || choice.finish.reason == FinishReason::kLength;
+      const bool whole = choice.finish.reason == FinishReason::kStop ||
+                         choice.finish.reason == FinishReason::kLength;
       const size_t count = choice.token_ids.size();
       Expect(count <= expected.token_ids.size() &&
-                 std::equal(choice.token_ids.begin(), choice.token_ids.end(), expected.token_ids.begin()),
+                 std::equal(choice.token_ids.begin(), choice.token_ids.end(),
+                            expected.token_ids.begin()),
              record, "tokens are those of the request alone");
       if (!request.output.logprobs) {
         Expect(choice.token_logprobs.empty(), record, "logprobs come only where asked for");
       } else if (result_.failure.empty()) {
-        Expect(choice.token_logprobs.size() == count && SameLogprobs(choice.token_logprobs, expected.token_logprobs, count),
+        Expect(choice.token_logprobs.size() == count &&
+                   SameLogprobs(choice.token_logprobs, expected.token_logprobs, count),
                record, "logprobs are those of the request alone");
       }
       CountEnd(record, choice);
       if (!whole || record.refuses) continue;
       const auto echo = std::min(static_cast<size_t>(record.echo_bytes), choice.text.size());
       Expect(count == expected.token_ids.size(), record, "no token is missing");
-      Expect(choice.text.substr(echo) == expected.text, record, "the text is that of the request alone");
+      Expect(choice.text.substr(echo) == expected.text, record,
+             "the text is that of the request alone");
       Expect(choice.finish.reason == expected.reason, record, "it ends as it does alone");
       Expect(choice.finish.stop_reason == expected.stop_reason, record, "and says why");
       ++result_.num_finished;
@@ -400,7 +414,8 @@ class World {
 
   void CountEnd(const Record& record, const Record::Choice& choice) {
     const auto& stops = record.request->stopping.stop;
-    if (std::find(stops.begin(), stops.end(), choice.finish.stop_reason) != stops.end()) ++result_.num_stop_strings;
+    if (std::find(stops.begin(), stops.end(), choice.finish.stop_reason) != stops.end())
+      ++result_.num_stop_strings;
     if (choice.finish.reason == FinishReason::kCancelled) ++result_.num_cancelled;
     if (absl::IsResourceExhausted(choice.finish.status)) ++result_.num_overruns;
     if (absl::IsDeadlineExceeded(choice.finish.status)) ++result_.num_expired;

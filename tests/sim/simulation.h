@@ -1,9 +1,10 @@
 #pragma once
 
-// One seed, one history: random requests, cancels, deadlines, adapter loads, replacements and forced unloads, device
-// faults, tiny pools and queues, slow delivery and refusing clients, against the real intake, loop, scheduler, pool,
-// commit and delivery, stepped by hand in one thread with a fake clock. After every step the invariants are checked, and
-// every answer is compared with the oracle's. The same seed gives the same history, event for event.
+// One seed, one history: random requests, cancels, deadlines, adapter loads, replacements and
+// forced unloads, device faults, tiny pools and queues, slow delivery and refusing clients, against
+// the real intake, loop, scheduler, pool, commit and delivery, stepped by hand in one thread with a
+// fake clock. After every step the invariants are checked, and every answer is compared with the
+// oracle's. The same seed gives the same history, event for event.
 
 #include <cstdint>
 #include <string>
@@ -11,8 +12,8 @@
 namespace polyad {
 
 struct SimulationResult {
-  std::string failure;      // empty: every promise held
-  uint64_t log_hash = 0;    // of every event, in order
+  std::string failure;    // empty: every promise held
+  uint64_t log_hash = 0;  // of every event, in order
   int64_t num_requests = 0;
   int64_t num_finished = 0;  // with an answer compared whole
   int64_t num_preemptions = 0;
@@ -20,7 +21,7 @@ struct SimulationResult {
   int64_t num_overruns = 0;  // requests ended for want of room in the output queue
   int64_t num_expired = 0;
   int64_t num_cancelled = 0;
-  int64_t prefix_hits = 0;   // tokens
+  int64_t prefix_hits = 0;  // tokens
   int64_t num_stop_strings = 0;
 };
 
