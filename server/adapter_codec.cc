@@ -50,10 +50,14 @@ StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& reques
 
 v1::LoadAdapterResponse::State EncodeLoadState(LoadState state) {
   switch (state) {
-    case LoadState::kResolving: return v1::LoadAdapterResponse::RESOLVING;
-    case LoadState::kVerifying: return v1::LoadAdapterResponse::VERIFYING;
-    case LoadState::kLowering: return v1::LoadAdapterResponse::LOWERING;
-    case LoadState::kResident: return v1::LoadAdapterResponse::RESIDENT;
+    case LoadState::kResolving:
+      return v1::LoadAdapterResponse::RESOLVING;
+    case LoadState::kVerifying:
+      return v1::LoadAdapterResponse::VERIFYING;
+    case LoadState::kLowering:
+      return v1::LoadAdapterResponse::LOWERING;
+    case LoadState::kResident:
+      return v1::LoadAdapterResponse::RESIDENT;
   }
   return v1::LoadAdapterResponse::STATE_UNSPECIFIED;
 }
@@ -69,8 +73,7 @@ void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
   to.set_file_bytes(from.file_bytes);
   to.set_resident_bytes(from.resident_bytes);
   to.set_flops_per_token(from.flops_per_token);
-  to.mutable_layer_delta_norms()->Add(from.layer_delta_norms.begin(),
-                                      from.layer_delta_norms.end());
+  to.mutable_layer_delta_norms()->Add(from.layer_delta_norms.begin(), from.layer_delta_norms.end());
   to.set_load_ms(from.load_ms);
 }
 

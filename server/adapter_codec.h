@@ -1,7 +1,7 @@
 #pragma once
 
-// The admin port's messages to engine values and back; requests are range-checked as request_codec.h does. Pure
-// functions, any thread.
+// The admin port's messages to engine values and back; requests are range-checked as
+// request_codec.h does. Pure functions, any thread.
 
 #include "engine/adapters/adapter_store.h"
 #include "engine/base/status.h"

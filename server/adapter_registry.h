@@ -1,8 +1,9 @@
 #pragma once
 
-// The adapters as the edge sees them: what the admin port and the HTTP routes may do, with where an adapter may come
-// from decided here (a path inside an adapter root, nothing else). Thread-safe; Load and Unload block and belong on a
-// worker. Errors are AdapterStore's; INVALID_ARGUMENT for a uri that leaves the roots.
+// The adapters as the edge sees them: what the admin port and the HTTP routes may do, with where an
+// adapter may come from decided here (a path inside an adapter root, nothing else). Thread-safe;
+// Load and Unload block and belong on a worker. Errors are AdapterStore's; INVALID_ARGUMENT for a
+// uri that leaves the roots.
 
 #include <cstdint>
 #include <functional>
@@ -20,7 +21,8 @@ class AdapterRegistry {
   virtual ~AdapterRegistry() = default;
 
   // `spec.path` is what the client named: relative to a root, or file:// inside one.
-  virtual StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) = 0;
+  virtual StatusOr<LoadReport> Load(LoadAdapterSpec spec,
+                                    const AdapterStore::Progress& progress) = 0;
   virtual Status Unload(std::string_view name, bool force, int64_t wait_ms) = 0;
   virtual Status Pin(std::string_view name, bool pinned) = 0;
   virtual Status SetAlias(std::string_view alias, std::string_view target) = 0;
@@ -50,11 +52,13 @@ class StoreRegistry final : public AdapterRegistry {
   const std::vector<std::string> roots_;
 };
 
-// Where `uri` lies: the first root that holds it, and the path there. The loader walks it again without following links.
+// Where `uri` lies: the first root that holds it, and the path there. The loader walks it again
+// without following links.
 struct AdapterPlace {
   std::string root;
   std::string path;
 };
-StatusOr<AdapterPlace> ResolveAdapterUri(std::string_view uri, const std::vector<std::string>& roots);
+StatusOr<AdapterPlace> ResolveAdapterUri(std::string_view uri,
+                                         const std::vector<std::string>& roots);
 
 }  // namespace polyad

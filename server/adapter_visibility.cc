@@ -4,13 +4,12 @@
 
 namespace polyad {
 
-std::vector<AdapterInfo> VisibleAdapters(const AdapterRegistry& registry,
-                                         std::string_view tenant) {
+std::vector<AdapterInfo> VisibleAdapters(const AdapterRegistry& registry, std::string_view tenant) {
   std::vector<AdapterInfo> adapters = registry.List();
   std::erase_if(adapters, [&](const AdapterInfo& adapter) {
     const std::vector<std::string>& allowed = adapter.allowed_tenants;
-    return adapter.retired || (!allowed.empty() && std::find(allowed.begin(), allowed.end(),
-                                                             tenant) == allowed.end());
+    return adapter.retired ||
+           (!allowed.empty() && std::find(allowed.begin(), allowed.end(), tenant) == allowed.end());
   });
   return adapters;
 }

@@ -1,7 +1,8 @@
 #pragma once
 
-// Tells watchers when the set of adapters changes: one thread waits on the registry and sends the whole list to every
-// stream, newest only, so that a slow watcher costs one list. Thread-safe; the destructor ends every watch.
+// Tells watchers when the set of adapters changes: one thread waits on the registry and sends the
+// whole list to every stream, newest only, so that a slow watcher costs one list. Thread-safe; the
+// destructor ends every watch.
 
 #include <atomic>
 #include <memory>

@@ -9,9 +9,8 @@ namespace polyad {
 namespace {
 
 using Api = v1::AdapterAdminService;
-using Raw1 = Api::WithRawCallbackMethod_LoadAdapter<
-    Api::WithRawCallbackMethod_UnloadAdapter<Api::WithRawCallbackMethod_ListAdapters<
-        Api::WithRawCallbackMethod_GetAdapter<Api::Service>>>>;
+using Raw1 = Api::WithRawCallbackMethod_LoadAdapter<Api::WithRawCallbackMethod_UnloadAdapter<
+    Api::WithRawCallbackMethod_ListAdapters<Api::WithRawCallbackMethod_GetAdapter<Api::Service>>>>;
 using Raw2 = Api::WithRawCallbackMethod_WatchAdapters<
     Api::WithRawCallbackMethod_PinAdapter<Api::WithRawCallbackMethod_SetAlias<Raw1>>>;
 using RawApi = Api::WithRawCallbackMethod_GetServerInfo<
@@ -138,8 +137,8 @@ class AdminServiceImpl final : public RawApi {
         context, in, out,
         [](const auto& request) { return CheckRange("wait_ms", request.wait_ms(), 0, kMaxWaitMs); },
         [this](const auto& request, auto& response) -> Status {
-          response.set_drained(DrainServing(
-              serving_, request.has_wait_ms() ? request.wait_ms() : kDefaultWaitMs));
+          response.set_drained(
+              DrainServing(serving_, request.has_wait_ms() ? request.wait_ms() : kDefaultWaitMs));
           return absl::OkStatus();
         });
   }

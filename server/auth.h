@@ -1,9 +1,10 @@
 #pragma once
 
-// Who is calling. Keys are held as SHA-256 only; a presented key is hashed and compared with every entry in constant
-// time, so neither a prefix nor the position of a match shows. Immutable after loading, any thread. Without a key file
-// every caller is the tenant ""; without an admin token the admin routes are open, which main allows on loopback only.
-// Errors: UNAUTHENTICATED no or unknown key; PERMISSION_DENIED a tenant's key where the admin token is needed.
+// Who is calling. Keys are held as SHA-256 only; a presented key is hashed and compared with every
+// entry in constant time, so neither a prefix nor the position of a match shows. Immutable after
+// loading, any thread. Without a key file every caller is the tenant ""; without an admin token the
+// admin routes are open, which main allows on loopback only. Errors: UNAUTHENTICATED no or unknown
+// key; PERMISSION_DENIED a tenant's key where the admin token is needed.
 
 #include <string>
 #include <string_view>
@@ -16,7 +17,8 @@ namespace polyad {
 
 class Credentials {
  public:
-  // Key file: lines "tenant:hex SHA-256 of the key", "#" comments. Token file: the token, alone. Empty paths: none.
+  // Key file: lines "tenant:hex SHA-256 of the key", "#" comments. Token file: the token, alone.
+  // Empty paths: none.
   static StatusOr<Credentials> Load(const std::string& api_keys_file,
                                     const std::string& admin_token_file);
   static StatusOr<Credentials> Parse(std::string_view api_keys, std::string_view admin_token);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What a load run measured, and its summary under the keys of vLLM's benchmark (so that tools which read those read
-// ours). Times in milliseconds. Plain values.
+// What a load run measured, and its summary under the keys of vLLM's benchmark (so that tools which
+// read those read ours). Times in milliseconds. Plain values.
 
 #include <cstdint>
 #include <string>
@@ -17,7 +17,8 @@ struct BenchResult {
   int64_t failed = 0;
   int64_t input_tokens = 0;
   int64_t output_tokens = 0;
-  std::vector<double> ttft_ms;  // from the scheduled arrival, so a late client does not flatter the server
+  std::vector<double>
+      ttft_ms;  // from the scheduled arrival, so a late client does not flatter the server
   std::vector<double> tpot_ms;  // per request: (last - first) / (tokens - 1)
   std::vector<double> itl_ms;   // between two tokens
   std::vector<double> e2el_ms;

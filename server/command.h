@@ -1,7 +1,7 @@
 #pragma once
 
-// The program's commands. Each takes the arguments after its name, writes its result to standard output and what went
-// wrong to standard error, and returns the exit code.
+// The program's commands. Each takes the arguments after its name, writes its result to standard
+// output and what went wrong to standard error, and returns the exit code.
 
 #include <memory>
 #include <optional>
@@ -16,11 +16,11 @@ namespace polyad {
 
 enum ExitCode : int {
   kExitOk = 0,
-  kExitFailed = 1,       // the work itself failed
-  kExitUsage = 2,        // a flag, environment variable or config file is wrong
-  kExitModel = 3,        // the model or an adapter cannot be loaded
-  kExitListen = 4,       // a port cannot be bound
-  kExitInterrupted = 130 // ended by a second signal before it was done
+  kExitFailed = 1,        // the work itself failed
+  kExitUsage = 2,         // a flag, environment variable or config file is wrong
+  kExitModel = 3,         // the model or an adapter cannot be loaded
+  kExitListen = 4,        // a port cannot be bound
+  kExitInterrupted = 130  // ended by a second signal before it was done
 };
 
 inline constexpr char kVersion[] = "0.1.0";
@@ -40,8 +40,8 @@ int RunVersion(const Arguments& args);
 class OwnFlags {
  public:
   explicit OwnFlags(Arguments args) : rest_(std::move(args)) {}
-  std::optional<std::string> Take(std::string_view name);   // --name VALUE or --name=VALUE
-  bool TakeSwitch(std::string_view name);                   // --name
+  std::optional<std::string> Take(std::string_view name);  // --name VALUE or --name=VALUE
+  bool TakeSwitch(std::string_view name);                  // --name
   StatusOr<int64_t> TakeInt(std::string_view name, int64_t absent, int64_t min, int64_t max);
   StatusOr<double> TakeNumber(std::string_view name, double absent, double min, double max);
   const Arguments& rest() const { return rest_; }

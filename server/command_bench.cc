@@ -1,3 +1,5 @@
+#include <grpcpp/create_channel.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -5,15 +7,13 @@
 #include <random>
 #include <thread>
 
-#include <grpcpp/create_channel.h>
-
 #include "polyad/v1/inference.grpc.pb.h"
 #include "server/bench_stats.h"
 #include "server/command.h"
 #include "server/field_error.h"
 
-// `polyad bench`: open-loop load over gRPC. Requests start when a Poisson process says so, whether or not earlier ones
-// have answered, and are timed from that moment.
+// `polyad bench`: open-loop load over gRPC. Requests start when a Poisson process says so, whether
+// or not earlier ones have answered, and are timed from that moment.
 
 namespace polyad {
 namespace {

@@ -6,7 +6,8 @@
 #include "server/config.h"
 #include "server/engine_setup.h"
 
-// `polyad generate`: one prompt through the engine in this process, its text to standard output as it comes.
+// `polyad generate`: one prompt through the engine in this process, its text to standard output as
+// it comes.
 
 namespace polyad {
 namespace {
@@ -109,7 +110,8 @@ int RunGenerate(const Arguments& args, BackendMaker make_backend) {
         "usage: polyad generate --model PATH --prompt TEXT [flags]\n\n"
         "  --prompt TEXT        what to continue; with --chat, the user's message\n"
         "  --chat               through the model's chat template\n"
-        "  --use NAME           the adapter that answers (default: the only --adapter, if there is one)\n"
+        "  --use NAME           the adapter that answers (default: the only --adapter, if there is "
+        "one)\n"
         "  --max-tokens N       (default 128)\n"
         "  --temperature X      0 is greedy (default 0)\n"
         "  --top-p X            (default 1)\n"

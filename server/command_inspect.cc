@@ -50,8 +50,8 @@ void Print(const OrderedJson& described, bool as_json) {
     return;
   }
   for (const auto& [key, value] : described.items()) {
-    const std::string text = value.is_string() ? value.get<std::string>()
-                                               : value.dump(-1, ' ', true, kReplace);
+    const std::string text =
+        value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', true, kReplace);
     std::printf("%-18s %s\n", key.c_str(), text.c_str());
   }
 }
@@ -62,8 +62,8 @@ StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model)
     return Describe(files.spec());
   }
   if (model.empty()) {
-    return InvalidArgument("%s is an adapter: expected --model PATH of the base that would serve it",
-                           path);
+    return InvalidArgument(
+        "%s is an adapter: expected --model PATH of the base that would serve it", path);
   }
   POLYAD_ASSIGN_OR_RETURN(const ModelFiles base, OpenModel(model));
   POLYAD_ASSIGN_OR_RETURN(const LoadReport report, InspectAdapter(path, base.spec()));

@@ -15,8 +15,8 @@
 #include "server/http/http_server.h"
 #include "server/http_api.h"
 
-// `polyad serve`: builds everything bottom to top, prints the ready line, waits for a signal, drains, and takes it all
-// down top to bottom.
+// `polyad serve`: builds everything bottom to top, prints the ready line, waits for a signal,
+// drains, and takes it all down top to bottom.
 
 namespace polyad {
 namespace {
@@ -55,11 +55,10 @@ Status StartFronts(const ServerConfig& config, Clock& clock, Fronts& fronts) {
   http.limits.max_connections = static_cast<size_t>(config.http_max_connections);
   http.limits.request_timeout_ms = config.http_request_timeout_ms;
   http.limits.max_stream_bytes = static_cast<size_t>(config.stream_buffer_kib) << 10;
-  POLYAD_ASSIGN_OR_RETURN(
-      fronts.http_server,
-      HttpServer::Start(http, clock, [&fronts](const auto& exchange) {
-        fronts.api.Handle(exchange);
-      }));
+  POLYAD_ASSIGN_OR_RETURN(fronts.http_server,
+                          HttpServer::Start(http, clock, [&fronts](const auto& exchange) {
+                            fronts.api.Handle(exchange);
+                          }));
   return absl::OkStatus();
 }
 
@@ -75,14 +74,10 @@ sigset_t BlockSignals() {
 }
 
 // Waits for a signal, then until nothing runs any more or the drain's time is over.
-void WaitAndDrain(const sigset_t& set, const ServerConfig& config, Serving& serving,
-                  Fronts& fronts) {
+void WaitAndDrain(const sigset_t& set, const ServerConfig& config, Serving& serving) {
   int signal_number = 0;
   sigwait(&set, &signal_number);
   Log(LogLevel::kInfo, "signal", {{"number", signal_number}});
-  serving.draining.store(true);
-  fronts.data_server->SetServing(false);
-  fronts.admin_server->SetServing(false);
   std::atomic<bool> drained{false};
   std::thread drain([&] {
     DrainServing(serving, config.drain_ms);
@@ -135,10 +130,14 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   if (const Status started = StartFronts(config, clock, fronts); !started.ok()) {
     return PrintError(started, kExitListen);
   }
+  serving.on_draining = [&fronts] {
+    fronts.data_server->SetServing(false);
+    fronts.admin_server->SetServing(false);
+  };
   std::printf("polyad ready grpc=%s admin=%s http=%s\n", fronts.data_server->address().c_str(),
               fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
   std::fflush(stdout);
-  WaitAndDrain(signals, config, serving, fronts);
+  WaitAndDrain(signals, config, serving);
   StopFronts(fronts);
   waiters.reset();
   loaders.reset();

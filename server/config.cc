@@ -93,7 +93,8 @@ bool IsList(const Knob& knob) {
 }
 
 void ClearIfList(const Knob& knob, ServerConfig& config) {
-  if (IsList(knob)) (config.*std::get<std::vector<std::string> ServerConfig::*>(knob.field)).clear();
+  if (IsList(knob))
+    (config.*std::get<std::vector<std::string> ServerConfig::*>(knob.field)).clear();
 }
 
 Status UnknownName(std::string_view what, std::string_view name,
@@ -127,8 +128,8 @@ StatusOr<std::vector<Flag>> ParseFlags(const std::vector<std::string>& args) {
     if (flag.knob == nullptr && name != kConfigFlag) {
       return UnknownName("flag", name, FlagNames());
     }
-    const bool is_bool = flag.knob != nullptr &&
-                         std::holds_alternative<bool ServerConfig::*>(flag.knob->field);
+    const bool is_bool =
+        flag.knob != nullptr && std::holds_alternative<bool ServerConfig::*>(flag.knob->field);
     if (equals != args[i].npos) {
       flag.value = args[i].substr(equals + 1);
     } else if (is_bool) {

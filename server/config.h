@@ -1,9 +1,10 @@
 #pragma once
 
-// Every knob of the server in one table: its flag, its environment variable (POLYAD_ and the flag in capitals), its key
-// in the JSON config file, type, unit, default, bounds and what it does. Parsing, --help, `polyad check-config` and
-// docs/configuration.md all follow the table. A flag beats the environment, which beats the file. Plain values; any
-// thread. Errors: INVALID_ARGUMENT naming the knob, with the nearest known name for an unknown one.
+// Every knob of the server in one table: its flag, its environment variable (POLYAD_ and the flag
+// in capitals), its key in the JSON config file, type, unit, default, bounds and what it does.
+// Parsing, --help, `polyad check-config` and docs/configuration.md all follow the table. A flag
+// beats the environment, which beats the file. Plain values; any thread. Errors: INVALID_ARGUMENT
+// naming the knob, with the nearest known name for an unknown one.
 
 #include <cstdint>
 #include <functional>
@@ -33,7 +34,7 @@ struct ServerConfig {
   int64_t max_prompt_kib = 4096;
   bool prefix_cache = true;
 
-  std::vector<std::string> adapters;       // NAME=PATH
+  std::vector<std::string> adapters;  // NAME=PATH
   std::vector<std::string> adapter_roots;
   int64_t max_adapters = 4096;
   int64_t max_adapter_mib = 4096;
@@ -58,10 +59,10 @@ struct ServerConfig {
 struct Knob {
   using Field = std::variant<std::string ServerConfig::*, int64_t ServerConfig::*,
                              bool ServerConfig::*, std::vector<std::string> ServerConfig::*>;
-  const char* name;   // --name, POLYAD_NAME, "name" in the file (dashes become underscores)
+  const char* name;  // --name, POLYAD_NAME, "name" in the file (dashes become underscores)
   Field field;
-  const char* unit;   // "" where none
-  int64_t min;        // of numbers
+  const char* unit;  // "" where none
+  int64_t min;       // of numbers
   int64_t max;
   const char* choices;  // of strings: "a|b|c", or "" for any
   const char* doc;
@@ -73,7 +74,7 @@ std::string KnobEnvironmentName(const Knob& knob);  // POLYAD_MAX_QUEUED
 std::string KnobFileKey(const Knob& knob);          // max_queued
 std::string KnobType(const Knob& knob);             // integer, true/false, string, list, a/b/c
 std::string KnobDefault(const Knob& knob);
-std::string KnobHelp();                             // the flags part of --help
+std::string KnobHelp();  // the flags part of --help
 
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
 

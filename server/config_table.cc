@@ -12,7 +12,8 @@ const std::vector<Knob>& Knobs() {
       {"model-name", &C::model_name, "", 0, 0, "",
        "What clients call the base model; empty: the last part of its path."},
       {"dtype", &C::dtype, "", 0, 0, "auto|f32|bf16",
-       "f32 computes in fp32 throughout; auto and bf16 keep weights as stored and use the fastest kernels."},
+       "f32 computes in fp32 throughout; auto and bf16 keep weights as stored and use the fastest "
+       "kernels."},
       {"backend", &C::backend, "", 0, 0, "cpu|reference", "What computes."},
       {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
        "Instruction set; auto takes the machine's best."},
@@ -36,7 +37,8 @@ const std::vector<Knob>& Knobs() {
        "Memory of all resident adapters."},
       {"max-adapter-file-mib", &C::max_adapter_file_mib, "MiB", 1, kMiB, "",
        "Largest adapter file that is read."},
-      {"grpc-listen", &C::grpc_listen, "", 0, 0, "", "HOST:PORT of the data port; port 0 takes a free one."},
+      {"grpc-listen", &C::grpc_listen, "", 0, 0, "",
+       "HOST:PORT of the data port; port 0 takes a free one."},
       {"admin-listen", &C::admin_listen, "", 0, 0, "", "HOST:PORT of the admin port."},
       {"http-listen", &C::http_listen, "", 0, 0, "", "HOST:PORT of HTTP."},
       {"api-keys-file", &C::api_keys_file, "", 0, 0, "",
@@ -48,14 +50,16 @@ const std::vector<Knob>& Knobs() {
       {"max-streams", &C::max_streams, "streams", 1, 10000, "", "gRPC streams per connection."},
       {"stream-buffer-kib", &C::stream_buffer_kib, "KiB", 1, 65536, "",
        "Unread output of one stream before it is given up."},
-      {"http-workers", &C::http_workers, "threads", 1, 64, "", "Threads that parse and tokenise HTTP requests."},
+      {"http-workers", &C::http_workers, "threads", 1, 64, "",
+       "Threads that parse and tokenise HTTP requests."},
       {"http-max-connections", &C::http_max_connections, "connections", 1, 65536, "",
        "HTTP connections at a time."},
       {"http-request-timeout-ms", &C::http_request_timeout_ms, "ms", 100, 600000, "",
        "For a request's head, then for each 64 KiB of its body."},
       {"drain-ms", &C::drain_ms, "ms", 0, 600000, "",
        "After SIGTERM, for requests under way; then they are ended."},
-      {"log-level", &C::log_level, "", 0, 0, "debug|info|warning|error", "Least level that is logged."},
+      {"log-level", &C::log_level, "", 0, 0, "debug|info|warning|error",
+       "Least level that is logged."},
   };
   return knobs;
 }

@@ -26,10 +26,14 @@ void AppendTokens(const TokensEvent& tokens, v1::Delta& delta) {
 
 v1::Finish::Reason EncodeReason(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return v1::Finish::STOP;
-    case FinishReason::kLength: return v1::Finish::LENGTH;
-    case FinishReason::kCancelled: return v1::Finish::CANCELLED;
-    case FinishReason::kError: return v1::Finish::ERROR;
+    case FinishReason::kStop:
+      return v1::Finish::STOP;
+    case FinishReason::kLength:
+      return v1::Finish::LENGTH;
+    case FinishReason::kCancelled:
+      return v1::Finish::CANCELLED;
+    case FinishReason::kError:
+      return v1::Finish::ERROR;
   }
   return v1::Finish::ERROR;
 }

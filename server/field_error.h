@@ -1,7 +1,8 @@
 #pragma once
 
-// How the edge refuses a field: INVALID_ARGUMENT with the message "field: expected X, got Y" and the same facts as a
-// google.rpc.BadRequest payload, which both fronts pass on (gRPC in its status details, HTTP as error.param).
+// How the edge refuses a field: INVALID_ARGUMENT with the message "field: expected X, got Y" and
+// the same facts as a google.rpc.BadRequest payload, which both fronts pass on (gRPC in its status
+// details, HTTP as error.param).
 
 #include <cstdint>
 #include <string>

@@ -1,11 +1,11 @@
 #include "server/grpc_call.h"
 
+#include <grpcpp/support/proto_buffer_reader.h>
+#include <grpcpp/support/proto_buffer_writer.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
-
-#include <grpcpp/support/proto_buffer_reader.h>
-#include <grpcpp/support/proto_buffer_writer.h>
 
 #include "google/rpc/status_details.pb.h"
 
@@ -98,22 +98,22 @@ Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite
   grpc::ByteBuffer copy(bytes);  // shares the slices; the reader wants a mutable one
   grpc::ProtoBufferReader reader(&copy);
   if (reader.status().ok() && message.ParseFromZeroCopyStream(&reader)) return absl::OkStatus();
-  return InvalidArgument("%s: expected a valid message, got malformed bytes or a string that is "
-                         "not UTF-8",
-                         message.GetTypeName());
+  return InvalidArgument(
+      "%s: expected a valid message, got malformed bytes or a string that is "
+      "not UTF-8",
+      message.GetTypeName());
 }
 
 Status SerializeMessage(const google::protobuf::MessageLite& message, grpc::ByteBuffer& bytes) {
   bool own_buffer = false;
-  const grpc::Status status = grpc::GenericSerialize<grpc::ProtoBufferWriter,
-                                                     google::protobuf::MessageLite>(
-      message, &bytes, &own_buffer);
+  const grpc::Status status =
+      grpc::GenericSerialize<grpc::ProtoBufferWriter, google::protobuf::MessageLite>(
+          message, &bytes, &own_buffer);
   if (status.ok()) return absl::OkStatus();
   return Internal("%s: cannot be serialised", message.GetTypeName());
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(
-    std::shared_ptr<StreamSource> source) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source) {
   auto* reactor = new CallReactor(std::move(source));
   reactor->Begin();
   return reactor;

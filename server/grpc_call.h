@@ -1,16 +1,17 @@
 #pragma once
 
-// The few lines that every gRPC method shares: credentials of a call, Status to grpc::Status with its details, messages
-// to and from raw bytes (so that a message that does not parse is INVALID_ARGUMENT, not INTERNAL), and the reactor that
-// drives a StreamSource. Methods are registered as raw callbacks; nothing here blocks.
-
-#include <memory>
-#include <string>
+// The few lines that every gRPC method shares: credentials of a call, Status to grpc::Status with
+// its details, messages to and from raw bytes (so that a message that does not parse is
+// INVALID_ARGUMENT, not INTERNAL), and the reactor that drives a StreamSource. Methods are
+// registered as raw callbacks; nothing here blocks.
 
 #include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
+
+#include <memory>
+#include <string>
 
 #include "engine/base/status.h"
 #include "server/stream_queue.h"
@@ -18,7 +19,8 @@
 namespace polyad {
 
 std::string AuthorizationOf(const grpc::CallbackServerContext& context);
-// Codes are the same numbers; payloads become google.rpc.Status details, and what may be tried again says when.
+// Codes are the same numbers; payloads become google.rpc.Status details, and what may be tried
+// again says when.
 grpc::Status ToGrpcStatus(const Status& status);
 // The call's deadline on the engine's clock, given its reading now; 0 where it has none.
 int64_t DeadlineMicros(const grpc::CallbackServerContext& context, int64_t now_us);
@@ -27,8 +29,7 @@ Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite
 Status SerializeMessage(const google::protobuf::MessageLite& message, grpc::ByteBuffer& bytes);
 
 // Starts `source` on a new reactor, which owns itself and a share of it.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(
-    std::shared_ptr<StreamSource> source);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source);
 // A stream that ends at once.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* RefuseStream(const Status& status);
 

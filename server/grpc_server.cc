@@ -1,13 +1,13 @@
 #include "server/grpc_server.h"
 
-#include <chrono>
-#include <mutex>
-
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+
+#include <chrono>
+#include <mutex>
 
 namespace polyad {
 namespace {

@@ -1,7 +1,8 @@
 #pragma once
 
-// One gRPC listener with every limit set: message size, metadata, streams per connection, pings. Health
-// (grpc.health.v1) and reflection are on. Owned by main; Stop waits for calls under way until its deadline.
+// One gRPC listener with every limit set: message size, metadata, streams per connection, pings.
+// Health (grpc.health.v1) and reflection are on. Owned by main; Stop waits for calls under way
+// until its deadline.
 
 #include <cstdint>
 #include <memory>
@@ -19,9 +20,9 @@ namespace polyad {
 struct GrpcLimits {
   int max_message_bytes = (4 << 20) + (64 << 10);  // the largest prompt and what goes with it
   int max_metadata_bytes = 16 << 10;
-  int max_streams = 100;         // per connection
-  int keepalive_ms = 60'000;     // the server's own pings
-  int min_ping_ms = 10'000;      // a client's; two sooner ones end the connection
+  int max_streams = 100;      // per connection
+  int keepalive_ms = 60'000;  // the server's own pings
+  int min_ping_ms = 10'000;   // a client's; two sooner ones end the connection
 };
 
 class GrpcServer {
@@ -33,7 +34,7 @@ class GrpcServer {
   ~GrpcServer();
 
   const std::string& address() const { return address_; }  // HOST:PORT as bound
-  void SetServing(bool serving);                            // what health says
+  void SetServing(bool serving);                           // what health says
   void Stop(int64_t wait_ms);
   grpc::Server& server() { return *server_; }
 

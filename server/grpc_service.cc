@@ -53,26 +53,23 @@ class InferenceServiceImpl final : public RawApi {
   }
 
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
-                                       const grpc::ByteBuffer* in,
-                                       grpc::ByteBuffer* out) override {
+                                       const grpc::ByteBuffer* in, grpc::ByteBuffer* out) override {
     return HandleUnary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
         context, in, out, [&](const auto& request, auto& response) -> Status {
           POLYAD_RETURN_IF_ERROR(TenantOf(*context).status());
-          POLYAD_ASSIGN_OR_RETURN(
-              const std::vector<int32_t> ids,
-              DecodeTokenIds("token_ids", request.token_ids(), kMaxDetokenizeIds,
-                             serving_.limits.vocab_size));
+          POLYAD_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                                  DecodeTokenIds("token_ids", request.token_ids(),
+                                                 kMaxDetokenizeIds, serving_.limits.vocab_size));
           POLYAD_ASSIGN_OR_RETURN(
               *response.mutable_text(),
-              serving_.engine.Detokenize(ids, !request.has_skip_special_tokens() ||
-                                                  request.skip_special_tokens()));
+              serving_.engine.Detokenize(
+                  ids, !request.has_skip_special_tokens() || request.skip_special_tokens()));
           return absl::OkStatus();
         });
   }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
-                                       const grpc::ByteBuffer* in,
-                                       grpc::ByteBuffer* out) override {
+                                       const grpc::ByteBuffer* in, grpc::ByteBuffer* out) override {
     return HandleUnary<v1::ListModelsRequest, v1::ListModelsResponse>(
         context, in, out, [&](const auto&, auto& response) -> Status {
           POLYAD_ASSIGN_OR_RETURN(const std::string tenant, TenantOf(*context));

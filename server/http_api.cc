@@ -80,8 +80,10 @@ const std::vector<HttpApi::Route>& HttpApi::Routes() {
 StatusOr<std::string> HttpApi::Authorize(Access access, const HttpRequest& request) const {
   const std::string_view header = request.Field("authorization");
   switch (access) {
-    case Access::kPublic: return std::string();
-    case Access::kTenant: return serving_.credentials.Tenant(header);
+    case Access::kPublic:
+      return std::string();
+    case Access::kTenant:
+      return serving_.credentials.Tenant(header);
     case Access::kAdmin:
       POLYAD_RETURN_IF_ERROR(serving_.credentials.CheckAdmin(header));
       // A page in a browser cannot send this type elsewhere without being asked first.
@@ -184,6 +186,7 @@ void HttpApi::ChatCompletions(const Exchange& exchange, const std::string& tenan
 
 void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant) {
   StatusOr<OpenAiRequest> ask = ParseOpenAiRequest(kind, exchange->request().body);
+  exchange->DropBody();
   if (ask.ok() && kind == OpenAiKind::kChat && !ask->max_tokens_given) {
     ask->generate.mutable_stopping()->set_max_tokens(
         std::min(kDefaultChatTokens, serving_.limits.max_context));
@@ -229,17 +232,17 @@ void HttpApi::LoadAdapterRoute(const Exchange& exchange, const std::string&) {
   std::string name;
   std::string path;
   std::string base;
-  Status status = ReadStrings(exchange->request().body, {{"lora_name", &name},
-                                                         {"lora_path", &path},
-                                                         {"base_model_name", &base}});
+  Status status =
+      ReadStrings(exchange->request().body,
+                  {{"lora_name", &name}, {"lora_path", &path}, {"base_model_name", &base}});
   if (status.ok() && !base.empty() && base != serving_.limits.model_name) {
     status = FieldError("base_model_name", serving_.limits.model_name, base);
   }
   v1::LoadAdapterRequest request;
   request.set_name(name);
   request.set_uri(path);
-  StatusOr<LoadAdapterSpec> spec = status.ok() ? DecodeLoadAdapter(request)
-                                               : StatusOr<LoadAdapterSpec>(status);
+  StatusOr<LoadAdapterSpec> spec =
+      status.ok() ? DecodeLoadAdapter(request) : StatusOr<LoadAdapterSpec>(status);
   if (!spec.ok()) {
     RespondError(spec.status(), *exchange);
     return;

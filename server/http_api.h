@@ -1,7 +1,8 @@
 #pragma once
 
-// The HTTP routes. Each declares who may call it (anyone, a tenant, the operator); what is not in the table does not
-// exist. Runs on the HTTP server's workers; `serving` outlives it. Shapes: OpenAI's API; vLLM's adapter routes.
+// The HTTP routes. Each declares who may call it (anyone, a tenant, the operator); what is not in
+// the table does not exist. Runs on the HTTP server's workers; `serving` outlives it. Shapes:
+// OpenAI's API; vLLM's adapter routes.
 
 #include <functional>
 #include <memory>

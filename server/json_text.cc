@@ -15,11 +15,21 @@ void AppendJsonString(std::string_view text, std::string& out) {
     out.append(text, plain, i - plain);
     plain = i + 1;
     switch (byte) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         out += "\\u00";
         out.push_back(kHex[byte >> 4]);
@@ -36,8 +46,8 @@ void AppendJsonNumber(double value, std::string& out) {
     return;
   }
   char digits[32];
-  const auto result = std::to_chars(digits, digits + sizeof(digits), value,
-                                    std::chars_format::general, 9);
+  const auto result =
+      std::to_chars(digits, digits + sizeof(digits), value, std::chars_format::general, 9);
   out.append(digits, static_cast<size_t>(result.ptr - digits));
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// A stream of whole messages from the server's own threads to one client (load states, adapter lists): StreamQueue with
-// nothing to merge and nobody to cancel. Thread-safe.
+// A stream of whole messages from the server's own threads to one client (load states, adapter
+// lists): StreamQueue with nothing to merge and nobody to cancel. Thread-safe.
 
 #include <utility>
 

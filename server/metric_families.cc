@@ -71,22 +71,20 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
            {{"block_size", std::to_string(snapshot.block_size)},
             {"num_gpu_blocks", std::to_string(load.num_kv_blocks)}},
            1);
-  AddGauge("polyad_kv_blocks", "K/V blocks of the pool.",
-           static_cast<double>(load.num_kv_blocks), families);
+  AddGauge("polyad_kv_blocks", "K/V blocks of the pool.", static_cast<double>(load.num_kv_blocks),
+           families);
   AddGauge("polyad_kv_blocks_used", "K/V blocks held by sequences.",
            static_cast<double>(load.num_kv_blocks_used), families);
   AddGauge("polyad_kv_blocks_cached", "Free K/V blocks that hold a reusable prefix.",
            static_cast<double>(load.num_kv_blocks_cached), families);
-  AddGauge("polyad_draining", "1 while new requests are refused.", load.draining ? 1 : 0,
-           families);
+  AddGauge("polyad_draining", "1 while new requests are refused.", load.draining ? 1 : 0, families);
   AddGauge("polyad_last_step_age_seconds", "Since the engine's last step.",
            static_cast<double>(load.last_step_age_ms) / 1e3, families);
   AddCounter("polyad_steps_total", "Engine steps.", load.num_steps, families);
   AddCounter("polyad_preemptions_total", "Sequences put back for want of memory.",
              load.num_preemptions, families);
   AddCounter("polyad_prompt_tokens_total", "Prompt tokens read.", load.prompt_tokens, families);
-  AddCounter("polyad_generated_tokens_total", "Tokens generated.", load.generated_tokens,
-             families);
+  AddCounter("polyad_generated_tokens_total", "Tokens generated.", load.generated_tokens, families);
   AddCounter("polyad_prefix_queries_total", "Prompt tokens looked up in the prefix cache.",
              load.prefix_queries, families);
   AddCounter("polyad_prefix_hits_total", "Prompt tokens found in the prefix cache.",
@@ -104,8 +102,8 @@ void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) 
            static_cast<double>(snapshot.now_unix_seconds));
   std::map<std::string, int64_t> by_family;
   for (const AdapterInfo& adapter : snapshot.adapters) ++by_family[adapter.report.family];
-  MetricFamily& adapters = AddFamily("polyad_adapters", "Adapters, by tier and family.",
-                                     MetricType::Gauge, families);
+  MetricFamily& adapters =
+      AddFamily("polyad_adapters", "Adapters, by tier and family.", MetricType::Gauge, families);
   for (const auto& [family, count] : by_family) {
     AddValue(adapters, {{"tier", "device"}, {"family", family}}, static_cast<double>(count));
   }

@@ -1,8 +1,11 @@
 #pragma once
 
-// The part of /metrics that is made when somebody asks: the gauges and counters of an EngineLoad, the adapters'
-// residency, and per-adapter traffic with a bounded number of series. Names: the Gateway API Inference Extension's model
-// server protocol (vllm:*), so that its routers work unchanged, and polyad_* beside it.
+// The part of /metrics that is made when somebody asks: the gauges and counters of an EngineLoad,
+// the adapters' residency, and per-adapter traffic with a bounded number of series. Names: the
+// Gateway API Inference Extension's model server protocol (vllm:*), so that its routers work
+// unchanged, and polyad_* beside it.
+
+#include <prometheus/metric_family.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +13,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <prometheus/metric_family.h>
 
 #include "engine/request/token_event.h"
 #include "server/metrics.h"
@@ -23,8 +24,8 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot,
 void AppendAdapterFamilies(const MetricsSnapshot& snapshot,
                            std::vector<prometheus::MetricFamily>& families);
 
-// Requests and tokens per adapter. Every sum that was shown once only grows: an adapter that gets its own series later
-// starts it at zero and leaves what it had in `other`. Not thread-safe.
+// Requests and tokens per adapter. Every sum that was shown once only grows: an adapter that gets
+// its own series later starts it at zero and leaves what it had in `other`. Not thread-safe.
 class AdapterTraffic {
  public:
   AdapterTraffic(size_t max_series, size_t max_tracked)

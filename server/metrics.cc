@@ -1,13 +1,13 @@
 #include "server/metrics.h"
 
-#include <algorithm>
-#include <map>
-#include <mutex>
-
 #include <prometheus/counter.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
 
 #include "server/metric_families.h"
 
@@ -33,10 +33,14 @@ Histogram& MakeHistogram(prometheus::Registry& registry, const std::string& name
 
 std::string ReasonName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kError: return "error";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
   }
   return "error";
 }
@@ -53,16 +57,16 @@ struct Metrics::Series {
                                        "Between two tokens of one choice.", LatencyBuckets());
   Histogram& end_to_end = MakeHistogram(registry, "polyad_e2e_request_latency_seconds",
                                         "From arrival to the last token.", LatencyBuckets());
-  Histogram& queue = MakeHistogram(registry, "polyad_queue_seconds",
-                                   "From arrival to admission.", LatencyBuckets());
+  Histogram& queue = MakeHistogram(registry, "polyad_queue_seconds", "From arrival to admission.",
+                                   LatencyBuckets());
   Histogram& adapter_wait = MakeHistogram(registry, "polyad_adapter_wait_seconds",
                                           "Waiting for an adapter.", LatencyBuckets());
-  Histogram& step = MakeHistogram(registry, "polyad_step_seconds", "One engine step.",
-                                  LatencyBuckets());
-  Histogram& step_rows = MakeHistogram(registry, "polyad_step_rows", "Token rows of one step.",
-                                       RowBuckets());
-  Histogram& batch_size = MakeHistogram(registry, "polyad_batch_size", "Sequences in one step.",
-                                        RowBuckets());
+  Histogram& step =
+      MakeHistogram(registry, "polyad_step_seconds", "One engine step.", LatencyBuckets());
+  Histogram& step_rows =
+      MakeHistogram(registry, "polyad_step_rows", "Token rows of one step.", RowBuckets());
+  Histogram& batch_size =
+      MakeHistogram(registry, "polyad_batch_size", "Sequences in one step.", RowBuckets());
   Histogram& load_seconds = MakeHistogram(registry, "polyad_adapter_load_seconds",
                                           "Adapter loads that succeeded.", LatencyBuckets());
   CounterFamily& load_failures = prometheus::BuildCounter()

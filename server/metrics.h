@@ -1,9 +1,10 @@
 #pragma once
 
-// What /metrics shows. Histograms and counters are fed by the engine and delivery threads (a few atomic adds each); the
-// gauges are made from EngineLoad snapshots when somebody asks, so a scrape never touches the engine thread. Labels hold
-// names of loaded adapters only: the first kMaxAdapterSeries by traffic each have a series, the rest share `other`,
-// names nobody loaded are `unknown`. Thread-safe.
+// What /metrics shows. Histograms and counters are fed by the engine and delivery threads (a few
+// atomic adds each); the gauges are made from EngineLoad snapshots when somebody asks, so a scrape
+// never touches the engine thread. Labels hold names of loaded adapters only: the first
+// kMaxAdapterSeries by traffic each have a series, the rest share `other`, names nobody loaded are
+// `unknown`. Thread-safe.
 
 #include <cstdint>
 #include <memory>
@@ -23,7 +24,7 @@ struct MetricsSnapshot {
   EngineLoad load;
   std::vector<AdapterInfo> adapters;
   int64_t adapter_bytes = 0;
-  int64_t block_size = 16;     // tokens per K/V block
+  int64_t block_size = 16;  // tokens per K/V block
   int64_t max_adapters = 0;
   int64_t now_unix_seconds = 0;
 };

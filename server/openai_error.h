@@ -1,7 +1,7 @@
 #pragma once
 
-// A Status as OpenAI's clients expect an error: {"error":{"message","type","param","code"}} and an HTTP status. Any
-// thread.
+// A Status as OpenAI's clients expect an error: {"error":{"message","type","param","code"}} and an
+// HTTP status. Any thread.
 
 #include <string>
 

@@ -69,11 +69,11 @@ Status AddInts(const std::string& name, const Json& value,
 
 // ---- one setter per field ----
 
-#define POLYAD_SETTER(Name, Read, statement)                                       \
-  Status Name(const std::string& name, const Json& value, OpenAiRequest& out) {    \
-    POLYAD_ASSIGN_OR_RETURN(const auto read, Read(name, value));                   \
-    statement;                                                                     \
-    return absl::OkStatus();                                                       \
+#define POLYAD_SETTER(Name, Read, statement)                                    \
+  Status Name(const std::string& name, const Json& value, OpenAiRequest& out) { \
+    POLYAD_ASSIGN_OR_RETURN(const auto read, Read(name, value));                \
+    statement;                                                                  \
+    return absl::OkStatus();                                                    \
   }
 POLYAD_SETTER(SetStream, AsBool, out.stream = read)
 POLYAD_SETTER(SetTemperature, AsFloat, out.generate.mutable_sampling()->set_temperature(read))
@@ -81,8 +81,7 @@ POLYAD_SETTER(SetTopP, AsFloat, out.generate.mutable_sampling()->set_top_p(read)
 POLYAD_SETTER(SetMinP, AsFloat, out.generate.mutable_sampling()->set_min_p(read))
 POLYAD_SETTER(SetPresence, AsFloat, out.generate.mutable_sampling()->set_presence_penalty(read))
 POLYAD_SETTER(SetFrequency, AsFloat, out.generate.mutable_sampling()->set_frequency_penalty(read))
-POLYAD_SETTER(SetRepetition, AsFloat,
-              out.generate.mutable_sampling()->set_repetition_penalty(read))
+POLYAD_SETTER(SetRepetition, AsFloat, out.generate.mutable_sampling()->set_repetition_penalty(read))
 POLYAD_SETTER(SetN, AsInt32, out.generate.mutable_sampling()->set_n(read))
 POLYAD_SETTER(SetEcho, AsBool, out.generate.mutable_output()->set_echo(read))
 POLYAD_SETTER(SetIgnoreEos, AsBool, out.generate.mutable_stopping()->set_ignore_eos(read))
@@ -92,8 +91,7 @@ POLYAD_SETTER(SetPriority, AsInt32, out.generate.set_priority(read))
 POLYAD_SETTER(SetSalt, AsString, out.generate.mutable_cache()->set_salt(read))
 POLYAD_SETTER(SetRequestId, AsString, out.generate.set_request_id(read))
 POLYAD_SETTER(SetLogprobs, AsInt32, out.generate.mutable_output()->set_logprobs(read))
-POLYAD_SETTER(SetSkipSpecial, AsBool,
-              out.generate.mutable_output()->set_skip_special_tokens(read))
+POLYAD_SETTER(SetSkipSpecial, AsBool, out.generate.mutable_output()->set_skip_special_tokens(read))
 POLYAD_SETTER(SetGenerationPrompt, AsBool,
               out.generate.mutable_chat()->set_add_generation_prompt(read))
 POLYAD_SETTER(SetModel, AsString, out.model = read)
@@ -108,9 +106,9 @@ Status SetTopK(const std::string& name, const Json& value, OpenAiRequest& out) {
 
 Status SetSeed(const std::string& name, const Json& value, OpenAiRequest& out) {
   if (!value.is_number_integer()) return WrongType(name, "an integer", value);
-  out.generate.mutable_sampling()->set_seed(
-      value.is_number_unsigned() ? value.get<uint64_t>()
-                                 : static_cast<uint64_t>(value.get<int64_t>()));
+  out.generate.mutable_sampling()->set_seed(value.is_number_unsigned()
+                                                ? value.get<uint64_t>()
+                                                : static_cast<uint64_t>(value.get<int64_t>()));
   return absl::OkStatus();
 }
 

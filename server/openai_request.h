@@ -1,9 +1,10 @@
 #pragma once
 
-// OpenAI's completion and chat bodies -> GenerateRequest. Only names and JSON types are settled here; ranges are
-// request_codec.h's. A field that would change the answer and is not served is refused by name; OpenAI's bookkeeping
-// fields (user, store, metadata, service_tier ...) are accepted and mean nothing. Source: OpenAI API reference
-// (completions, chat), and vLLM's sampling extensions under their names there. Pure functions, any thread.
+// OpenAI's completion and chat bodies -> GenerateRequest. Only names and JSON types are settled
+// here; ranges are request_codec.h's. A field that would change the answer and is not served is
+// refused by name; OpenAI's bookkeeping fields (user, store, metadata, service_tier ...) are
+// accepted and mean nothing. Source: OpenAI API reference (completions, chat), and vLLM's sampling
+// extensions under their names there. Pure functions, any thread.
 
 #include <string>
 #include <string_view>
@@ -18,7 +19,7 @@ enum class OpenAiKind { kCompletion, kChat };
 struct OpenAiRequest {
   OpenAiKind kind = OpenAiKind::kCompletion;
   v1::GenerateRequest generate;
-  std::string model;           // as the client wrote it, for the answer
+  std::string model;  // as the client wrote it, for the answer
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
   bool max_tokens_given = false;

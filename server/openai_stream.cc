@@ -46,7 +46,8 @@ bool OpenAiStream::OnEvent(TokenEvent event) {
   return OnFinish(std::get<FinishEvent>(event));
 }
 
-// With echo and logprobs every choice begins with the prompt's tokens; its first token has no probability.
+// With echo and logprobs every choice begins with the prompt's tokens; its first token has no
+// probability.
 bool OpenAiStream::OnPrompt(PromptEvent event) {
   if (!options_.echo || !options_.logprobs) return true;
   TokenLogprob first;
@@ -71,7 +72,8 @@ bool OpenAiStream::OnTokens(TokensEvent event) {
   if (event.text.empty() && event.token_logprobs.empty()) return true;  // half a character
   if (!choice.logprobs.empty()) {  // the prompt's, with the first tokens
     std::swap(choice.logprobs, event.token_logprobs);
-    for (TokenLogprob& logprob : choice.logprobs) event.token_logprobs.push_back(std::move(logprob));
+    for (TokenLogprob& logprob : choice.logprobs)
+      event.token_logprobs.push_back(std::move(logprob));
     choice.logprobs.clear();
   }
   AppendChunk(event.choice, choice, event, "");
@@ -226,8 +228,7 @@ void OpenAiStream::AppendCompletionLogprobs(const std::vector<TokenLogprob>& log
          tops + R"(],"text_offset":[)" + offsets + "]}";
 }
 
-void OpenAiStream::AppendChatLogprobs(const std::vector<TokenLogprob>& logprobs,
-                                      std::string& out) {
+void OpenAiStream::AppendChatLogprobs(const std::vector<TokenLogprob>& logprobs, std::string& out) {
   const auto append = [&](int32_t id, float value) {
     const std::string text = options_.token_text(id);
     out += R"({"token":)";

@@ -1,8 +1,8 @@
 #pragma once
 
-// A completion's or chat's events on their way to an HTTP client: server-sent events as they come, or one JSON body at
-// the end. The engine's ResponseSink; its events arrive on the delivery thread alone, which writes each as one chunk,
-// built by appending, straight to the socket. Never blocks.
+// A completion's or chat's events on their way to an HTTP client: server-sent events as they come,
+// or one JSON body at the end. The engine's ResponseSink; its events arrive on the delivery thread
+// alone, which writes each as one chunk, built by appending, straight to the socket. Never blocks.
 
 #include <cstdint>
 #include <functional>
@@ -25,11 +25,11 @@ class OpenAiStream final : public ResponseSink {
     bool echo = false;
     bool logprobs = false;
     int32_t num_choices = 1;
-    std::string id;             // "cmpl-..." or "chatcmpl-..."
-    std::string model;          // as the client named it
+    std::string id;     // "cmpl-..." or "chatcmpl-..."
+    std::string model;  // as the client named it
     int64_t created_unix_s = 0;
-    int32_t first_prompt_token = 0;                    // for echo with logprobs
-    std::function<std::string(int32_t)> token_text;    // for logprobs
+    int32_t first_prompt_token = 0;                  // for echo with logprobs
+    std::function<std::string(int32_t)> token_text;  // for logprobs
   };
 
   OpenAiStream(Options options, std::shared_ptr<HttpExchange> exchange);
@@ -38,8 +38,8 @@ class OpenAiStream final : public ResponseSink {
 
  private:
   struct Choice {
-    std::string text;       // the whole of it, where not streamed
-    std::string finish;     // reason; empty while open
+    std::string text;                    // the whole of it, where not streamed
+    std::string finish;                  // reason; empty while open
     std::vector<TokenLogprob> logprobs;  // where not streamed
     int64_t text_offset = 0;             // characters so far, for logprobs
     bool opened = false;                 // the chat role was sent
@@ -65,8 +65,8 @@ class OpenAiStream final : public ResponseSink {
 
   const Options options_;
   const std::shared_ptr<HttpExchange> exchange_;
-  std::string head_;     // of a chunk, up to its choices
-  std::string buffer_;   // of the write being made
+  std::string head_;    // of a chunk, up to its choices
+  std::string buffer_;  // of the write being made
   std::vector<Choice> choices_;
   Usage usage_;
   int32_t num_finished_ = 0;

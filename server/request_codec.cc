@@ -15,8 +15,7 @@ uint64_t DrawSeed() {
 }
 
 Status CheckRequestId(const std::string& id) {
-  POLYAD_RETURN_IF_ERROR(
-      CheckCount("request_id", id.size(), kMaxRequestIdBytes, "bytes"));
+  POLYAD_RETURN_IF_ERROR(CheckCount("request_id", id.size(), kMaxRequestIdBytes, "bytes"));
   for (char c : id) {
     if (c <= 0x20 || c >= 0x7f) return FieldError("request_id", "printable ASCII", id);
   }
@@ -27,20 +26,18 @@ StatusOr<ChatPrompt> DecodeChat(const v1::Chat& chat, const DecodeLimits& limits
   if (chat.messages_size() == 0) {
     return FieldError("chat.messages", "at least 1 message", "0");
   }
-  POLYAD_RETURN_IF_ERROR(CheckRange("chat.messages", int64_t{chat.messages_size()}, 1,
-                                    kMaxChatMessages));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("chat.messages", int64_t{chat.messages_size()}, 1, kMaxChatMessages));
   size_t bytes = 0;
   for (const v1::ChatMessage& message : chat.messages()) {
-    POLYAD_RETURN_IF_ERROR(CheckRange("chat.messages.role",
-                                      static_cast<int64_t>(message.role().size()), 1,
-                                      kMaxRoleBytes));
+    POLYAD_RETURN_IF_ERROR(CheckRange(
+        "chat.messages.role", static_cast<int64_t>(message.role().size()), 1, kMaxRoleBytes));
     bytes += message.content().size();
   }
   POLYAD_RETURN_IF_ERROR(CheckCount("chat.messages.content", bytes,
                                     static_cast<size_t>(limits.max_prompt_bytes), "bytes in all"));
   ChatPrompt prompt;
-  prompt.add_generation_prompt =
-      !chat.has_add_generation_prompt() || chat.add_generation_prompt();
+  prompt.add_generation_prompt = !chat.has_add_generation_prompt() || chat.add_generation_prompt();
   prompt.messages.reserve(static_cast<size_t>(chat.messages_size()));
   for (const v1::ChatMessage& message : chat.messages()) {
     prompt.messages.push_back({message.role(), message.content()});
@@ -79,8 +76,8 @@ Status DecodePrompt(const v1::GenerateRequest& request, const DecodeLimits& limi
 
 Status DecodeLogitBias(const v1::Sampling& sampling, const DecodeLimits& limits,
                        SamplingParams& out) {
-  POLYAD_RETURN_IF_ERROR(CheckCount("sampling.logit_bias", sampling.logit_bias().size(),
-                                    kMaxLogitBias, "entries"));
+  POLYAD_RETURN_IF_ERROR(
+      CheckCount("sampling.logit_bias", sampling.logit_bias().size(), kMaxLogitBias, "entries"));
   for (const auto& [id, bias] : sampling.logit_bias()) {
     POLYAD_RETURN_IF_ERROR(
         CheckRange("sampling.logit_bias", int64_t{id}, 0, limits.vocab_size - 1));
@@ -116,18 +113,17 @@ StatusOr<SamplingParams> DecodeSampling(const v1::Sampling& sampling, const Deco
       CheckRange("sampling.frequency_penalty", double{out.frequency_penalty}, -2, 2));
   POLYAD_RETURN_IF_ERROR(CheckRange("sampling.n", int64_t{out.num_choices}, 1, kMaxChoices));
   POLYAD_RETURN_IF_ERROR(DecodeLogitBias(sampling, limits, out));
-  POLYAD_ASSIGN_OR_RETURN(
-      out.allowed_token_ids,
-      DecodeTokenIds("sampling.allowed_token_ids", sampling.allowed_token_ids(),
-                     kMaxAllowedTokenIds, limits.vocab_size));
+  POLYAD_ASSIGN_OR_RETURN(out.allowed_token_ids,
+                          DecodeTokenIds("sampling.allowed_token_ids", sampling.allowed_token_ids(),
+                                         kMaxAllowedTokenIds, limits.vocab_size));
   return out;
 }
 
 StatusOr<StoppingParams> DecodeStopping(const v1::Stopping& stopping, const DecodeLimits& limits) {
   StoppingParams out;
   const int64_t most = std::min(kMaxOutputTokens, limits.max_context);
-  out.max_tokens = stopping.has_max_tokens() ? stopping.max_tokens()
-                                             : std::min(kDefaultMaxTokens, most);
+  out.max_tokens =
+      stopping.has_max_tokens() ? stopping.max_tokens() : std::min(kDefaultMaxTokens, most);
   out.min_tokens = stopping.min_tokens();
   out.include_stop = stopping.include_stop();
   out.ignore_eos = stopping.ignore_eos();
@@ -190,7 +186,8 @@ Status CheckTokenize(const v1::TokenizeRequest& request, const DecodeLimits& lim
 StatusOr<std::string> DecodeModel(std::string_view model, const DecodeLimits& limits,
                                   std::string_view field) {
   constexpr std::string_view kExpected =
-      "a model or adapter name ([A-Za-z0-9][A-Za-z0-9._-]{0,127}), name@version or base:<base model>";
+      "a model or adapter name ([A-Za-z0-9][A-Za-z0-9._-]{0,127}), name@version or base:<base "
+      "model>";
   constexpr std::string_view kBase = "base:";
   std::string_view reference = model;
   if (reference.starts_with(kBase)) {
@@ -226,8 +223,8 @@ StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,
   POLYAD_ASSIGN_OR_RETURN(spec.sampling, DecodeSampling(request.sampling(), limits));
   POLYAD_ASSIGN_OR_RETURN(spec.stopping, DecodeStopping(request.stopping(), limits));
   POLYAD_ASSIGN_OR_RETURN(spec.output, DecodeOutput(request.output()));
-  POLYAD_RETURN_IF_ERROR(CheckCount("cache.salt", request.cache().salt().size(), kMaxSaltBytes,
-                                    "bytes"));
+  POLYAD_RETURN_IF_ERROR(
+      CheckCount("cache.salt", request.cache().salt().size(), kMaxSaltBytes, "bytes"));
   spec.cache = {request.cache().bypass_prefix_cache(), request.cache().salt()};
   POLYAD_RETURN_IF_ERROR(
       CheckRange("priority", int64_t{request.priority()}, -kMaxPriority, kMaxPriority));

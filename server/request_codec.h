@@ -1,8 +1,9 @@
 #pragma once
 
-// GenerateRequest -> RequestSpec: the one place where a client's ask is checked. Every number, string and list is held
-// against its limit before anything of that size is allocated; both fronts pass through here (HTTP builds the same
-// message first). Pure functions, any thread. Errors: INVALID_ARGUMENT or UNIMPLEMENTED naming the field.
+// GenerateRequest -> RequestSpec: the one place where a client's ask is checked. Every number,
+// string and list is held against its limit before anything of that size is allocated; both fronts
+// pass through here (HTTP builds the same message first). Pure functions, any thread. Errors:
+// INVALID_ARGUMENT or UNIMPLEMENTED naming the field.
 
 #include <cstdint>
 #include <string>
@@ -27,16 +28,17 @@ inline constexpr int64_t kDefaultMaxTokens = 16;
 
 // What the served model allows.
 struct DecodeLimits {
-  std::string model_name;      // the base model's
+  std::string model_name;  // the base model's
   int64_t vocab_size = 0;
-  int64_t max_context = 0;     // tokens of prompt + output
+  int64_t max_context = 0;  // tokens of prompt + output
   int64_t max_prompt_bytes = kMaxPromptBytes;
 };
 
 StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,
                                      const DecodeLimits& limits);
 
-// The reference an engine takes: "" for the base model, else name, alias or name@version. `field` is blamed.
+// The reference an engine takes: "" for the base model, else name, alias or name@version. `field`
+// is blamed.
 StatusOr<std::string> DecodeModel(std::string_view model, const DecodeLimits& limits,
                                   std::string_view field);
 

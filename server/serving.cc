@@ -5,7 +5,7 @@
 namespace polyad {
 
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
-                                 const AdapterStore::Progress& progress) {
+                                     const AdapterStore::Progress& progress) {
   const int64_t begin_us = serving.clock.NowMicros();
   StatusOr<LoadReport> report = serving.registry.Load(spec, progress);
   const double seconds = static_cast<double>(serving.clock.NowMicros() - begin_us) / 1e6;
@@ -34,6 +34,7 @@ Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<Respons
 
 bool DrainServing(Serving& serving, int64_t wait_ms) {
   serving.draining.store(true);
+  if (serving.on_draining) serving.on_draining();
   Log(LogLevel::kInfo, "draining", {{"wait_ms", wait_ms}});
   return serving.engine.Drain(wait_ms);
 }

@@ -1,10 +1,12 @@
 #pragma once
 
-// What every front (gRPC data and admin ports, HTTP) shares: references to the engine and to the few services around
-// it, all owned by main and outliving the fronts. Each member is thread-safe.
+// What every front (gRPC data and admin ports, HTTP) shares: references to the engine and to the
+// few services around it, all owned by main and outliving the fronts. Each member is thread-safe.
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "engine/base/clock.h"
@@ -31,12 +33,14 @@ struct Serving {
   int64_t kv_block_size = 16;
   int64_t max_adapters = 0;
   std::atomic<bool> draining{false};
+  std::function<void()> on_draining{};  // set before serving; tells health checkers
 };
 
 // Adds the metrics of a load to registry.Load.
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
-                                 const AdapterStore::Progress& progress);
-// Submits and counts a rejection. `spec.request_id` must be UniqueRequestId's: clients may repeat theirs.
+                                     const AdapterStore::Progress& progress);
+// Submits and counts a rejection. `spec.request_id` must be UniqueRequestId's: clients may repeat
+// theirs.
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink);
 // "<the client's id>-<number>", never twice in this process.
 std::string UniqueRequestId(const std::string& client_id);

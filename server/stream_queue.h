@@ -1,9 +1,10 @@
 #pragma once
 
-// The messages of one streaming call on their way to a client who may be slow. Producers edit the pending list under
-// one mutex and never wait; one write is under way at a time; what piles up meanwhile can be merged by the next edit.
-// Over its byte budget it refuses, and the producer gives the stream up. Knows no gRPC: a MessageChannel does the
-// writing and reports back. Thread-safe; the channel is called without the mutex held, so it may call back at once.
+// The messages of one streaming call on their way to a client who may be slow. Producers edit the
+// pending list under one mutex and never wait; one write is under way at a time; what piles up
+// meanwhile can be merged by the next edit. Over its byte budget it refuses, and the producer gives
+// the stream up. Knows no gRPC: a MessageChannel does the writing and reports back. Thread-safe;
+// the channel is called without the mutex held, so it may call back at once.
 
 #include <cstddef>
 #include <deque>
@@ -15,8 +16,8 @@
 
 namespace polyad {
 
-// The transport of one call. StartWrite is followed by exactly one StreamSource::OnWritten; `message` stays valid until
-// then. Finish ends the call and is the last thing ever called.
+// The transport of one call. StartWrite is followed by exactly one StreamSource::OnWritten;
+// `message` stays valid until then. Finish ends the call and is the last thing ever called.
 class MessageChannel {
  public:
   virtual ~MessageChannel() = default;
@@ -52,8 +53,8 @@ class StreamQueue {
     Pump();
   }
 
-  // `edit(Items&)` adds `bytes` worth of messages or merges them into the last item. False, without calling it, where
-  // the stream has ended or the budget would be passed.
+  // `edit(Items&)` adds `bytes` worth of messages or merges them into the last item. False, without
+  // calling it, where the stream has ended or the budget would be passed.
   template <typename Edit>
   bool Add(size_t bytes, Edit edit) {
     {
@@ -75,7 +76,8 @@ class StreamQueue {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       writing_ = false;
-      if (!ok) EndLocked(Status(absl::StatusCode::kCancelled, std::string("the client left")), true);
+      if (!ok)
+        EndLocked(Status(absl::StatusCode::kCancelled, std::string("the client left")), true);
     }
     Pump();
   }

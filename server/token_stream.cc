@@ -18,7 +18,8 @@ size_t BytesOf(const TokenEvent& event) {
     return kMessage + tokens->text.size() + 8 * tokens->token_ids.size() +
            BytesOf(tokens->token_logprobs);
   }
-  // A prompt's logprobs come at once, bounded by the context: they do not count against a slow reader.
+  // A prompt's logprobs come at once, bounded by the context: they do not count against a slow
+  // reader.
   return kMessage;
 }
 
@@ -39,8 +40,8 @@ bool TokenStream::OnEvent(TokenEvent event) {
     EncodeEvent(event, options_.request_id, items.back().message);
   });
   if (!accepted) {
-    queue_.Abort(Aborted("stream: the client left more than %d bytes unread",
-                         options_.max_buffer_bytes));
+    queue_.Abort(
+        Aborted("stream: the client left more than %d bytes unread", options_.max_buffer_bytes));
     CancelOnce();
     return false;
   }

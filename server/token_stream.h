@@ -1,9 +1,9 @@
 #pragma once
 
-// A Generate call's events on their way out: the engine's ResponseSink on one side, a MessageChannel on the other.
-// Never blocks the delivery thread. Tokens of one choice that wait for a slow client are merged into one Delta; past
-// the byte budget the stream gives up with ABORTED and the request is cancelled. Thread-safe; shared by the engine and
-// the call.
+// A Generate call's events on their way out: the engine's ResponseSink on one side, a
+// MessageChannel on the other. Never blocks the delivery thread. Tokens of one choice that wait for
+// a slow client are merged into one Delta; past the byte budget the stream gives up with ABORTED
+// and the request is cancelled. Thread-safe; shared by the engine and the call.
 
 #include <atomic>
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace polyad {
 class TokenStream final : public ResponseSink, public StreamSource {
  public:
   struct Options {
-    std::string request_id;   // as PromptInfo shows it
+    std::string request_id;  // as PromptInfo shows it
     int32_t num_choices = 1;
     size_t max_buffer_bytes = 256 << 10;
     std::function<void()> cancel;  // tells the engine; called once at most, from any thread

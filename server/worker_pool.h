@@ -1,7 +1,8 @@
 #pragma once
 
-// A few threads and a bounded queue of tasks: adapter loads, waits of the admin port, HTTP handlers. TryRun never
-// waits; a full queue refuses. The destructor runs what is queued, then joins. Thread-safe.
+// A few threads and a bounded queue of tasks: adapter loads, waits of the admin port, HTTP
+// handlers. TryRun never waits; a full queue refuses. The destructor runs what is queued, then
+// joins. Thread-safe.
 
 #include <condition_variable>
 #include <cstddef>

@@ -1,11 +1,11 @@
 #include "server/http/http_connection.h"
 
-#include <cerrno>
-#include <utility>
-
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <utility>
 
 namespace polyad {
 namespace {
@@ -21,8 +21,8 @@ HttpConnection::~HttpConnection() { Close(); }
 
 bool HttpConnection::SendNowLocked(std::string_view bytes, size_t& sent) {
   while (sent < bytes.size()) {
-    const ssize_t n = ::send(fd_, bytes.data() + sent, bytes.size() - sent,
-                             MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n =
+        ::send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0) {
       sent += static_cast<size_t>(n);
     } else if (n < 0 && errno == EINTR) {

@@ -1,8 +1,9 @@
 #pragma once
 
-// One client's socket. The I/O thread reads, parses and closes; any thread may send, which goes straight to the socket
-// where it has room (a token costs one system call and no thread switch) and otherwise waits in a bounded buffer for the
-// I/O thread. Held by shared_ptr: a stream whose client has left keeps the object, not the descriptor.
+// One client's socket. The I/O thread reads, parses and closes; any thread may send, which goes
+// straight to the socket where it has room (a token costs one system call and no thread switch) and
+// otherwise waits in a bounded buffer for the I/O thread. Held by shared_ptr: a stream whose client
+// has left keeps the object, not the descriptor.
 
 #include <cstdint>
 #include <functional>
@@ -27,13 +28,14 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool Send(std::string_view bytes, size_t max_pending);
   // Any thread. The response is complete: go on with the next request, or close.
   void FinishResponse(bool keep_alive);
-  // Any thread. `closed` runs on the I/O thread if the client leaves before FinishResponse; at once if it has.
+  // Any thread. `closed` runs on the I/O thread if the client leaves before FinishResponse; at once
+  // if it has.
   void WatchClose(std::function<void()> closed);
 
   // The I/O thread only, from here on.
   enum class Phase { kReading, kHandling, kFinished, kLingering, kClosed };
   Phase phase() const;
-  void BeginHandling();       // stop reading until the response is complete
+  void BeginHandling();  // stop reading until the response is complete
   void BeginReading(int64_t now_ms);
   void BeginLingering(int64_t now_ms);  // our side is closed; wait for the client's
   bool Flush(int64_t now_ms);           // false: the socket is broken

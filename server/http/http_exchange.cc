@@ -22,26 +22,46 @@ void AppendHex(size_t value, std::string& out) {
 
 std::string_view HttpReason(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 499: return "Client Closed Request";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    default: return "Unknown";
+    case 200:
+      return "OK";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 409:
+      return "Conflict";
+    case 413:
+      return "Content Too Large";
+    case 414:
+      return "URI Too Long";
+    case 415:
+      return "Unsupported Media Type";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 499:
+      return "Client Closed Request";
+    case 500:
+      return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    case 505:
+      return "HTTP Version Not Supported";
+    default:
+      return "Unknown";
   }
 }
 
@@ -74,8 +94,9 @@ HttpExchange::~HttpExchange() {
   if (started_) {
     AbortStream();
   } else {
-    Respond(500, "application/json", R"({"error":{"message":"the request was dropped","type":)"
-                                     R"("server_error","param":null,"code":500}})");
+    Respond(500, "application/json",
+            R"({"error":{"message":"the request was dropped","type":)"
+            R"("server_error","param":null,"code":500}})");
   }
 }
 
@@ -93,8 +114,8 @@ void HttpExchange::Respond(int status, std::string_view content_type, std::strin
 void HttpExchange::BeginStream(std::string_view content_type) {
   if (started_) return;
   started_ = true;
-  std::string head = HttpHead(200, content_type, -1, request_.keep_alive,
-                              {{"Cache-Control", "no-cache"}});
+  std::string head =
+      HttpHead(200, content_type, -1, request_.keep_alive, {{"Cache-Control", "no-cache"}});
   if (request_.minor_version == 0) {
     head = "HTTP/1.0 200 OK\r\nContent-Type: " + std::string(content_type) + "\r\n\r\n";
   }

@@ -1,9 +1,10 @@
 #pragma once
 
-// One request and its response, answered whole or as a stream from any thread; what the handlers see of HTTP. The first
-// call that begins the response wins and later ones are ignored, so a late event cannot write into the next response of
-// the connection. If the last holder lets go without answering, the client gets a 500. Not for use by two threads at
-// once, except that OnClosed may run on the I/O thread at any time.
+// One request and its response, answered whole or as a stream from any thread; what the handlers
+// see of HTTP. The first call that begins the response wins and later ones are ignored, so a late
+// event cannot write into the next response of the connection. If the last holder lets go without
+// answering, the client gets a 500. Not for use by two threads at once, except that OnClosed may
+// run on the I/O thread at any time.
 
 #include <atomic>
 #include <functional>
@@ -28,6 +29,8 @@ class HttpExchange {
   HttpExchange& operator=(const HttpExchange&) = delete;
 
   const HttpRequest& request() const { return request_; }
+  // The body is read: a stream that lasts need not keep it.
+  void DropBody() { std::string().swap(request_.body); }
   bool started() const { return started_; }
 
   void Respond(int status, std::string_view content_type, std::string_view body,
@@ -44,7 +47,7 @@ class HttpExchange {
 
  private:
   const std::shared_ptr<HttpConnection> connection_;
-  const HttpRequest request_;
+  HttpRequest request_;
   const size_t max_stream_bytes_;
   bool started_ = false;
   bool ended_ = false;

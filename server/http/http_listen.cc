@@ -1,14 +1,14 @@
-#include "server/http/http_server.h"
-
-#include <cerrno>
-#include <cstring>
-
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "server/http/http_server.h"
 
 // Binding, apart from serving.
 

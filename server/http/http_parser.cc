@@ -54,13 +54,26 @@ HttpParser::Result HttpParser::Parse() {
     const State before = state_;
     Result result = Result::kNeedMore;
     switch (state_) {
-      case State::kHead: result = ParseHead(); break;
-      case State::kSizedBody: result = ParseSizedBody(); break;
-      case State::kChunkLine: result = ParseChunkLine(); break;
-      case State::kChunkData: result = ParseChunkData(); break;
-      case State::kChunkEnd: result = ParseChunkEnd(); break;
-      case State::kTrailers: result = ParseTrailers(); break;
-      case State::kDone: return Result::kDone;
+      case State::kHead:
+        result = ParseHead();
+        break;
+      case State::kSizedBody:
+        result = ParseSizedBody();
+        break;
+      case State::kChunkLine:
+        result = ParseChunkLine();
+        break;
+      case State::kChunkData:
+        result = ParseChunkData();
+        break;
+      case State::kChunkEnd:
+        result = ParseChunkEnd();
+        break;
+      case State::kTrailers:
+        result = ParseTrailers();
+        break;
+      case State::kDone:
+        return Result::kDone;
     }
     if (result == Result::kError || state_ == before) return result;
   }
@@ -70,8 +83,8 @@ HttpParser::Result HttpParser::ParseHead() {
   const size_t end = buffer_.find(kHeadEnd);
   if (end == std::string::npos ? buffer_.size() > limits_.max_head_bytes
                                : end > limits_.max_head_bytes) {
-    return Fail(431, "request head: expected at most " + std::to_string(limits_.max_head_bytes) +
-                         " bytes");
+    return Fail(
+        431, "request head: expected at most " + std::to_string(limits_.max_head_bytes) + " bytes");
   }
   if (end == std::string::npos) {
     // Nothing that starts like this becomes a request.
@@ -114,8 +127,8 @@ bool HttpParser::ParseTarget(std::string_view target) {
   if (target.size() > limits_.max_target_bytes) {
     return Fail(414, "request target: too long") != Result::kError;
   }
-  const bool printable = std::all_of(target.begin(), target.end(),
-                                     [](char c) { return c > 0x20 && c < 0x7f; });
+  const bool printable =
+      std::all_of(target.begin(), target.end(), [](char c) { return c > 0x20 && c < 0x7f; });
   if (target.empty() || target.front() != '/' || !printable) {
     return Fail(400, "request target: expected an absolute path") != Result::kError;
   }
@@ -146,7 +159,8 @@ void HttpParser::NoteConnection() {
                             : connection.find("keep-alive") != std::string::npos;
 }
 
-// Decides where the body ends. Two answers in one request are an attack (request smuggling), never a choice.
+// Decides where the body ends. Two answers in one request are an attack (request smuggling), never
+// a choice.
 bool HttpParser::FrameBody() {
   const std::string* length = nullptr;
   const std::string* encoding = nullptr;
@@ -171,8 +185,7 @@ bool HttpParser::FrameBody() {
   } else {
     state_ = State::kDone;
   }
-  wants_continue_ =
-      state_ != State::kDone && Lower(request_.Field("expect")) == "100-continue";
+  wants_continue_ = state_ != State::kDone && Lower(request_.Field("expect")) == "100-continue";
   return true;
 }
 

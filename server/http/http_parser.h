@@ -1,8 +1,8 @@
 #pragma once
 
-// HTTP/1.1 requests from a byte stream (RFC 9112), strictly: one way to say where a body ends, no folded fields, no bare
-// line feeds, every part bounded before it is kept. Fed by the I/O thread piece by piece; never throws. A parser serves
-// one connection, request after request (Next).
+// HTTP/1.1 requests from a byte stream (RFC 9112), strictly: one way to say where a body ends, no
+// folded fields, no bare line feeds, every part bounded before it is kept. Fed by the I/O thread
+// piece by piece; never throws. A parser serves one connection, request after request (Next).
 
 #include <cstdint>
 #include <string>
@@ -22,7 +22,7 @@ class HttpParser {
   Result Parse();
 
   HttpRequest& request() { return request_; }
-  int error_status() const { return error_status_; }         // where kError
+  int error_status() const { return error_status_; }  // where kError
   const std::string& error_text() const { return error_text_; }
   // True once, where the client waits for "100 Continue" before it sends the body.
   bool TakeContinue();

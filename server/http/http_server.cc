@@ -1,13 +1,13 @@
 #include "server/http/http_server.h"
 
-#include <cerrno>
-#include <utility>
-
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <utility>
 
 namespace polyad {
 namespace {
@@ -29,11 +29,9 @@ HttpServer::HttpServer(Options options, Clock& clock, Handler handler)
 
 StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(Options options, Clock& clock,
                                                         Handler handler) {
-  std::unique_ptr<HttpServer> server(
-      new HttpServer(std::move(options), clock, std::move(handler)));
+  std::unique_ptr<HttpServer> server(new HttpServer(std::move(options), clock, std::move(handler)));
   POLYAD_RETURN_IF_ERROR(server->Listen());
-  server->workers_ =
-      std::make_unique<WorkerPool>(server->options_.num_workers, kMaxQueuedRequests);
+  server->workers_ = std::make_unique<WorkerPool>(server->options_.num_workers, kMaxQueuedRequests);
   server->thread_ = std::thread([raw = server.get()] { raw->Run(); });
   return server;
 }
@@ -87,8 +85,8 @@ void HttpServer::Accept() {
     }
     const int one = 1;
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    auto connection = std::make_shared<HttpConnection>(fd, epoll_fd_, options_.limits,
-                                                       clock_.NowMillis());
+    auto connection =
+        std::make_shared<HttpConnection>(fd, epoll_fd_, options_.limits, clock_.NowMillis());
     epoll_event event{};
     event.events = EPOLLIN | EPOLLRDHUP;
     event.data.fd = fd;
@@ -198,12 +196,11 @@ void HttpServer::AfterResponse(const Connection& connection) {
   Advance(connection);  // a pipelined request may be here already
 }
 
-void HttpServer::RefuseAndClose(const Connection& connection, int status,
-                                const std::string& text) {
+void HttpServer::RefuseAndClose(const Connection& connection, int status, const std::string& text) {
   const std::string body = ErrorBody(status, text);
-  connection->Send(HttpHead(status, "application/json", static_cast<int64_t>(body.size()), false,
-                            {}) + body,
-                   options_.limits.max_stream_bytes);
+  connection->Send(
+      HttpHead(status, "application/json", static_cast<int64_t>(body.size()), false, {}) + body,
+      options_.limits.max_stream_bytes);
   connection->BeginLingering(clock_.NowMillis());
 }
 

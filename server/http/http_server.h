@@ -1,9 +1,9 @@
 #pragma once
 
-// A small HTTP/1.1 server for APIs and event streams: one I/O thread over epoll reads and parses, a few workers run the
-// handlers, and any thread may answer (http_exchange.h). A stream holds no thread, a slow or silent client holds only
-// its bounded buffers, and everything has a limit (http_message.h). Why not a library: see
-// docs/decisions on the HTTP front. Owned by main.
+// A small HTTP/1.1 server for APIs and event streams: one I/O thread over epoll reads and parses, a
+// few workers run the handlers, and any thread may answer (http_exchange.h). A stream holds no
+// thread, a slow or silent client holds only its bounded buffers, and everything has a limit
+// (http_message.h). Why not a library: see docs/decisions on the HTTP front. Owned by main.
 
 #include <atomic>
 #include <cstdint>
@@ -30,7 +30,8 @@ class HttpServer {
     size_t num_workers = 2;
   };
 
-  // `handler` runs on the workers and must not wait for an answer to be read. `clock` outlives the server.
+  // `handler` runs on the workers and must not wait for an answer to be read. `clock` outlives the
+  // server.
   static StatusOr<std::unique_ptr<HttpServer>> Start(Options options, Clock& clock,
                                                      Handler handler);
   ~HttpServer();  // ends every connection

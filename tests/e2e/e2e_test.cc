@@ -1,14 +1,15 @@
-// The real program end to end on the tiny golden model: what it prints, what it answers over both fronts, what hostile
-// clients do to it, how it ends. covers: server/main.cc server/command_serve.cc server/command_generate.cc
-// server/command_inspect.cc server/command_bench.cc server/command.cc server/engine_setup.cc
-
-#include <array>
-#include <cstring>
-#include <thread>
+// The real program end to end on the tiny golden model: what it prints, what it answers over both
+// fronts, what hostile clients do to it, how it ends. covers: server/main.cc
+// server/command_serve.cc server/command_generate.cc server/command_inspect.cc
+// server/command_bench.cc server/command.cc server/engine_setup.cc
 
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "engine/io/safetensors.h"
 #include "polyad/v1/adapter_admin.grpc.pb.h"
@@ -34,14 +35,16 @@ std::vector<int32_t> GoldenInts(const std::string& directory, const std::string&
 }
 
 std::vector<std::string> Flags(std::vector<std::string> more = {}) {
-  std::vector<std::string> flags = {"--model", kModel, "--dtype=f32", "--kv-mib=8", "--adapter-root", kAdapters};
+  std::vector<std::string> flags = {"--model",    kModel,           "--dtype=f32",
+                                    "--kv-mib=8", "--adapter-root", kAdapters};
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
 }
 
 // One server for the tests that leave it as they found it.
 ServerProcess& Shared() {
-  static ServerProcess& server = *new ServerProcess(Flags({"--adapter", "plain=" + kAdapters + "/plain"}));
+  static ServerProcess& server =
+      *new ServerProcess(Flags({"--adapter", "plain=" + kAdapters + "/plain"}));
   return server;
 }
 
@@ -50,10 +53,10 @@ struct Answer {
   grpc::Status status;
 };
 
-Answer Generate(const std::string& address, const std::string& model, const std::vector<int32_t>& prompt,
-                int64_t max_tokens) {
-  const auto stub =
-      v1::InferenceService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+Answer Generate(const std::string& address, const std::string& model,
+                const std::vector<int32_t>& prompt, int64_t max_tokens) {
+  const auto stub = v1::InferenceService::NewStub(
+      grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
   v1::GenerateRequest request;
   request.set_model(model);
   request.mutable_token_ids()->mutable_ids()->Add(prompt.begin(), prompt.end());
@@ -80,14 +83,16 @@ Output RunProgram(const std::string& arguments) {
   Output out;
   std::FILE* pipe = ::popen((std::string(POLYAD_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
   std::array<char, 4096> bytes;
-  for (size_t n; (n = std::fread(bytes.data(), 1, bytes.size(), pipe)) > 0;) out.text.append(bytes.data(), n);
+  for (size_t n; (n = std::fread(bytes.data(), 1, bytes.size(), pipe)) > 0;)
+    out.text.append(bytes.data(), n);
   out.exit_code = WEXITSTATUS(::pclose(pipe));
   return out;
 }
 
 TEST(ServeTest, ReadyLineNamesThreeBoundPorts) {
   const ServerProcess& server = Shared();
-  EXPECT_TRUE(server.ready_line().starts_with("polyad ready grpc=127.0.0.1:")) << server.ready_line();
+  EXPECT_TRUE(server.ready_line().starts_with("polyad ready grpc=127.0.0.1:"))
+      << server.ready_line();
   for (const char* name : {"grpc", "admin", "http"}) {
     EXPECT_GT(std::stoi(server.Address(name).substr(10)), 0) << name;
   }
@@ -100,16 +105,20 @@ TEST(ServeTest, GreedyTokensAreTheOriginalsForBaseAndAdapterAtOnce) {
     std::string directory;
     int prompt;
   };
-  const std::vector<Case> cases = {{"", kModel, 0},           {"", kModel, 2},           {"", kModel, 4},
-                                   {"plain", kAdapters + "/plain", 0}, {"plain", kAdapters + "/plain", 1},
+  const std::vector<Case> cases = {{"", kModel, 0},
+                                   {"", kModel, 2},
+                                   {"", kModel, 4},
+                                   {"plain", kAdapters + "/plain", 0},
+                                   {"plain", kAdapters + "/plain", 1},
                                    {"plain", kAdapters + "/plain", 2}};
   std::vector<std::thread> threads;
   for (const Case& one : cases) {
     threads.emplace_back([&] {
       const std::string prefix = "prompt." + std::to_string(one.prompt);
       const auto expected = GoldenInts(one.directory, prefix + ".greedy");
-      const Answer answer = Generate(address, one.model, GoldenInts(one.directory, prefix + ".tokens"),
-                                     static_cast<int64_t>(expected.size()));
+      const Answer answer =
+          Generate(address, one.model, GoldenInts(one.directory, prefix + ".tokens"),
+                   static_cast<int64_t>(expected.size()));
       EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
       EXPECT_EQ(answer.tokens, expected) << one.model << " " << prefix;
     });
@@ -119,7 +128,10 @@ TEST(ServeTest, GreedyTokensAreTheOriginalsForBaseAndAdapterAtOnce) {
 
 TEST(ServeTest, HttpAnswersTheSameTokensAsGrpc) {
   const auto prompt = GoldenInts(kModel, "prompt.2.tokens");
-  const nlohmann::json body = {{"prompt", prompt}, {"max_tokens", 8}, {"temperature", 0}, {"ignore_eos", true},
+  const nlohmann::json body = {{"prompt", prompt},
+                               {"max_tokens", 8},
+                               {"temperature", 0},
+                               {"ignore_eos", true},
                                {"logprobs", 0}};
   const std::string response = Ask(Shared().Address("http"), Post("/v1/completions", body.dump()));
   ASSERT_EQ(StatusOf(response), 200) << response;
@@ -147,18 +159,22 @@ TEST(ServeTest, AdaptersLoadFromTheRootServeAndUnload) {
   EXPECT_EQ(last.report().digest().size(), 64u);
   const std::string directory = kAdapters + "/rslora";
   const auto expected = GoldenInts(directory, "prompt.1.greedy");
-  EXPECT_EQ(Generate(server.Address("grpc"), "rs", GoldenInts(directory, "prompt.1.tokens"), 24).tokens, expected);
+  EXPECT_EQ(
+      Generate(server.Address("grpc"), "rs", GoldenInts(directory, "prompt.1.tokens"), 24).tokens,
+      expected);
   v1::UnloadAdapterRequest unload;
   unload.set_name("rs");
   v1::UnloadAdapterResponse unloaded;
   grpc::ClientContext second;
   EXPECT_TRUE(admin->UnloadAdapter(&second, unload, &unloaded).ok());
-  EXPECT_EQ(Generate(server.Address("grpc"), "rs", {5}, 1).status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Generate(server.Address("grpc"), "rs", {5}, 1).status.error_code(),
+            grpc::StatusCode::NOT_FOUND);
 }
 
 TEST(ServeTest, AdaptersOutsideTheRootOrBrokenAreRefused) {
   const std::string http = Shared().Address("http");
-  for (const char* path : {"../../models/llama", "/etc", "file:///etc", "nobody", ".", "plain/adapter_config.json"}) {
+  for (const char* path :
+       {"../../models/llama", "/etc", "file:///etc", "nobody", ".", "plain/adapter_config.json"}) {
     const std::string body = nlohmann::json({{"lora_name", "x"}, {"lora_path", path}}).dump();
     const std::string response = Ask(http, Post("/v1/load_lora_adapter", body));
     EXPECT_GE(StatusOf(response), 400) << path;
@@ -180,9 +196,12 @@ TEST(ServeTest, HostileHttpClientsLeaveOthersUntouched) {
       "GET / HTTP/1.1\r\nHost: " + std::string(100'000, 'a') + "\r\n\r\n",
       "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: 18446744073709551616\r\n\r\n",
       "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: -1\r\n\r\n",
-      "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-      "POST /v1/completions HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
-      "POST /v1/completions HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1;" + std::string(9000, 'e'),
+      "POST /v1/completions HTTP/1.1\r\n" + host +
+          "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host +
+          "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+      "POST /v1/completions HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n1;" +
+          std::string(9000, 'e'),
       "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
       "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
       Post("/v1/completions", std::string(100'000, '[')),
@@ -199,20 +218,24 @@ TEST(ServeTest, HostileHttpClientsLeaveOthersUntouched) {
     ::shutdown(client.fd(), SHUT_WR);
     const std::string response = client.ReadAll();
     const int status = StatusOf(response);
-    EXPECT_TRUE(response.empty() || (status >= 400 && status < 500) || status == 501 || status == 505)
+    EXPECT_TRUE(response.empty() || (status >= 400 && status < 500) || status == 501 ||
+                status == 505)
         << abuse.substr(0, 60) << " -> " << response.substr(0, 200);
   }
   EXPECT_EQ(StatusOf(Ask(http, Get("/health"))), 200);
   const auto expected = GoldenInts(kModel, "prompt.2.greedy");
-  EXPECT_EQ(Generate(Shared().Address("grpc"), "", GoldenInts(kModel, "prompt.2.tokens"), 24).tokens, expected);
+  EXPECT_EQ(
+      Generate(Shared().Address("grpc"), "", GoldenInts(kModel, "prompt.2.tokens"), 24).tokens,
+      expected);
 }
 
 TEST(ServeTest, DisconnectsLeaveNothingBehind) {
   const std::string http = Shared().Address("http");
   for (int i = 0; i < 100; ++i) {
     RawClient client(http);
-    client.Send(Post("/v1/completions",
-                     R"({"prompt": "a", "max_tokens": 100, "stream": true, "ignore_eos": true, "n": 2})"));
+    client.Send(
+        Post("/v1/completions",
+             R"({"prompt": "a", "max_tokens": 100, "stream": true, "ignore_eos": true, "n": 2})"));
     if (i % 2 == 0) client.ReadUntil("data: ");
   }
   const auto metric = [&](const std::string& name) {
@@ -254,10 +277,16 @@ TEST(ServeTest, ExitCodesSayWhatIsWrong) {
   EXPECT_EQ(RunProgram("serve --model x --max-queed 3").exit_code, 2);
   EXPECT_EQ(RunProgram("serve --model " + kModel + " --grpc-listen 0.0.0.0:0").exit_code, 2);
   EXPECT_EQ(RunProgram("serve --model " + kAdapters + "/nobody --kv-mib 8").exit_code, 3);
-  EXPECT_EQ(RunProgram("serve --model " + kModel + " --kv-mib 8 --grpc-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "
-                       "--http-listen 127.0.0.1:0 --adapter a=" + kModel).exit_code, 3);
+  EXPECT_EQ(RunProgram("serve --model " + kModel +
+                       " --kv-mib 8 --grpc-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "
+                       "--http-listen 127.0.0.1:0 --adapter a=" +
+                       kModel)
+                .exit_code,
+            3);
   EXPECT_EQ(RunProgram("serve --model " + kModel + " --dtype f32 --kv-mib 8 --grpc-listen " +
-                       Shared().Address("grpc")).exit_code, 4);
+                       Shared().Address("grpc"))
+                .exit_code,
+            4);
   EXPECT_EQ(RunProgram("check-config --model x").exit_code, 0);
   EXPECT_EQ(RunProgram("check-config").exit_code, 2);
   EXPECT_EQ(RunProgram("version").text, "polyad 0.1.0\n");
@@ -272,7 +301,8 @@ TEST(InspectTest, SaysWhatAModelAndAnAdapterAre) {
   const Output model = RunProgram("inspect --json " + kModel);
   EXPECT_EQ(model.exit_code, 0) << model.text;
   EXPECT_EQ(nlohmann::json::parse(model.text)["architecture"], "llama");
-  const Output adapter = RunProgram("inspect " + kAdapters + "/plain --model " + kModel + " --json");
+  const Output adapter =
+      RunProgram("inspect " + kAdapters + "/plain --model " + kModel + " --json");
   ASSERT_EQ(adapter.exit_code, 0) << adapter.text;
   const auto report = nlohmann::json::parse(adapter.text);
   EXPECT_EQ(report["kind"], "adapter");
@@ -280,11 +310,13 @@ TEST(InspectTest, SaysWhatAModelAndAnAdapterAre) {
   EXPECT_EQ(report["layer_delta_norms"].size(), 2u);
   EXPECT_EQ(RunProgram("inspect " + kAdapters + "/plain").exit_code, 2);
   EXPECT_EQ(RunProgram("inspect " + kAdapters).exit_code, 3);
-  EXPECT_EQ(RunProgram("inspect " + kGolden + "/adapters/gpt2/plain --model " + kModel).exit_code, 3);
+  EXPECT_EQ(RunProgram("inspect " + kGolden + "/adapters/gpt2/plain --model " + kModel).exit_code,
+            3);
 }
 
 TEST(GenerateTest, OnePromptWithoutAServer) {
-  const std::string flags = "generate --dtype f32 --kv-mib 8 --model " + kModel + " --max-tokens 5 --prompt 'Hello, '";
+  const std::string flags =
+      "generate --dtype f32 --kv-mib 8 --model " + kModel + " --max-tokens 5 --prompt 'Hello, '";
   const Output base = RunProgram(flags);
   EXPECT_EQ(base.exit_code, 0) << base.text;
   EXPECT_NE(base.text.find("5 tokens in"), std::string::npos) << base.text;
@@ -294,16 +326,20 @@ TEST(GenerateTest, OnePromptWithoutAServer) {
 }
 
 TEST(BenchTest, MeasuresARunningServer) {
-  const Output out = RunProgram("bench --target " + Shared().Address("grpc") +
-                                " --requests 20 --rate 200 --prompt-tokens 8 --output-tokens 4 --vocab-size 320 "
-                                "--models plain,base:" + "llama --mix zipf");
+  const Output out =
+      RunProgram("bench --target " + Shared().Address("grpc") +
+                 " --requests 20 --rate 200 --prompt-tokens 8 --output-tokens 4 --vocab-size 320 "
+                 "--models plain,base:" +
+                 "llama --mix zipf");
   ASSERT_EQ(out.exit_code, 0) << out.text;
   const auto result = nlohmann::json::parse(out.text);
   EXPECT_EQ(result["completed"], 20);
   EXPECT_EQ(result["total_output_tokens"], 80);
   EXPECT_GT(result["median_ttft_ms"], 0);
   EXPECT_EQ(RunProgram("bench --requests 0").exit_code, 2);
-  EXPECT_EQ(RunProgram("bench --requests 1 --models nobody --target " + Shared().Address("grpc")).exit_code, 1);
+  EXPECT_EQ(RunProgram("bench --requests 1 --models nobody --target " + Shared().Address("grpc"))
+                .exit_code,
+            1);
 }
 
 }  // namespace

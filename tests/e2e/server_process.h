@@ -1,16 +1,17 @@
 #pragma once
 
-// The real program as a child process, on free ports, with its ready line read and its end waited for.
-
-#include <csignal>
-#include <cstdio>
-#include <string>
-#include <vector>
+// The real program as a child process, on free ports, with its ready line read and its end waited
+// for.
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <vector>
 
 namespace polyad {
 
@@ -18,8 +19,9 @@ class ServerProcess {
  public:
   // `args` follow "polyad serve"; ports are chosen here.
   explicit ServerProcess(std::vector<std::string> args) {
-    args.insert(args.begin(), {POLYAD_PROGRAM, "serve", "--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0",
-                               "--http-listen=127.0.0.1:0", "--log-level=warning"});
+    args.insert(args.begin(),
+                {POLYAD_PROGRAM, "serve", "--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0",
+                 "--http-listen=127.0.0.1:0", "--log-level=warning"});
     int out[2];
     if (::pipe2(out, O_CLOEXEC) != 0) return;
     pid_ = ::fork();
@@ -68,7 +70,8 @@ class ServerProcess {
     int64_t value = -1;
     char line[256];
     while (std::fgets(line, sizeof(line), file) != nullptr) {
-      if (std::string(line).starts_with(name + ":")) value = std::stoll(std::string(line).substr(name.size() + 1));
+      if (std::string(line).starts_with(name + ":"))
+        value = std::stoll(std::string(line).substr(name.size() + 1));
     }
     std::fclose(file);
     return value;
@@ -79,7 +82,8 @@ class ServerProcess {
     std::string line;
     char c = 0;
     pollfd watched{out_, POLLIN, 0};
-    while (line.size() < 1000 && c != '\n' && ::poll(&watched, 1, wait_ms) > 0 && ::read(out_, &c, 1) == 1) {
+    while (line.size() < 1000 && c != '\n' && ::poll(&watched, 1, wait_ms) > 0 &&
+           ::read(out_, &c, 1) == 1) {
       line.push_back(c);
     }
     return line;

@@ -1,5 +1,5 @@
-// Any bytes as HTTP requests, whole and cut in two at a place the input chooses (the answers must agree); bodies that
-// parse go on through OpenAI's formats.
+// Any bytes as HTTP requests, whole and cut in two at a place the input chooses (the answers must
+// agree); bodies that parse go on through OpenAI's formats.
 
 #include <cstdint>
 #include <cstdlib>

@@ -1,10 +1,10 @@
 #include "server/adapter_registry.h"
 
+#include <gtest/gtest.h>
 #include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
-
-#include <gtest/gtest.h>
 
 #include "server/adapter_visibility.h"
 #include "tests/server/fake_engine.h"
@@ -40,12 +40,14 @@ TEST_F(AdapterRegistryTest, PathsInsideARootAreFound) {
 TEST_F(AdapterRegistryTest, NothingOutsideTheRootsIsReached) {
   for (const std::string& uri :
        {std::string("../outside"), std::string("pirate/../../outside"), std::string("link"),
-        std::string("link/x"), std::string("/etc"), std::string("file:///etc"), std::string("file://etc"),
-        std::string("http://host/x"), std::string("."), std::string(".."), std::string("a\0b", 3),
-        "file://" + (root_ / "outside").string(), Root() + "/../outside"}) {
+        std::string("link/x"), std::string("/etc"), std::string("file:///etc"),
+        std::string("file://etc"), std::string("http://host/x"), std::string("."),
+        std::string(".."), std::string("a\0b", 3), "file://" + (root_ / "outside").string(),
+        Root() + "/../outside"}) {
     const auto resolved = ResolveAdapterUri(uri, {Root()});
     EXPECT_FALSE(resolved.ok()) << uri;
-    EXPECT_EQ(std::string(resolved.status().message()).find(root_.string() + "/roots/"), std::string::npos);
+    EXPECT_EQ(std::string(resolved.status().message()).find(root_.string() + "/roots/"),
+              std::string::npos);
   }
 }
 

@@ -19,8 +19,9 @@ TEST(BenchStatsTest, SummaryHasTheKeysThatToolsRead) {
   result.output_tokens = 100;
   result.ttft_ms = {3, 1, 2};
   const std::string json = BenchJson(result);
-  for (const char* part : {"\"completed\": 4", "\"output_throughput\": 50", "\"request_throughput\": 2",
-                           "\"median_ttft_ms\": 2", "\"p99_itl_ms\": 0", "\"mean_tpot_ms\"", "\"std_e2el_ms\""}) {
+  for (const char* part :
+       {"\"completed\": 4", "\"output_throughput\": 50", "\"request_throughput\": 2",
+        "\"median_ttft_ms\": 2", "\"p99_itl_ms\": 0", "\"mean_tpot_ms\"", "\"std_e2el_ms\""}) {
     EXPECT_NE(json.find(part), std::string::npos) << part << " in " << json;
   }
 }

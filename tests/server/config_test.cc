@@ -1,13 +1,12 @@
 #include "server/config.h"
 
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <sstream>
-
-#include <gtest/gtest.h>
 
 #include "server/command.h"
 
@@ -30,8 +29,9 @@ std::string WriteFile(const std::string& text) {
 
 TEST(ConfigTest, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
   const std::string file = WriteFile(R"({"max_queued": 1, "max_running": 2, "threads": 3})");
-  const auto config = LoadConfig({"--config", file, "--max-queued=100"},
-                                 Environment({{"POLYAD_MAX_QUEUED", "10"}, {"POLYAD_MAX_RUNNING", "20"}}));
+  const auto config =
+      LoadConfig({"--config", file, "--max-queued=100"},
+                 Environment({{"POLYAD_MAX_QUEUED", "10"}, {"POLYAD_MAX_RUNNING", "20"}}));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->max_queued, 100);
   EXPECT_EQ(config->max_running, 20);
@@ -40,8 +40,8 @@ TEST(ConfigTest, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
 }
 
 TEST(ConfigTest, FlagsTakeTheirValuesInBothForms) {
-  const auto config = LoadConfig({"--model", "m", "--dtype=f32", "--adapter", "a=x", "--adapter=b=y",
-                                  "--prefix-cache=false", "--insecure"},
+  const auto config = LoadConfig({"--model", "m", "--dtype=f32", "--adapter", "a=x",
+                                  "--adapter=b=y", "--prefix-cache=false", "--insecure"},
                                  Environment({{"POLYAD_ADAPTER", "c=z"}}));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->model, "m");
@@ -55,11 +55,14 @@ TEST(ConfigTest, EveryNumberIsHeldToItsBounds) {
   for (const Knob& knob : Knobs()) {
     if (!std::holds_alternative<int64_t ServerConfig::*>(knob.field)) continue;
     const std::string flag = std::string("--") + knob.name + "=";
-    const auto load = [&](const std::string& value) { return LoadConfig({flag + value}, Environment({})); };
+    const auto load = [&](const std::string& value) {
+      return LoadConfig({flag + value}, Environment({}));
+    };
     EXPECT_TRUE(load(std::to_string(knob.min)).ok()) << knob.name;
     EXPECT_TRUE(load(std::to_string(knob.max)).ok()) << knob.name;
-    for (const std::string& bad : {std::to_string(knob.min - 1), std::to_string(knob.max + 1), std::string(""),
-                                   std::string("1x"), std::string("nan"), std::string("99999999999999999999")}) {
+    for (const std::string& bad :
+         {std::to_string(knob.min - 1), std::to_string(knob.max + 1), std::string(""),
+          std::string("1x"), std::string("nan"), std::string("99999999999999999999")}) {
       const auto refused = load(bad);
       ASSERT_FALSE(refused.ok()) << knob.name << "=" << bad;
       EXPECT_NE(refused.status().message().find(knob.name), absl::string_view::npos);
@@ -78,8 +81,9 @@ TEST(ConfigTest, UnknownNamesAreRefusedWithTheNearestKnown) {
 }
 
 TEST(ConfigTest, FilesOfTheWrongShapeAreRefused) {
-  for (const char* bad : {"", "[]", "{", R"({"max_queued": "x"})", R"({"max_queued": 1.5})",
-                          R"({"max_queued": {}})", R"({"prefix_cache": 3})", R"({"max_queued": 0})"}) {
+  for (const char* bad :
+       {"", "[]", "{", R"({"max_queued": "x"})", R"({"max_queued": 1.5})", R"({"max_queued": {}})",
+        R"({"prefix_cache": 3})", R"({"max_queued": 0})"}) {
     ServerConfig config;
     EXPECT_FALSE(ApplyConfigFile(bad, config).ok()) << bad;
   }
@@ -133,8 +137,10 @@ TEST(ConfigTest, EveryKnobHasItsRowInTheDocumentation) {
   std::stringstream text;
   text << file.rdbuf();
   for (const Knob& knob : Knobs()) {
-    const std::string row = "| `--" + std::string(knob.name) + "` | " + KnobType(knob) + " | " + knob.unit + " | ";
-    EXPECT_NE(text.str().find(row), std::string::npos) << "docs/configuration.md has no row beginning: " << row;
+    const std::string row =
+        "| `--" + std::string(knob.name) + "` | " + KnobType(knob) + " | " + knob.unit + " | ";
+    EXPECT_NE(text.str().find(row), std::string::npos)
+        << "docs/configuration.md has no row beginning: " << row;
     EXPECT_NE(text.str().find(knob.doc), std::string::npos) << knob.name;
   }
   EXPECT_NE(KnobHelp().find("--max-queued"), std::string::npos);

@@ -1,7 +1,7 @@
 #pragma once
 
-// An Engine that plays back what a test asks for, and an AdapterRegistry in memory. A thread of its own stands for the
-// delivery thread.
+// An Engine that plays back what a test asks for, and an AdapterRegistry in memory. A thread of its
+// own stands for the delivery thread.
 
 #include <atomic>
 #include <chrono>
@@ -21,11 +21,11 @@ namespace polyad {
 class FakeEngine final : public Engine {
  public:
   struct Script {
-    int num_tokens = 3;          // per choice; token i is the text "w<i> "
-    int gap_us = 0;              // between tokens
-    size_t text_bytes = 0;       // longer text per token, 0: the words
-    bool forever = false;        // until cancelled
-    Status fail;                 // end with this instead of STOP
+    int num_tokens = 3;     // per choice; token i is the text "w<i> "
+    int gap_us = 0;         // between tokens
+    size_t text_bytes = 0;  // longer text per token, 0: the words
+    bool forever = false;   // until cancelled
+    Status fail;            // end with this instead of STOP
   };
 
   FakeEngine() {
@@ -42,7 +42,8 @@ class FakeEngine final : public Engine {
 
   StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) override {
     if (!submit_status.ok()) return submit_status;
-    if (!spec.model.empty() && spec.model != "pirate") return NotFound("model: no adapter '%s'", spec.model);
+    if (!spec.model.empty() && spec.model != "pirate")
+      return NotFound("model: no adapter '%s'", spec.model);
     std::lock_guard<std::mutex> lock(mutex_);
     last_spec_ = spec;
     auto run = std::make_shared<Run>();
@@ -98,7 +99,8 @@ class FakeEngine final : public Engine {
     prompt.adapter.name = spec.model.empty() ? info_.name : spec.model;
     sink.OnEvent(prompt);
     int64_t made = 0;
-    for (int i = 0; (i < script_now.num_tokens || script_now.forever) && !run.cancelled.load(); ++i) {
+    for (int i = 0; (i < script_now.num_tokens || script_now.forever) && !run.cancelled.load();
+         ++i) {
       for (int32_t choice = 0; choice < spec.sampling.num_choices; ++choice) {
         TokensEvent tokens;
         tokens.choice = choice;
@@ -112,12 +114,13 @@ class FakeEngine final : public Engine {
         }
       }
       ++made;
-      if (script_now.gap_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(script_now.gap_us));
+      if (script_now.gap_us > 0)
+        std::this_thread::sleep_for(std::chrono::microseconds(script_now.gap_us));
     }
     for (int32_t choice = 0; choice < spec.sampling.num_choices; ++choice) {
       FinishEvent finish;
       finish.choice = choice;
-      finish.reason = run.cancelled.load()      ? FinishReason::kCancelled
+      finish.reason = run.cancelled.load()    ? FinishReason::kCancelled
                       : !script_now.fail.ok() ? FinishReason::kError
                                               : FinishReason::kStop;
       finish.status = run.cancelled.load() ? absl::OkStatus() : script_now.fail;
@@ -136,7 +139,8 @@ class FakeRegistry final : public AdapterRegistry {
  public:
   StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override {
     progress(LoadState::kResolving);
-    if (spec.path == "bad") return InvalidArgument("tensor q_proj.lora_A: expected [8, 576], got [8, 512]");
+    if (spec.path == "bad")
+      return InvalidArgument("tensor q_proj.lora_A: expected [8, 576], got [8, 512]");
     progress(LoadState::kVerifying);
     progress(LoadState::kLowering);
     std::lock_guard<std::mutex> lock(mutex_);

@@ -1,12 +1,12 @@
-// Both gRPC services over a real connection, the engine a fake: streaming, refusals and their details, cancels,
-// deadlines, slow readers, hostile messages. covers: server/grpc_service.cc server/admin_service.cc
-// server/grpc_server.cc server/grpc_call.cc server/adapter_watch.cc
-
-#include <thread>
+// Both gRPC services over a real connection, the engine a fake: streaming, refusals and their
+// details, cancels, deadlines, slow readers, hostile messages. covers: server/grpc_service.cc
+// server/admin_service.cc server/grpc_server.cc server/grpc_call.cc server/adapter_watch.cc
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+
+#include <thread>
 
 #include "google/rpc/status_details.pb.h"
 #include "polyad/v1/adapter_admin.grpc.pb.h"
@@ -52,7 +52,8 @@ struct Answer {
   grpc::Status status;
 };
 
-Answer Generate(Servers& servers, const v1::GenerateRequest& request, grpc::ClientContext& context) {
+Answer Generate(Servers& servers, const v1::GenerateRequest& request,
+                grpc::ClientContext& context) {
   Answer answer;
   const auto reader = servers.inference->Generate(&context, request);
   v1::GenerateResponse response;
@@ -111,7 +112,8 @@ TEST(InferenceServiceTest, ARefusedFieldIsNamedInTheDetails) {
   grpc::ClientContext context;
   const grpc::Status status = Generate(servers, request, context).status;
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_NE(status.error_message().find("sampling.top_p: expected a number in (0, 1], got 2"), std::string::npos);
+  EXPECT_NE(status.error_message().find("sampling.top_p: expected a number in (0, 1], got 2"),
+            std::string::npos);
   const google::rpc::Status details = DetailsOf(status);
   ASSERT_EQ(details.details_size(), 1);
   google::rpc::BadRequest bad;
@@ -166,7 +168,8 @@ TEST(InferenceServiceTest, ADeadlineThatPassesEndsTheRequest) {
   servers.fixture.engine.script.gap_us = 1000;
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
-  EXPECT_EQ(Generate(servers, TextRequest(), context).status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(Generate(servers, TextRequest(), context).status.error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_TRUE(Eventually([&] { return servers.fixture.engine.num_cancels.load() == 1; }));
 }
 
@@ -193,7 +196,8 @@ grpc::Status SendRaw(Servers& servers, const std::string& bytes) {
   grpc::CompletionQueue queue;
   const grpc::Slice slice(bytes);
   const grpc::ByteBuffer buffer(&slice, 1);
-  const auto call = stub.PrepareUnaryCall(&context, "/polyad.v1.InferenceService/Generate", buffer, &queue);
+  const auto call =
+      stub.PrepareUnaryCall(&context, "/polyad.v1.InferenceService/Generate", buffer, &queue);
   call->StartCall();
   grpc::ByteBuffer response;
   grpc::Status status;
@@ -207,7 +211,8 @@ grpc::Status SendRaw(Servers& servers, const std::string& bytes) {
 
 TEST(InferenceServiceTest, MalformedBytesAndBadUtf8AreInvalidArguments) {
   Servers servers;
-  EXPECT_EQ(SendRaw(servers, "\x22\x02\xff\xfe").error_code(), grpc::StatusCode::INVALID_ARGUMENT);  // text = ff fe
+  EXPECT_EQ(SendRaw(servers, "\x22\x02\xff\xfe").error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);  // text = ff fe
   EXPECT_EQ(SendRaw(servers, "\xff\xff\xff").error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(SendRaw(servers, "").error_code(), grpc::StatusCode::INVALID_ARGUMENT);  // no prompt
 }
@@ -217,7 +222,8 @@ TEST(InferenceServiceTest, OversizedMessagesAreRefusedAndTheConnectionGoesOn) {
   v1::GenerateRequest request;
   request.set_text(std::string(5 << 20, 'a'));
   grpc::ClientContext context;
-  EXPECT_EQ(Generate(servers, request, context).status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Generate(servers, request, context).status.error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
   grpc::ClientContext next;
   EXPECT_TRUE(Generate(servers, TextRequest(), next).status.ok());
 }
@@ -225,7 +231,8 @@ TEST(InferenceServiceTest, OversizedMessagesAreRefusedAndTheConnectionGoesOn) {
 TEST(InferenceServiceTest, KeysNameTenants) {
   Servers servers(kAliceKeyLine, "admin-token");
   grpc::ClientContext nobody;
-  EXPECT_EQ(Generate(servers, TextRequest(), nobody).status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(Generate(servers, TextRequest(), nobody).status.error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
   grpc::ClientContext alice;
   alice.AddMetadata("authorization", "Bearer alice-key");
   EXPECT_TRUE(Generate(servers, TextRequest(), alice).status.ok());
@@ -257,8 +264,8 @@ TEST(InferenceServiceTest, TokenizesDetokenizesAndLists) {
   EXPECT_EQ(models.models(0).name(), "base-model");
 }
 
-std::vector<v1::LoadAdapterResponse> Load(Servers& servers, const std::string& name, const std::string& uri,
-                                          grpc::Status& status) {
+std::vector<v1::LoadAdapterResponse> Load(Servers& servers, const std::string& name,
+                                          const std::string& uri, grpc::Status& status) {
   v1::LoadAdapterRequest request;
   request.set_name(name);
   request.set_uri(uri);

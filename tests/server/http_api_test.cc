@@ -1,8 +1,8 @@
 #include "server/http_api.h"
 
-#include <algorithm>
-
 #include <gtest/gtest.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "server/http/http_server.h"
@@ -16,7 +16,8 @@ namespace {
 using nlohmann::json;
 
 struct Api {
-  explicit Api(const std::string& api_keys = "", const std::string& admin_token = "", HttpLimits limits = {})
+  explicit Api(const std::string& api_keys = "", const std::string& admin_token = "",
+               HttpLimits limits = {})
       : fixture(api_keys, admin_token), api(fixture.serving) {
     server = HttpServer::Start({.listen = "127.0.0.1:0", .limits = limits}, clock,
                                [this](const auto& exchange) { api.Handle(exchange); })
@@ -57,7 +58,8 @@ std::vector<std::string> EventsOf(const std::string& response) {
 
 TEST(HttpApiTest, ACompletionIsAnsweredWhole) {
   Api api;
-  const std::string response = api.Ask(Post("/v1/completions", R"({"model": "pirate", "prompt": "hi", "n": 2})"));
+  const std::string response =
+      api.Ask(Post("/v1/completions", R"({"model": "pirate", "prompt": "hi", "n": 2})"));
   ASSERT_EQ(StatusOf(response), 200) << response;
   const json body = json::parse(BodyOf(response));
   EXPECT_EQ(body["object"], "text_completion");
@@ -72,14 +74,16 @@ TEST(HttpApiTest, ACompletionIsAnsweredWhole) {
 
 TEST(HttpApiTest, AStreamIsEventsThenUsageThenDone) {
   Api api;
-  const std::string response = api.Ask(Post(
-      "/v1/completions", R"({"prompt": [1, 2], "stream": true, "stream_options": {"include_usage": true}})"));
+  const std::string response = api.Ask(
+      Post("/v1/completions",
+           R"({"prompt": [1, 2], "stream": true, "stream_options": {"include_usage": true}})"));
   ASSERT_EQ(StatusOf(response), 200) << response;
   EXPECT_NE(response.find("Content-Type: text/event-stream"), std::string::npos);
   const auto events = EventsOf(response);
   ASSERT_EQ(events.size(), 6u) << response;  // three tokens, the end, usage, [DONE]
   std::string text;
-  for (size_t i = 0; i < 3; ++i) text += json::parse(events[i])["choices"][0]["text"].get<std::string>();
+  for (size_t i = 0; i < 3; ++i)
+    text += json::parse(events[i])["choices"][0]["text"].get<std::string>();
   EXPECT_EQ(text, "w0 w1 w2 ");
   EXPECT_EQ(json::parse(events[3])["choices"][0]["finish_reason"], "stop");
   EXPECT_EQ(json::parse(events[4])["usage"]["completion_tokens"], 3);
@@ -88,8 +92,9 @@ TEST(HttpApiTest, AStreamIsEventsThenUsageThenDone) {
 
 TEST(HttpApiTest, AChatStreamsDeltasOfTheAssistant) {
   Api api;
-  const std::string response = api.Ask(
-      Post("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "hi"}], "stream": true})"));
+  const std::string response =
+      api.Ask(Post("/v1/chat/completions",
+                   R"({"messages": [{"role": "user", "content": "hi"}], "stream": true})"));
   const auto events = EventsOf(response);
   ASSERT_EQ(events.size(), 5u) << response;
   const json first = json::parse(events[0]);
@@ -113,9 +118,9 @@ TEST(HttpApiTest, LogprobsHaveOpenAisShapes) {
   EXPECT_EQ(logprobs["token_logprobs"][1], -0.5);
   EXPECT_EQ(logprobs["text_offset"][1], 5);
   EXPECT_EQ(logprobs["top_logprobs"][1]["<0>"], -0.5);
-  const json chat = json::parse(BodyOf(api.Ask(
-      Post("/v1/chat/completions",
-           R"({"messages": [{"role": "user", "content": "hi"}], "logprobs": true, "top_logprobs": 1})"))));
+  const json chat = json::parse(BodyOf(api.Ask(Post(
+      "/v1/chat/completions",
+      R"({"messages": [{"role": "user", "content": "hi"}], "logprobs": true, "top_logprobs": 1})"))));
   const json& content = chat["choices"][0]["logprobs"]["content"];
   ASSERT_EQ(content.size(), 3u);
   EXPECT_EQ(content[1]["token"], "<1>");
@@ -125,12 +130,14 @@ TEST(HttpApiTest, LogprobsHaveOpenAisShapes) {
 
 TEST(HttpApiTest, ErrorsNameTheParameter) {
   Api api;
-  const std::string bad = api.Ask(Post("/v1/completions", R"({"prompt": "hi", "temperature": 1000})"));
+  const std::string bad =
+      api.Ask(Post("/v1/completions", R"({"prompt": "hi", "temperature": 1000})"));
   EXPECT_EQ(StatusOf(bad), 400);
   const json error = json::parse(BodyOf(bad))["error"];
   EXPECT_EQ(error["param"], "temperature");
   EXPECT_EQ(error["type"], "invalid_request_error");
-  EXPECT_EQ(StatusOf(api.Ask(Post("/v1/completions", R"({"model": "nobody", "prompt": "hi"})"))), 404);
+  EXPECT_EQ(StatusOf(api.Ask(Post("/v1/completions", R"({"model": "nobody", "prompt": "hi"})"))),
+            404);
   EXPECT_EQ(StatusOf(api.Ask(Post("/v1/completions", R"({"prompt": "hi", "unknown": 1})"))), 400);
   EXPECT_EQ(StatusOf(api.Ask(Post("/v1/completions", "{"))), 400);
   EXPECT_EQ(StatusOf(api.Ask(Get("/v1/completions"))), 405);
@@ -141,7 +148,8 @@ TEST(HttpApiTest, ErrorsNameTheParameter) {
 TEST(HttpApiTest, AFullQueueIs429WithATimeToRetry) {
   Api api;
   api.fixture.engine.submit_status = ResourceExhausted("queue: full");
-  const std::string response = api.Ask(Post("/v1/completions", R"({"prompt": "hi", "stream": true})"));
+  const std::string response =
+      api.Ask(Post("/v1/completions", R"({"prompt": "hi", "stream": true})"));
   EXPECT_EQ(StatusOf(response), 429);
   EXPECT_NE(response.find("Retry-After: 1"), std::string::npos);
 }
@@ -152,7 +160,8 @@ TEST(HttpApiTest, AFailureBeforeTheFirstTokenIsAnHttpErrorAndLaterAnEvent) {
   api.fixture.engine.script.num_tokens = 0;
   EXPECT_EQ(StatusOf(api.Ask(Post("/v1/completions", R"({"prompt": "hi", "stream": true})"))), 504);
   api.fixture.engine.script.num_tokens = 1;
-  const auto events = EventsOf(api.Ask(Post("/v1/completions", R"({"prompt": "hi", "stream": true})")));
+  const auto events =
+      EventsOf(api.Ask(Post("/v1/completions", R"({"prompt": "hi", "stream": true})")));
   ASSERT_EQ(events.size(), 3u);
   EXPECT_EQ(json::parse(events[1])["error"]["code"], 504);
 }
@@ -190,23 +199,24 @@ struct AccessCase {
 
 TEST(HttpApiTest, EveryRouteAsksForItsOwnCredential) {
   Api api(kAliceKeyLine, "admin-token");
-  const std::vector<AccessCase> cases = {
-      {"GET", "/health", 200, 200, 200},
-      {"GET", "/ready", 200, 200, 200},
-      {"GET", "/metrics", 200, 200, 200},
-      {"GET", "/version", 200, 200, 200},
-      {"GET", "/v1/models", 401, 200, 401},
-      {"GET", "/v1/models/base-model", 401, 200, 401},
-      {"POST", "/v1/completions", 401, 200, 401},
-      {"POST", "/v1/chat/completions", 401, 400, 401},
-      {"POST", "/v1/load_lora_adapter", 401, 403, 200},
-      {"POST", "/v1/unload_lora_adapter", 401, 403, 400}};
+  const std::vector<AccessCase> cases = {{"GET", "/health", 200, 200, 200},
+                                         {"GET", "/ready", 200, 200, 200},
+                                         {"GET", "/metrics", 200, 200, 200},
+                                         {"GET", "/version", 200, 200, 200},
+                                         {"GET", "/v1/models", 401, 200, 401},
+                                         {"GET", "/v1/models/base-model", 401, 200, 401},
+                                         {"POST", "/v1/completions", 401, 200, 401},
+                                         {"POST", "/v1/chat/completions", 401, 400, 401},
+                                         {"POST", "/v1/load_lora_adapter", 401, 403, 200},
+                                         {"POST", "/v1/unload_lora_adapter", 401, 403, 400}};
   const auto ask = [&](const AccessCase& one, const std::string& fields) {
     const bool load = std::string(one.path).find("/load") != std::string::npos;
-    return StatusOf(api.Ask(std::string(one.method) == "GET"
-                                ? Get(one.path, fields)
-                                : Post(one.path, load ? R"({"lora_name": "a", "lora_path": "p"})" : R"({"prompt": "x"})",
-                                       fields)));
+    return StatusOf(
+        api.Ask(std::string(one.method) == "GET"
+                    ? Get(one.path, fields)
+                    : Post(one.path,
+                           load ? R"({"lora_name": "a", "lora_path": "p"})" : R"({"prompt": "x"})",
+                           fields)));
   };
   for (const AccessCase& one : cases) {
     EXPECT_EQ(ask(one, ""), one.nobody) << one.path;
@@ -225,8 +235,11 @@ TEST(HttpApiTest, TenantsComeFromTheirKeys) {
 
 TEST(HttpApiTest, AdaptersAreLoadedListedAndUnloaded) {
   Api api;
-  const auto post = [&](const std::string& path, const std::string& body) { return api.Ask(Post(path, body)); };
-  EXPECT_EQ(StatusOf(post("/v1/load_lora_adapter", R"({"lora_name": "pirate", "lora_path": "p"})")), 200);
+  const auto post = [&](const std::string& path, const std::string& body) {
+    return api.Ask(Post(path, body));
+  };
+  EXPECT_EQ(StatusOf(post("/v1/load_lora_adapter", R"({"lora_name": "pirate", "lora_path": "p"})")),
+            200);
   const json models = json::parse(BodyOf(api.Ask(Get("/v1/models"))));
   ASSERT_EQ(models["data"].size(), 2u);
   EXPECT_TRUE(models["data"][0]["parent"].is_null());
@@ -236,21 +249,25 @@ TEST(HttpApiTest, AdaptersAreLoadedListedAndUnloaded) {
   EXPECT_EQ(StatusOf(post("/v1/unload_lora_adapter", R"({"lora_name": "pirate"})")), 200);
   EXPECT_EQ(StatusOf(post("/v1/unload_lora_adapter", R"({"lora_name": "pirate"})")), 404);
   EXPECT_EQ(StatusOf(api.Ask(Get("/v1/models/pirate"))), 404);
-  const std::string refused = post("/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "bad"})");
+  const std::string refused =
+      post("/v1/load_lora_adapter", R"({"lora_name": "x", "lora_path": "bad"})");
   EXPECT_EQ(StatusOf(refused), 400);
   EXPECT_NE(refused.find("q_proj.lora_A"), std::string::npos);
-  EXPECT_EQ(StatusOf(post("/v1/load_lora_adapter", R"({"lora_name": "../x", "lora_path": "p"})")), 400);
+  EXPECT_EQ(StatusOf(post("/v1/load_lora_adapter", R"({"lora_name": "../x", "lora_path": "p"})")),
+            400);
   EXPECT_EQ(StatusOf(post("/v1/load_lora_adapter",
-                          R"({"lora_name": "x", "lora_path": "p", "base_model_name": "other"})")), 400);
+                          R"({"lora_name": "x", "lora_path": "p", "base_model_name": "other"})")),
+            400);
 }
 
 TEST(HttpApiTest, AnAdminRouteWantsAJsonContentType) {
   Api api;
   const std::string body = R"({"lora_name": "x", "lora_path": "p"})";
-  EXPECT_EQ(StatusOf(api.Ask("POST /v1/load_lora_adapter HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                             "Content-Type: text/plain\r\nContent-Length: " +
-                             std::to_string(body.size()) + "\r\n\r\n" + body)),
-            400);
+  EXPECT_EQ(
+      StatusOf(api.Ask("POST /v1/load_lora_adapter HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                       "Content-Type: text/plain\r\nContent-Length: " +
+                       std::to_string(body.size()) + "\r\n\r\n" + body)),
+      400);
 }
 
 TEST(HttpApiTest, ReadinessFollowsDrainingAndHealthDoesNot) {

@@ -33,7 +33,8 @@ constexpr char kChunked[] =
 
 TEST(HttpParserTest, ReadsRequestsHoweverTheyAreCut) {
   for (size_t piece : {0, 1, 2, 3, 7}) {
-    const Parsed sized = ParseBytes("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", piece);
+    const Parsed sized =
+        ParseBytes("POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", piece);
     ASSERT_EQ(sized.result, Result::kDone) << piece;
     EXPECT_EQ(sized.request.method, "POST");
     EXPECT_EQ(sized.request.path, "/v1/x");
@@ -47,14 +48,17 @@ TEST(HttpParserTest, ReadsRequestsHoweverTheyAreCut) {
 }
 
 TEST(HttpParserTest, FieldNamesAreFoldedAndValuesTrimmed) {
-  const Parsed parsed = ParseBytes("GET / HTTP/1.1\r\nHOST: x\r\nAuthorization: \t Bearer k \r\n\r\n");
+  const Parsed parsed =
+      ParseBytes("GET / HTTP/1.1\r\nHOST: x\r\nAuthorization: \t Bearer k \r\n\r\n");
   ASSERT_EQ(parsed.result, Result::kDone);
   EXPECT_EQ(parsed.request.Field("authorization"), "Bearer k");
   EXPECT_EQ(parsed.request.Field("absent"), "");
 }
 
 TEST(HttpParserTest, KeepAliveFollowsVersionAndField) {
-  const auto keeps = [](const std::string& head) { return ParseBytes(head + "\r\n\r\n").request.keep_alive; };
+  const auto keeps = [](const std::string& head) {
+    return ParseBytes(head + "\r\n\r\n").request.keep_alive;
+  };
   EXPECT_TRUE(keeps("GET / HTTP/1.1\r\nHost: x"));
   EXPECT_FALSE(keeps("GET / HTTP/1.1\r\nHost: x\r\nConnection: Close"));
   EXPECT_FALSE(keeps("GET / HTTP/1.0"));
@@ -81,7 +85,9 @@ struct Refusal {
 
 TEST(HttpParserTest, MalformedAndAmbiguousRequestsAreRefused) {
   const std::string host = "Host: x\r\n";
-  const auto with = [&](const std::string& fields) { return "POST / HTTP/1.1\r\n" + host + fields + "\r\n"; };
+  const auto with = [&](const std::string& fields) {
+    return "POST / HTTP/1.1\r\n" + host + fields + "\r\n";
+  };
   const std::string chunked = with("Transfer-Encoding: chunked\r\n");
   const std::vector<Refusal> cases = {
       {"not HTTP", "\x16\x03\x01\x02", 400},
@@ -134,9 +140,12 @@ TEST(HttpParserTest, FieldsAndBodyAreCountedBeforeTheyAreKept) {
   const std::string two = "POST / HTTP/1.1\r\nHost: x\r\nA: 1\r\n";
   EXPECT_EQ(ParseBytes(two + "B: 2\r\n\r\n", 0, limits).result, Result::kDone);
   EXPECT_EQ(ParseBytes(two + "B: 2\r\nC: 3\r\n\r\n", 0, limits).error, 431);
-  EXPECT_EQ(ParseBytes(two + "Content-Length: 10\r\n\r\n0123456789", 0, limits).result, Result::kDone);
+  EXPECT_EQ(ParseBytes(two + "Content-Length: 10\r\n\r\n0123456789", 0, limits).result,
+            Result::kDone);
   EXPECT_EQ(ParseBytes(two + "Content-Length: 11\r\n\r\n", 0, limits).error, 413);
-  EXPECT_EQ(ParseBytes(two + "Transfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n5\r\n", 0, limits).error, 413);
+  EXPECT_EQ(
+      ParseBytes(two + "Transfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n5\r\n", 0, limits).error,
+      413);
 }
 
 TEST(HttpParserTest, ContinueIsAskedForOnce) {

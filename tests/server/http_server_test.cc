@@ -1,8 +1,8 @@
 #include "server/http/http_server.h"
 
-#include <thread>
-
 #include <gtest/gtest.h>
+
+#include <thread>
 
 #include "tests/server/raw_client.h"
 #include "tests/server/serving_fixture.h"
@@ -17,18 +17,23 @@ HttpServer::Options Options() {
 }
 
 std::unique_ptr<HttpServer> StartEcho(Clock& clock, HttpServer::Options options = Options()) {
-  return HttpServer::Start(options, clock, [](const auto& exchange) {
-           exchange->Respond(200, "text/plain", exchange->request().method + " " + exchange->request().path + " " +
-                                                    exchange->request().body);
-         }).value();
+  return HttpServer::Start(options, clock,
+                           [](const auto& exchange) {
+                             exchange->Respond(200, "text/plain",
+                                               exchange->request().method + " " +
+                                                   exchange->request().path + " " +
+                                                   exchange->request().body);
+                           })
+      .value();
 }
 
 TEST(HttpServerTest, AnswersOneConnectionsRequestsInOrder) {
   RealClock clock;
   const auto server = StartEcho(clock);
   RawClient client(server->address());
-  client.Send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
-              "GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  client.Send(
+      "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+      "GET /b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   const std::string response = client.ReadAll();
   const size_t first = response.find("POST /a hi");
   const size_t second = response.find("GET /b ");
@@ -58,7 +63,9 @@ TEST(HttpServerTest, ExpectContinueIsAnswered) {
   RealClock clock;
   const auto server = StartEcho(clock);
   RawClient client(server->address());
-  client.Send("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+  client.Send(
+      "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\nExpect: "
+      "100-continue\r\n\r\n");
   EXPECT_NE(client.ReadUntil("100 Continue").find("100 Continue"), std::string::npos);
   client.Send("hi");
   EXPECT_NE(client.ReadAll().find("POST / hi"), std::string::npos);
@@ -115,7 +122,9 @@ TEST(HttpServerTest, AStreamGoesOutInChunksFromAnotherThread) {
         }).value();
     const std::string response = Ask(server->address(), Get("/"));
     EXPECT_NE(response.find("Transfer-Encoding: chunked"), std::string::npos);
-    EXPECT_NE(response.find("9\r\ndata: 0\n\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n"), std::string::npos);
+    EXPECT_NE(
+        response.find("9\r\ndata: 0\n\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n"),
+        std::string::npos);
     RawClient old(server->address());
     old.Send("GET / HTTP/1.0\r\n\r\n");
     EXPECT_NE(old.ReadAll().find("\r\n\r\ndata: 0\n\ndata: 1\n\n"), std::string::npos);
@@ -128,13 +137,14 @@ TEST(HttpServerTest, AClientThatLeavesIsNoticedAndWritesFail) {
   std::atomic<bool> closed{false};
   std::shared_ptr<HttpExchange> held;
   std::mutex mutex;
-  const auto server = HttpServer::Start(Options(), clock, [&](const std::shared_ptr<HttpExchange>& exchange) {
-                        exchange->OnClosed([&] { closed.store(true); });
-                        exchange->BeginStream("text/event-stream");
-                        exchange->Write("data: 0\n\n");
-                        std::lock_guard<std::mutex> lock(mutex);
-                        held = exchange;
-                      }).value();
+  const auto server =
+      HttpServer::Start(Options(), clock, [&](const std::shared_ptr<HttpExchange>& exchange) {
+        exchange->OnClosed([&] { closed.store(true); });
+        exchange->BeginStream("text/event-stream");
+        exchange->Write("data: 0\n\n");
+        std::lock_guard<std::mutex> lock(mutex);
+        held = exchange;
+      }).value();
   RawClient client(server->address());
   client.Send(Get("/"));
   client.ReadUntil("data: 0");
@@ -150,13 +160,14 @@ TEST(HttpServerTest, AClientThatDoesNotReadHoldsABoundedBuffer) {
   options.limits.max_stream_bytes = 64 << 10;
   std::atomic<int64_t> accepted{0};
   std::atomic<bool> refused{false};
-  const auto server = HttpServer::Start(options, clock, [&](const std::shared_ptr<HttpExchange>& exchange) {
-                        exchange->BeginStream("text/event-stream");
-                        const std::string event(1000, 'x');
-                        while (accepted.load() < 100'000 && exchange->Write(event)) ++accepted;
-                        refused.store(true);
-                        exchange->AbortStream();
-                      }).value();
+  const auto server =
+      HttpServer::Start(options, clock, [&](const std::shared_ptr<HttpExchange>& exchange) {
+        exchange->BeginStream("text/event-stream");
+        const std::string event(1000, 'x');
+        while (accepted.load() < 100'000 && exchange->Write(event)) ++accepted;
+        refused.store(true);
+        exchange->AbortStream();
+      }).value();
   RawClient client(server->address(), 4096);
   client.Send(Get("/"));
   ASSERT_TRUE(Eventually([&] { return refused.load(); }));
@@ -170,7 +181,8 @@ TEST(HttpServerTest, AHandlerThatForgetsTheRequestIsA500) {
 }
 
 TEST(HttpServerTest, AddressesAreChecked) {
-  for (const char* bad : {"", "127.0.0.1", ":80", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "host.example:1"}) {
+  for (const char* bad :
+       {"", "127.0.0.1", ":80", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "host.example:1"}) {
     HttpServer::Options options = Options();
     options.listen = bad;
     RealClock clock;

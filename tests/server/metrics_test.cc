@@ -1,10 +1,10 @@
 #include "server/metrics.h"
 
+#include <gtest/gtest.h>
+
 #include <map>
 #include <set>
 #include <sstream>
-
-#include <gtest/gtest.h>
 
 #include "server/metric_families.h"
 
@@ -48,8 +48,9 @@ TEST(MetricsTest, RoutersFindTheNamesTheyKnow) {
   EXPECT_TRUE(HasLine(text, "vllm:num_requests_running 3"));
   EXPECT_TRUE(HasLine(text, "vllm:kv_cache_usage_perc 0.25"));
   EXPECT_TRUE(HasLine(text, R"(vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1)"));
-  EXPECT_TRUE(HasLine(text, "vllm:lora_requests_info{max_lora=\"8\",running_lora_adapters=\"a,b\","
-                            "waiting_lora_adapters=\"c\"} 1700000000"));
+  EXPECT_TRUE(HasLine(text,
+                      "vllm:lora_requests_info{max_lora=\"8\",running_lora_adapters=\"a,b\","
+                      "waiting_lora_adapters=\"c\"} 1700000000"));
 }
 
 TEST(MetricsTest, LoraInfoIsOneSeriesHoweverOftenItChanges) {
@@ -104,7 +105,8 @@ TEST(MetricsTest, SeriesStayBoundedHoweverManyAdapters) {
   const std::string text = metrics.Render(Snapshot());
   EXPECT_LT(text.size(), size_t{100} << 10);
   for (int i = 0; i < 1000; ++i) metrics.OnRejected(absl::StatusCode::kNotFound);
-  EXPECT_TRUE(HasLine(metrics.Render(Snapshot()), R"(polyad_adapter_requests_total{adapter="unknown"} 1000)"));
+  EXPECT_TRUE(HasLine(metrics.Render(Snapshot()),
+                      R"(polyad_adapter_requests_total{adapter="unknown"} 1000)"));
 }
 
 TEST(AdapterTrafficTest, TheBusiestGetTheSeriesAndNoSumEverFalls) {

@@ -10,10 +10,13 @@ namespace {
 StatusOr<OpenAiRequest> Completion(const std::string& body) {
   return ParseOpenAiRequest(OpenAiKind::kCompletion, body);
 }
-StatusOr<OpenAiRequest> Chat(const std::string& body) { return ParseOpenAiRequest(OpenAiKind::kChat, body); }
+StatusOr<OpenAiRequest> Chat(const std::string& body) {
+  return ParseOpenAiRequest(OpenAiKind::kChat, body);
+}
 
 TEST(OpenAiRequestTest, ReadsEveryServedCompletionField) {
-  const auto parsed = Completion(R"({"model": "pirate", "prompt": "hi", "max_tokens": 5, "min_tokens": 1,
+  const auto parsed =
+      Completion(R"({"model": "pirate", "prompt": "hi", "max_tokens": 5, "min_tokens": 1,
       "temperature": 0.5, "top_p": 0.9, "top_k": -1, "min_p": 0.1, "n": 2, "seed": 7, "stop": ["a", "b"],
       "stop_token_ids": [3], "ignore_eos": true, "include_stop_str_in_output": true, "presence_penalty": 1,
       "frequency_penalty": -1, "repetition_penalty": 1.1, "logit_bias": {"5": -100}, "logprobs": 2, "echo": true,
@@ -45,9 +48,9 @@ TEST(OpenAiRequestTest, PromptIsOneStringOrOneListOfTokens) {
   EXPECT_EQ(Completion(R"({"prompt": ["one"]})")->generate.text(), "one");
   EXPECT_EQ(Completion(R"({"prompt": [1, 2, 3]})")->generate.token_ids().ids_size(), 3);
   EXPECT_EQ(Completion(R"({"prompt": [[1, 2]]})")->generate.token_ids().ids_size(), 2);
-  for (const char* bad : {R"({"prompt": ["a", "b"]})", R"({"prompt": [[1], [2]]})", R"({"prompt": 5})",
-                          R"({"prompt": [1, "a"]})", R"({"prompt": [1.5]})", R"({"prompt": {}})",
-                          R"({"prompt": [99999999999]})"}) {
+  for (const char* bad : {R"({"prompt": ["a", "b"]})", R"({"prompt": [[1], [2]]})",
+                          R"({"prompt": 5})", R"({"prompt": [1, "a"]})", R"({"prompt": [1.5]})",
+                          R"({"prompt": {}})", R"({"prompt": [99999999999]})"}) {
     const auto parsed = Completion(bad);
     EXPECT_EQ(BlamedField(parsed.status()), "prompt") << bad;
   }
@@ -80,30 +83,49 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerAndIsNotServedIsRefusedByName) {
     EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(BlamedField(parsed.status()), field);
   }
-  EXPECT_EQ(BlamedField(Chat(R"({"messages": [], "tools": [{"type": "function"}]})").status()), "tools");
-  EXPECT_EQ(BlamedField(Chat(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})").status()),
-            "messages.content");
+  EXPECT_EQ(BlamedField(Chat(R"({"messages": [], "tools": [{"type": "function"}]})").status()),
+            "tools");
+  EXPECT_EQ(
+      BlamedField(
+          Chat(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})").status()),
+      "messages.content");
 }
 
 TEST(OpenAiRequestTest, WrongTypesAreRefusedByName) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"max_tokens", R"("5")"}, {"max_tokens", "1.5"},     {"max_tokens", "-1"},   {"max_tokens", "1e300"},
-      {"max_tokens", "18446744073709551615"},              {"n", "[]"},            {"n", "99999999999"},
-      {"temperature", R"("hot")"}, {"temperature", "{}"},  {"stream", "1"},        {"stop", "5"},
-      {"stop", "[5]"},          {"logit_bias", "[]"},      {"logit_bias", R"({"x": 1})"},
-      {"logit_bias", R"({"-1": 1})"}, {"logit_bias", R"({"1": "a"})"}, {"seed", "1.5"}, {"model", "5"},
-      {"echo", R"("yes")"},     {"logprobs", "true"},      {"user_unknown", "1"}};
+  const std::pair<const char*, const char*> cases[] = {{"max_tokens", R"("5")"},
+                                                       {"max_tokens", "1.5"},
+                                                       {"max_tokens", "-1"},
+                                                       {"max_tokens", "1e300"},
+                                                       {"max_tokens", "18446744073709551615"},
+                                                       {"n", "[]"},
+                                                       {"n", "99999999999"},
+                                                       {"temperature", R"("hot")"},
+                                                       {"temperature", "{}"},
+                                                       {"stream", "1"},
+                                                       {"stop", "5"},
+                                                       {"stop", "[5]"},
+                                                       {"logit_bias", "[]"},
+                                                       {"logit_bias", R"({"x": 1})"},
+                                                       {"logit_bias", R"({"-1": 1})"},
+                                                       {"logit_bias", R"({"1": "a"})"},
+                                                       {"seed", "1.5"},
+                                                       {"model", "5"},
+                                                       {"echo", R"("yes")"},
+                                                       {"logprobs", "true"},
+                                                       {"user_unknown", "1"}};
   for (const auto& [field, value] : cases) {
-    const auto parsed = Completion(std::string(R"({"prompt": "a", ")") + field + "\": " + value + "}");
+    const auto parsed =
+        Completion(std::string(R"({"prompt": "a", ")") + field + "\": " + value + "}");
     ASSERT_FALSE(parsed.ok()) << field << " " << value;
     EXPECT_EQ(BlamedField(parsed.status()), field) << value;
   }
 }
 
 TEST(OpenAiRequestTest, BodiesThatAreNoObjectAreRefused) {
-  for (const std::string& bad : {std::string(""), std::string("{"), std::string("[]"), std::string("null"),
-                                 std::string("\xff"), std::string("{\"prompt\": \"\xff\"}"),
-                                 std::string(100'000, '['), std::string(R"({"prompt": "a", "prompt": "b"})")}) {
+  for (const std::string& bad :
+       {std::string(""), std::string("{"), std::string("[]"), std::string("null"),
+        std::string("\xff"), std::string("{\"prompt\": \"\xff\"}"), std::string(100'000, '['),
+        std::string(R"({"prompt": "a", "prompt": "b"})")}) {
     EXPECT_FALSE(Completion(bad).ok()) << bad.substr(0, 40);
   }
 }

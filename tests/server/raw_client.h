@@ -2,14 +2,14 @@
 
 // A plain socket to a local HTTP server: sends what it is told, byte for byte.
 
-#include <string>
-#include <string_view>
-
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <string>
+#include <string_view>
 
 namespace polyad {
 
@@ -43,7 +43,8 @@ class RawClient {
     }
     return true;
   }
-  // Reads until `until` has come or the server closes, ten seconds of silence at most. Everything read so far.
+  // Reads until `until` has come or the server closes, ten seconds of silence at most. Everything
+  // read so far.
   std::string ReadUntil(std::string_view until) {
     while (until.empty() || received_.find(until) == std::string::npos) {
       if (!ReadSome(10'000)) break;
@@ -74,8 +75,10 @@ inline std::string Get(const std::string& path, const std::string& fields = "") 
   return "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + fields + "\r\n";
 }
 
-inline std::string Post(const std::string& path, const std::string& body, const std::string& fields = "") {
-  return "POST " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n" +
+inline std::string Post(const std::string& path, const std::string& body,
+                        const std::string& fields = "") {
+  return "POST " + path +
+         " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n" +
          "Content-Length: " + std::to_string(body.size()) + "\r\n" + fields + "\r\n" + body;
 }
 

@@ -1,12 +1,12 @@
 #include "server/request_codec.h"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
 #include <vector>
-
-#include <gtest/gtest.h>
 
 #include "server/field_error.h"
 
@@ -38,55 +38,84 @@ std::vector<FieldCase> FieldCases() {
   const auto stopping = [](Request& r) { return r.mutable_stopping(); };
   const auto as_int = [](double v) { return static_cast<int32_t>(v); };
   return {
-      {"sampling.temperature", [=](double v, Request& r) { sampling(r)->set_temperature(static_cast<float>(v)); },
-       {0, -0.0, 1, 100}, {-0.001, 100.1, kNan, kInf, -kInf, 3e38}},
-      {"sampling.top_k", [=](double v, Request& r) { sampling(r)->set_top_k(as_int(v)); },
-       {0, 1, 1073741824}, {-1, 2147483647}},
-      {"sampling.top_p", [=](double v, Request& r) { sampling(r)->set_top_p(static_cast<float>(v)); },
-       {0.001, 1}, {0, -0.0, -1, 1.001, kNan, kInf}},
-      {"sampling.min_p", [=](double v, Request& r) { sampling(r)->set_min_p(static_cast<float>(v)); },
-       {0, 1}, {-0.001, 1.001, kNan, kInf}},
+      {"sampling.temperature",
+       [=](double v, Request& r) { sampling(r)->set_temperature(static_cast<float>(v)); },
+       {0, -0.0, 1, 100},
+       {-0.001, 100.1, kNan, kInf, -kInf, 3e38}},
+      {"sampling.top_k",
+       [=](double v, Request& r) { sampling(r)->set_top_k(as_int(v)); },
+       {0, 1, 1073741824},
+       {-1, 2147483647}},
+      {"sampling.top_p",
+       [=](double v, Request& r) { sampling(r)->set_top_p(static_cast<float>(v)); },
+       {0.001, 1},
+       {0, -0.0, -1, 1.001, kNan, kInf}},
+      {"sampling.min_p",
+       [=](double v, Request& r) { sampling(r)->set_min_p(static_cast<float>(v)); },
+       {0, 1},
+       {-0.001, 1.001, kNan, kInf}},
       {"sampling.repetition_penalty",
        [=](double v, Request& r) { sampling(r)->set_repetition_penalty(static_cast<float>(v)); },
-       {0.01, 1, 10}, {0, -1, 10.1, kNan, kInf}},
+       {0.01, 1, 10},
+       {0, -1, 10.1, kNan, kInf}},
       {"sampling.presence_penalty",
        [=](double v, Request& r) { sampling(r)->set_presence_penalty(static_cast<float>(v)); },
-       {-2, 0, 2}, {-2.01, 2.01, kNan, -kInf}},
+       {-2, 0, 2},
+       {-2.01, 2.01, kNan, -kInf}},
       {"sampling.frequency_penalty",
        [=](double v, Request& r) { sampling(r)->set_frequency_penalty(static_cast<float>(v)); },
-       {-2, 0, 2}, {-2.01, 2.01, kNan, -kInf}},
-      {"sampling.n", [=](double v, Request& r) { sampling(r)->set_n(as_int(v)); },
-       {1, 16}, {0, -1, 17, 1000000}},
+       {-2, 0, 2},
+       {-2.01, 2.01, kNan, -kInf}},
+      {"sampling.n",
+       [=](double v, Request& r) { sampling(r)->set_n(as_int(v)); },
+       {1, 16},
+       {0, -1, 17, 1000000}},
       {"sampling.logit_bias",
-       [=](double v, Request& r) { (*sampling(r)->mutable_logit_bias())[5] = static_cast<float>(v); },
-       {-100, 0, 100}, {-100.1, 100.1, kNan, kInf}},
+       [=](double v, Request& r) {
+         (*sampling(r)->mutable_logit_bias())[5] = static_cast<float>(v);
+       },
+       {-100, 0, 100},
+       {-100.1, 100.1, kNan, kInf}},
       {"sampling.logit_bias",
        [=](double v, Request& r) { (*sampling(r)->mutable_logit_bias())[as_int(v)] = 1; },
-       {0, 999}, {-1, 1000, 2147483647, -2147483648.0}},
+       {0, 999},
+       {-1, 1000, 2147483647, -2147483648.0}},
       {"sampling.allowed_token_ids",
        [=](double v, Request& r) { sampling(r)->add_allowed_token_ids(as_int(v)); },
-       {0, 999}, {-1, 1000, 2147483647}},
+       {0, 999},
+       {-1, 1000, 2147483647}},
       {"stopping.max_tokens",
        [=](double v, Request& r) { stopping(r)->set_max_tokens(static_cast<int64_t>(v)); },
-       {0, 1, 512}, {-1, 513, 9e18, -9e18}},
+       {0, 1, 512},
+       {-1, 513, 9e18, -9e18}},
       {"stopping.min_tokens",
        [=](double v, Request& r) { stopping(r)->set_min_tokens(static_cast<int64_t>(v)); },
-       {0, 16}, {-1, 17, 9e18}},  // the default max_tokens is 16
+       {0, 16},
+       {-1, 17, 9e18}},  // the default max_tokens is 16
       {"stopping.stop_token_ids",
        [=](double v, Request& r) { stopping(r)->add_stop_token_ids(as_int(v)); },
-       {0, 999}, {-1, 1000}},
-      {"output.logprobs", [=](double v, Request& r) { r.mutable_output()->set_logprobs(as_int(v)); },
-       {0, 20}, {-1, 21}},
+       {0, 999},
+       {-1, 1000}},
+      {"output.logprobs",
+       [=](double v, Request& r) { r.mutable_output()->set_logprobs(as_int(v)); },
+       {0, 20},
+       {-1, 21}},
       {"output.prompt_logprobs",
        [=](double v, Request& r) { r.mutable_output()->set_prompt_logprobs(as_int(v)); },
-       {0, 20}, {-1, 21}},
-      {"priority", [=](double v, Request& r) { r.set_priority(as_int(v)); },
-       {-100, 0, 100}, {-101, 101}},
+       {0, 20},
+       {-1, 21}},
+      {"priority",
+       [=](double v, Request& r) { r.set_priority(as_int(v)); },
+       {-100, 0, 100},
+       {-101, 101}},
       {"max_adapter_wait_ms",
        [=](double v, Request& r) { r.set_max_adapter_wait_ms(static_cast<int64_t>(v)); },
-       {0, 600000}, {-1, 600001, 9e18}},
-      {"token_ids.ids", [=](double v, Request& r) { r.mutable_token_ids()->add_ids(as_int(v)); },
-       {0, 999}, {-1, 1000, 2147483647, -2147483648.0}},
+       {0, 600000},
+       {-1, 600001, 9e18}},
+      {"token_ids.ids",
+       [=](double v, Request& r) { r.mutable_token_ids()->add_ids(as_int(v)); },
+       {0, 999},
+       {-1, 1000, 2147483647, -2147483648.0}},
   };
 }
 
@@ -144,7 +173,8 @@ TEST(RequestCodecTest, ListsAndStringsHaveTheirLimits) {
   const std::vector<CountCase> cases = {
       {"text", 4096, [](size_t n, Request& r) { r.set_text(std::string(n, 'a')); }},
       {"request_id", 128, [](size_t n, Request& r) { r.set_request_id(std::string(n, 'a')); }},
-      {"cache.salt", 64, [](size_t n, Request& r) { r.mutable_cache()->set_salt(std::string(n, 'a')); }},
+      {"cache.salt", 64,
+       [](size_t n, Request& r) { r.mutable_cache()->set_salt(std::string(n, 'a')); }},
       {"token_ids.ids", 512,
        [](size_t n, Request& r) {
          for (size_t i = 0; i < n; ++i) r.mutable_token_ids()->add_ids(1);
@@ -153,7 +183,8 @@ TEST(RequestCodecTest, ListsAndStringsHaveTheirLimits) {
        [](size_t n, Request& r) {
          for (size_t i = 0; i < n; ++i) r.mutable_stopping()->add_stop("x");
        }},
-      {"stopping.stop", 64, [](size_t n, Request& r) { r.mutable_stopping()->add_stop(std::string(n, 'a')); }},
+      {"stopping.stop", 64,
+       [](size_t n, Request& r) { r.mutable_stopping()->add_stop(std::string(n, 'a')); }},
       {"stopping.stop_token_ids", 128,
        [](size_t n, Request& r) {
          for (size_t i = 0; i < n; ++i) r.mutable_stopping()->add_stop_token_ids(1);
@@ -172,7 +203,9 @@ TEST(RequestCodecTest, ListsAndStringsHaveTheirLimits) {
          r.mutable_chat()->mutable_messages(0)->set_content(std::string(n, 'a'));
        }},
       {"chat.messages.role", 64,
-       [](size_t n, Request& r) { r.mutable_chat()->add_messages()->set_role(std::string(n, 'a')); }},
+       [](size_t n, Request& r) {
+         r.mutable_chat()->add_messages()->set_role(std::string(n, 'a'));
+       }},
   };
   for (const CountCase& one : cases) {
     Request at_limit = Minimal();
@@ -220,15 +253,17 @@ TEST(RequestCodecTest, WhatIsKnownButNotServedIsUnimplementedByName) {
 }
 
 TEST(RequestCodecTest, ModelReferencesAreNamesVersionsOrTheBase) {
-  const auto decode = [](const std::string& model) { return DecodeModel(model, Limits(), "model"); };
+  const auto decode = [](const std::string& model) {
+    return DecodeModel(model, Limits(), "model");
+  };
   EXPECT_EQ(decode("").value(), "");
   EXPECT_EQ(decode("base-model").value(), "");
   EXPECT_EQ(decode("base:base-model").value(), "");
   EXPECT_EQ(decode("pirate").value(), "pirate");
   EXPECT_EQ(decode("pirate@12").value(), "pirate@12");
   EXPECT_EQ(decode(std::string(128, 'a')).value(), std::string(128, 'a'));
-  for (const char* bad : {"-a", ".a", "a,b", "a/b", "../a", "a b", "a@", "a@x", "a@1@2", "@1", "base:other",
-                          "a\n", "a@1234567890123456789", "\xc3\xa9"}) {
+  for (const char* bad : {"-a", ".a", "a,b", "a/b", "../a", "a b", "a@", "a@x", "a@1@2", "@1",
+                          "base:other", "a\n", "a@1234567890123456789", "\xc3\xa9"}) {
     EXPECT_FALSE(decode(bad).ok()) << bad;
   }
   EXPECT_FALSE(decode(std::string(129, 'a')).ok());

@@ -1,11 +1,11 @@
 #include "server/token_stream.h"
 
-#include <deque>
-
 #include <gtest/gtest.h>
 
-#include "server/message_stream.h"
+#include <deque>
+
 #include "polyad/v1/adapter_admin.pb.h"
+#include "server/message_stream.h"
 
 namespace polyad {
 namespace {
