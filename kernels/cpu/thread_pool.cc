@@ -10,7 +10,10 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr std::chrono::microseconds kSpin{30};
+// A worker's wait for the next run: somewhat more than the 34 us that waking a parked one costs the caller (measured,
+// docs/notes/0002), which is what spinning at most doubles.
+constexpr std::chrono::microseconds kSpin{50};
+constexpr std::chrono::microseconds kJoinSpin{4};  // the caller's wait for the last task, before it offers its core
 constexpr int kPausesPerLook = 8;
 constexpr uint32_t kOpen = 1;
 constexpr uint32_t kOneInside = 2;
@@ -22,10 +25,10 @@ int NumUsableCores() {
   return count > 0 ? count : 1;
 }
 
-// Polls `done` for at most kSpin; true when it came.
+// Polls `done` for at most `limit`; true when it came.
 template <typename Predicate>
-bool SpinFor(Predicate done) {
-  const steady_clock::time_point give_up = steady_clock::now() + kSpin;
+bool SpinFor(std::chrono::microseconds limit, Predicate done) {
+  const steady_clock::time_point give_up = steady_clock::now() + limit;
   do {
     for (int i = 0; i < kPausesPerLook; ++i) {
       if (done()) return true;
@@ -69,7 +72,7 @@ void ThreadPool::Run(int64_t num_tasks, Task fn) {
   }
   TakeTasks(job_, 0);
   gate_.fetch_sub(kOpen, std::memory_order_acq_rel);
-  while (!SpinFor([this] { return gate_.load(std::memory_order_acquire) == 0; })) {
+  while (!SpinFor(kJoinSpin, [this] { return gate_.load(std::memory_order_acquire) == 0; })) {
     std::this_thread::yield();  // a worker still inside has been put aside: let it have this core
   }
 }
@@ -96,7 +99,7 @@ bool ThreadPool::Enter() {
 
 // Returns the first epoch other than `seen`: spins, then parks.
 uint64_t ThreadPool::AwaitRun(uint64_t seen) {
-  if (!SpinFor([&] { return epoch_.load(std::memory_order_acquire) != seen; })) {
+  if (!SpinFor(kSpin, [&] { return epoch_.load(std::memory_order_acquire) != seen; })) {
     std::unique_lock lock(mutex_);
     num_parked_.fetch_add(1);
     wake_.wait(lock, [&] { return epoch_.load() != seen; });

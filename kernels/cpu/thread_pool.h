@@ -2,7 +2,7 @@
 
 // A fork-join pool for one caller: the engine thread hands out numbered tasks and works on them itself until none is
 // left. Tasks are taken from one counter, so a worker that the system has put aside delays nothing it has not begun.
-// Workers spin for kSpin after a run, since the next phase of a layer comes within microseconds, then park.
+// Workers spin for 50 us after a run, since the next phase of a layer comes within microseconds, then park.
 // Which worker runs a task must never change its result.
 
 #include <atomic>
