@@ -1,6 +1,7 @@
 #pragma once
 
-// The one place that names concrete backends. Called once at start-up (server/main.cc, tools, tests).
+// The one place that names concrete backends. Called once at start-up (server/main.cc, tools,
+// tests).
 
 #include <memory>
 #include <string_view>
@@ -12,7 +13,8 @@ namespace polyad {
 
 inline constexpr int kMaxThreads = 1024;
 
-// `name`: cpu | reference. INVALID_ARGUMENT for another, or for more threads; options.isa as kernels/cpu/cpu_features.h says.
+// `name`: cpu | reference. INVALID_ARGUMENT for another, or for more threads; options.isa as
+// kernels/cpu/cpu_features.h says.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name,
                                                      const BackendOptions& options);
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// KERNEL_CHECK for broken invariants at a backend's door (shapes the engine promised): prints and aborts. The kernels'
-// own, because nothing below engine/ may include engine/base/check.h.
+// KERNEL_CHECK for broken invariants at a backend's door (shapes the engine promised): prints and
+// aborts. The kernels' own, because nothing below engine/ may include engine/base/check.h.
 
 #include <cstdio>
 #include <cstdlib>
@@ -16,7 +16,7 @@ namespace polyad {
 
 }  // namespace polyad
 
-#define KERNEL_CHECK(condition, message)                                                  \
-  do {                                                                                    \
+#define KERNEL_CHECK(condition, message)                                                    \
+  do {                                                                                      \
     if (!(condition)) ::polyad::KernelCheckFailed(#condition, __FILE__, __LINE__, message); \
   } while (false)

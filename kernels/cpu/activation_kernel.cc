@@ -1,5 +1,6 @@
-// silu(x) = x / (1 + e^-x); gelu_tanh(x) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3), which is x/2 (1 + tanh u);
-// gelu_erf(x) = x/2 (1 + erf(x / sqrt 2)); relu(x) = max(x, 0). Gated: y[i] = act(x[i]) x[cols + i].
+// silu(x) = x / (1 + e^-x); gelu_tanh(x) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3),
+// which is x/2 (1 + tanh u); gelu_erf(x) = x/2 (1 + erf(x / sqrt 2)); relu(x) = max(x, 0). Gated:
+// y[i] = act(x[i]) x[cols + i].
 
 #include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"
@@ -8,9 +9,7 @@ namespace polyad::cpu::POLYAD_ISA {
 namespace {
 
 // x / (1 + e^-s)
-inline Lanes TimesSigmoid(Lanes x, Lanes s) {
-  return x / (Set(1.0f) + Exp(Zero() - s));
-}
+inline Lanes TimesSigmoid(Lanes x, Lanes s) { return x / (Set(1.0f) + Exp(Zero() - s)); }
 
 struct Silu {
   Lanes operator()(Lanes x) const { return TimesSigmoid(x, x); }
@@ -23,8 +22,8 @@ struct GeluTanh {
   }
 };
 
-// erf by Abramowitz and Stegun 7.1.26, |error| <= 1.5e-7: with z = |x| / sqrt 2 and t = 1 / (1 + 0.3275911 z),
-// 1 - erf(z) = (a1 t + ... + a5 t^5) e^(-z^2).
+// erf by Abramowitz and Stegun 7.1.26, |error| <= 1.5e-7: with z = |x| / sqrt 2 and t = 1 / (1 +
+// 0.3275911 z), 1 - erf(z) = (a1 t + ... + a5 t^5) e^(-z^2).
 struct GeluErf {
   Lanes operator()(Lanes x) const {
     const Lanes magnitude = Max(x, Zero() - x);
@@ -66,10 +65,14 @@ void ActivateWith(const ActivateRow& args, const float* x, void* y) {
 
 void Activate(const ActivateRow& args, const float* x, void* y) {
   switch (args.kind) {
-    case ActivationKind::kSilu: return ActivateWith<Silu>(args, x, y);
-    case ActivationKind::kGeluTanh: return ActivateWith<GeluTanh>(args, x, y);
-    case ActivationKind::kGeluErf: return ActivateWith<GeluErf>(args, x, y);
-    case ActivationKind::kRelu: return ActivateWith<Relu>(args, x, y);
+    case ActivationKind::kSilu:
+      return ActivateWith<Silu>(args, x, y);
+    case ActivationKind::kGeluTanh:
+      return ActivateWith<GeluTanh>(args, x, y);
+    case ActivationKind::kGeluErf:
+      return ActivateWith<GeluErf>(args, x, y);
+    case ActivationKind::kRelu:
+      return ActivateWith<Relu>(args, x, y);
   }
 }
 

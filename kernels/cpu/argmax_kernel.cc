@@ -1,5 +1,5 @@
-// The first index of the largest value, and y += x. The row is read once for its maximum, run by run; only the first run
-// that holds it is searched.
+// The first index of the largest value, and y += x. The row is read once for its maximum, run by
+// run; only the first run that holds it is searched.
 
 #include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"
@@ -14,7 +14,8 @@ float MaxOfRun(const float* x, int64_t cols) {
   Lanes max[4] = {Set(kLowest), Set(kLowest), Set(kLowest), Set(kLowest)};
   int64_t i = 0;
   for (; i + 4 * kLanes <= cols; i += 4 * kLanes) {
-    for (int64_t part = 0; part < 4; ++part) max[part] = Max(Load(x + i + part * kLanes), max[part]);
+    for (int64_t part = 0; part < 4; ++part)
+      max[part] = Max(Load(x + i + part * kLanes), max[part]);
   }
   for (; i < cols; i += kLanes) {
     const int64_t valid = cols - i < kLanes ? cols - i : kLanes;

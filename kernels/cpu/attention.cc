@@ -8,7 +8,8 @@ namespace polyad::cpu {
 namespace {
 
 constexpr float kLog2E = 1.44269504088896341f;
-constexpr int64_t kTasksPerThread = 8;  // enough to even out tiles of unequal length, few enough to be cheap to take
+constexpr int64_t kTasksPerThread =
+    8;  // enough to even out tiles of unequal length, few enough to be cheap to take
 
 // q, scores, weights and last_block of a tile.
 int64_t TileFloats(int64_t padded_dim) {
@@ -59,7 +60,8 @@ void AttentionRunner::CutTiles(const Call& call) {
     const int64_t num_heads = (sequence.row_end - sequence.row_begin) * call.group;
     for (int64_t kv_head = 0; kv_head < call.kv->shape().num_kv_heads; ++kv_head) {
       for (int64_t first = 0; first < num_heads; first += kernels_.tile_rows) {
-        tiles_.push_back({&sequence, kv_head, first, std::min(kernels_.tile_rows, num_heads - first)});
+        tiles_.push_back(
+            {&sequence, kv_head, first, std::min(kernels_.tile_rows, num_heads - first)});
       }
     }
   }
@@ -139,8 +141,9 @@ AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range
     const int64_t head = range.kv_head * call.group + (range.first + r) % call.group;
     tile.position[r] = sequence.context_end - (sequence.row_end - row);
     tile.first_key[r] = FirstKey(args, tile.position[r]);
-    kernels_.scale_query(args.qkv.Row(row) + head * call.head_dim, call.head_dim,
-                         args.scale * kLog2E, reinterpret_cast<char*>(memory) + r * call.padded_dim * kernels_.query_bytes);
+    kernels_.scale_query(
+        args.qkv.Row(row) + head * call.head_dim, call.head_dim, args.scale * kLog2E,
+        reinterpret_cast<char*>(memory) + r * call.padded_dim * kernels_.query_bytes);
   }
   return tile;
 }

@@ -1,8 +1,9 @@
 #pragma once
 
-// Divides one attention call into tiles of query heads that share a kv head (attention_kernel.h) and the tiles over the
-// pool. A step with few tiles but long contexts (one decode) is divided by spans of keys as well; the sums are the same
-// either way, because spans are merged in the same order. Engine thread.
+// Divides one attention call into tiles of query heads that share a kv head (attention_kernel.h)
+// and the tiles over the pool. A step with few tiles but long contexts (one decode) is divided by
+// spans of keys as well; the sums are the same either way, because spans are merged in the same
+// order. Engine thread.
 
 #include <vector>
 
@@ -48,9 +49,9 @@ class AttentionRunner {
 
   const AttentionKernels kernels_;
   ThreadPool& pool_;
-  std::vector<TileRange> tiles_;                 // reused between calls
+  std::vector<TileRange> tiles_;                  // reused between calls
   std::vector<std::vector<Line>> worker_memory_;  // one per worker
-  std::vector<Line> span_memory_;                // partials of [tile][span]
+  std::vector<Line> span_memory_;                 // partials of [tile][span]
 };
 
 }  // namespace polyad::cpu

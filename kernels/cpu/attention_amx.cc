@@ -1,7 +1,8 @@
-// Attention of one tile on AMX: scores = q k and values += weights v as tile products of bf16 with fp32 sums, over bf16
-// pages; softmax in lanes between them. Every product takes 16 inputs at a time (8 rows of pairs), so that one tile
-// shape serves any head dimension and one block of keys. The tile unit computes each row by itself: a row alone and a
-// row among 16 get the same bits. Tiles: 0-3 sums, 4 left operand, 6-7 right operands.
+// Attention of one tile on AMX: scores = q k and values += weights v as tile products of bf16 with
+// fp32 sums, over bf16 pages; softmax in lanes between them. Every product takes 16 inputs at a
+// time (8 rows of pairs), so that one tile shape serves any head dimension and one block of keys.
+// The tile unit computes each row by itself: a row alone and a row among 16 get the same bits.
+// Tiles: 0-3 sums, 4 left operand, 6-7 right operands.
 
 #include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/isa_functions.h"
@@ -10,11 +11,12 @@
 namespace polyad::cpu::POLYAD_ISA {
 namespace {
 
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written before.
+// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
+// before.
 inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
 
-constexpr int64_t kPairRows = 8;                              // 16 inputs
-constexpr int64_t kKeyTile = kPairRows * kPairValues;         // values of k for 16 dimensions
+constexpr int64_t kPairRows = 8;                       // 16 inputs
+constexpr int64_t kKeyTile = kPairRows * kPairValues;  // values of k for 16 dimensions
 constexpr int64_t kScoreStride = kPieceTokens * sizeof(float);
 constexpr int64_t kWeightStride = kPieceTokens * sizeof(uint16_t);
 
@@ -36,7 +38,8 @@ void Configure(int64_t num_rows) {
   _tile_loadconfig(&config);
 }
 
-// scores[r][token] = q[r] . k[token] for the four blocks of a piece; those that are not visible repeat the last one.
+// scores[r][token] = q[r] . k[token] for the four blocks of a piece; those that are not visible
+// repeat the last one.
 void ScorePiece(const AttentionTile& tile, const Piece<uint16_t>& piece) {
   const int64_t dim = tile.pages.padded_dim;
   const uint16_t* pages[kPieceBlocks];
@@ -68,8 +71,8 @@ void ScorePiece(const AttentionTile& tile, const Piece<uint16_t>& piece) {
   FinishWrites();
 }
 
-// v of a block of which only the first `tokens` are written, zeros behind them: what lies there may be anything, and a
-// weight of 0 does not silence a NaN.
+// v of a block of which only the first `tokens` are written, zeros behind them: what lies there may
+// be anything, and a weight of 0 does not silence a NaN.
 void CopyLastBlock(const uint16_t* v, int64_t tokens, int64_t dim, uint16_t* out) {
   for (int64_t token = 0; token < kBlock; token += 2) {
     for (int64_t i = token * dim; i < (token + 2) * dim; i += kPairValues) {
@@ -82,9 +85,10 @@ void CopyLastBlock(const uint16_t* v, int64_t tokens, int64_t dim, uint16_t* out
   }
 }
 
-// values[r][dims] += weights[r] v over the piece's blocks, in order; one sum per 16 tokens and lane, then the chain.
-void AddPiece(const AttentionTile& tile, const uint16_t* const* values, const Piece<uint16_t>& piece,
-              const AttentionPartial& out) {
+// values[r][dims] += weights[r] v over the piece's blocks, in order; one sum per 16 tokens and
+// lane, then the chain.
+void AddPiece(const AttentionTile& tile, const uint16_t* const* values,
+              const Piece<uint16_t>& piece, const AttentionPartial& out) {
   const int64_t dim = tile.pages.padded_dim;
   const int64_t stride = dim * 4;  // bytes of a row of fp32 values, and of a pair of tokens
   int64_t d = 0;
@@ -123,7 +127,8 @@ void AddPiece(const AttentionTile& tile, const uint16_t* const* values, const Pi
   FinishWrites();
 }
 
-void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece, const AttentionPartial& out) {
+void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece,
+                 const AttentionPartial& out) {
   const int64_t dim = tile.pages.padded_dim;
   ScorePiece(tile, piece);
   float rescale[kTileRows];
@@ -135,7 +140,8 @@ void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece, const 
     }
   }
   const uint16_t* values[kPieceBlocks];
-  for (int64_t b = piece.block_begin; b < piece.block_end; ++b) values[b] = piece.pages[b] + dim * kBlock;
+  for (int64_t b = piece.block_begin; b < piece.block_end; ++b)
+    values[b] = piece.pages[b] + dim * kBlock;
   if (const int64_t tokens = piece.token_end % kBlock; tokens != 0) {
     CopyLastBlock(values[piece.block_end - 1], tokens, dim, tile.last_block);
     values[piece.block_end - 1] = tile.last_block;
@@ -162,6 +168,8 @@ void ScaleQuery(const float* q, int64_t head_dim, float factor, void* scaled) {
 
 }  // namespace
 
-AttentionKernels MakeAttentionKernels() { return {kTileRows, 2, ScaleQuery, Attend, Merge, Finish}; }
+AttentionKernels MakeAttentionKernels() {
+  return {kTileRows, 2, ScaleQuery, Attend, Merge, Finish};
+}
 
 }  // namespace polyad::cpu::POLYAD_ISA

@@ -1,6 +1,7 @@
-// For each row of a tile: values = sum_j 2^(s_j - max) v_j and sum = sum_j 2^(s_j - max), s_j = q . k_j, over a span of
-// keys; attention is values / sum. K and V, if bf16, are widened in registers and all sums are fp32: on machines where
-// the bf16 dot instruction is slow this is the faster way, elsewhere memory decides.
+// For each row of a tile: values = sum_j 2^(s_j - max) v_j and sum = sum_j 2^(s_j - max), s_j = q .
+// k_j, over a span of keys; attention is values / sum. K and V, if bf16, are widened in registers
+// and all sums are fp32: on machines where the bf16 dot instruction is slow this is the faster way,
+// elsewhere memory decides.
 
 #include "kernels/cpu/attention_kernel.h"
 
@@ -34,9 +35,11 @@ inline void ForRowGroups(int64_t row, int64_t row_end, Function f) {
   }
 }
 
-// scores[r][token] = q[r] . k[token] for the 16 tokens of NumBlocks blocks: even and odd dimensions apart, then added.
+// scores[r][token] = q[r] . k[token] for the 16 tokens of NumBlocks blocks: even and odd dimensions
+// apart, then added.
 template <int Rows, int NumBlocks, typename Stored>
-inline void ScoreBlocks(const Stored* const* pages, const float* q, int64_t padded_dim, float* scores) {
+inline void ScoreBlocks(const Stored* const* pages, const float* q, int64_t padded_dim,
+                        float* scores) {
   Lanes even[NumBlocks][Rows];
   Lanes odd[NumBlocks][Rows];
   for (int b = 0; b < NumBlocks; ++b) {
@@ -54,7 +57,8 @@ inline void ScoreBlocks(const Stored* const* pages, const float* q, int64_t padd
     }
   }
   for (int b = 0; b < NumBlocks; ++b) {
-    for (int r = 0; r < Rows; ++r) Store(scores + r * kPieceTokens + b * kBlock, even[b][r] + odd[b][r]);
+    for (int r = 0; r < Rows; ++r)
+      Store(scores + r * kPieceTokens + b * kBlock, even[b][r] + odd[b][r]);
   }
 }
 
@@ -75,7 +79,8 @@ void ScorePiece(const AttentionTile& tile, const Piece<Stored>& piece) {
   });
 }
 
-// values[r][16 Chunks dims] = values * rescale + sum over the piece's tokens, in order, of weight v[token].
+// values[r][16 Chunks dims] = values * rescale + sum over the piece's tokens, in order, of weight
+// v[token].
 template <int Rows, int Chunks, typename Stored>
 inline void AddValues(const Piece<Stored>& piece, const float* weights, const float* rescale,
                       int64_t d, int64_t padded_dim, float* values) {
@@ -86,8 +91,8 @@ inline void AddValues(const Piece<Stored>& piece, const float* weights, const fl
     }
   }
   for (int64_t token = piece.block_begin * kBlock; token < piece.token_end; token += 2) {
-    const Stored* pair = piece.pages[token / kBlock] + padded_dim * kBlock +
-                         (token % kBlock * padded_dim + d * 2);
+    const Stored* pair =
+        piece.pages[token / kBlock] + padded_dim * kBlock + (token % kBlock * padded_dim + d * 2);
     const bool has_odd = token + 1 < piece.token_end;  // what lies past the end may be anything
     for (int c = 0; c < Chunks; ++c) {
       Lanes even;
@@ -151,6 +156,8 @@ void ScaleQuery(const float* q, int64_t head_dim, float factor, void* scaled) {
 
 }  // namespace
 
-AttentionKernels MakeAttentionKernels() { return {kLaneTileRows, 4, ScaleQuery, Attend, Merge, Finish}; }
+AttentionKernels MakeAttentionKernels() {
+  return {kLaneTileRows, 4, ScaleQuery, Attend, Merge, Finish};
+}
 
 }  // namespace polyad::cpu::POLYAD_ISA

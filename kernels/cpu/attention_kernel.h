@@ -1,22 +1,24 @@
 #pragma once
 
-// Attention for one tile: up to kTileRows query heads that share a kv head, over one span of keys. Keys come in pieces
-// of kPieceTokens and spans of kSpanTokens by absolute position; within a span the softmax runs online from piece to
-// piece, spans are merged in order (Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", section
-// 3.1). A row's sums meet the same numbers in the same order in whatever tile, chunk or step it is computed: keys it
-// must not see weigh exactly 0, and pieces without any visible key change nothing.
+// Attention for one tile: up to kTileRows query heads that share a kv head, over one span of keys.
+// Keys come in pieces of kPieceTokens and spans of kSpanTokens by absolute position; within a span
+// the softmax runs online from piece to piece, spans are merged in order (Milakov and Gimelshein
+// 2018, "Online normalizer calculation for softmax", section 3.1). A row's sums meet the same
+// numbers in the same order in whatever tile, chunk or step it is computed: keys it must not see
+// weigh exactly 0, and pieces without any visible key change nothing.
 
 #include <cstdint>
 
 namespace polyad::cpu {
 
-inline constexpr int64_t kTileRows = 16;      // at most; AttentionKernels says how many it likes
-inline constexpr int64_t kPieceTokens = 64;   // a piece of K and V of 64 dimensions is 16 KiB: half of L1
-inline constexpr int64_t kSpanTokens = 512;   // long contexts split over threads in spans
+inline constexpr int64_t kTileRows = 16;  // at most; AttentionKernels says how many it likes
+inline constexpr int64_t kPieceTokens =
+    64;  // a piece of K and V of 64 dimensions is 16 KiB: half of L1
+inline constexpr int64_t kSpanTokens = 512;  // long contexts split over threads in spans
 
 // Where one kv head's pages of one layer lie (kv_storage.h).
 struct KvPages {
-  const char* page0 = nullptr;      // page of block 0
+  const char* page0 = nullptr;  // page of block 0
   int64_t block_stride_bytes = 0;
   const int32_t* blocks = nullptr;  // block table of the sequence
   bool bf16 = false;
@@ -25,17 +27,18 @@ struct KvPages {
 
 struct AttentionTile {
   KvPages pages;
-  const void* q = nullptr;          // [num_rows][padded_dim] as scale_query wrote it, times scale * log2(e)
+  const void* q = nullptr;  // [num_rows][padded_dim] as scale_query wrote it, times scale * log2(e)
   int64_t num_rows = 0;
   int64_t position[kTileRows] = {};  // row r sees keys in [first_key[r], position[r]]
   int64_t first_key[kTileRows] = {};
   // Working memory.
-  float* scores = nullptr;          // [kTileRows][kPieceTokens]
-  uint16_t* weights = nullptr;      // [kTileRows][kPieceTokens], where they are bf16
-  uint16_t* last_block = nullptr;   // [kBlock][padded_dim], v of a block that is not full
+  float* scores = nullptr;         // [kTileRows][kPieceTokens]
+  uint16_t* weights = nullptr;     // [kTileRows][kPieceTokens], where they are bf16
+  uint16_t* last_block = nullptr;  // [kBlock][padded_dim], v of a block that is not full
 };
 
-// Softmax so far of each row of a tile: weights are 2^(score - max), sum is kept in 16 lanes by token position.
+// Softmax so far of each row of a tile: weights are 2^(score - max), sum is kept in 16 lanes by
+// token position.
 struct AttentionPartial {
   float* max = nullptr;     // [kTileRows]; -infinity: no visible key yet
   float* sum = nullptr;     // [kTileRows][16]

@@ -1,7 +1,7 @@
 #pragma once
 
-// The softmax side of attention, shared by the kernels that multiply in lanes and in tiles: turns scores into weights
-// piece by piece, merges spans, divides. Only for sources compiled per level.
+// The softmax side of attention, shared by the kernels that multiply in lanes and in tiles: turns
+// scores into weights piece by piece, merges spans, divides. Only for sources compiled per level.
 
 #include "kernels/cpu/attention_kernel.h"
 #include "kernels/cpu/kv_layout.h"
@@ -16,8 +16,8 @@ inline int64_t Within(int64_t value, int64_t high) {
   return value < 0 ? 0 : value > high ? high : value;
 }
 
-// The keys of one piece that some row of the tile may see: blocks [block_begin, block_end) of the piece, tokens up to
-// token_end of the piece.
+// The keys of one piece that some row of the tile may see: blocks [block_begin, block_end) of the
+// piece, tokens up to token_end of the piece.
 template <typename Stored>
 struct Piece {
   const Stored* pages[kPieceBlocks];  // of each visible block
@@ -37,7 +37,8 @@ Piece<Stored> PieceAt(const KvPages& pages, int64_t piece_begin, int64_t begin, 
   piece.block_end = (piece.token_end + kBlock - 1) / kBlock;
   for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
     const int64_t block = pages.blocks[piece_begin / kBlock + b];
-    piece.pages[b] = reinterpret_cast<const Stored*>(pages.page0 + block * pages.block_stride_bytes);
+    piece.pages[b] =
+        reinterpret_cast<const Stored*>(pages.page0 + block * pages.block_stride_bytes);
   }
   return piece;
 }
@@ -85,8 +86,9 @@ void MaskRow(const AttentionTile& tile, const Piece<Stored>& piece, int64_t r) {
   }
 }
 
-// Turns a piece's scores into weights 2^(score - max), 0 for keys a row must not see, and brings max and sum up to
-// date. `rescale` [kTileRows]: what a row's earlier values must be multiplied by. `weights` may be the scores.
+// Turns a piece's scores into weights 2^(score - max), 0 for keys a row must not see, and brings
+// max and sum up to date. `rescale` [kTileRows]: what a row's earlier values must be multiplied by.
+// `weights` may be the scores.
 template <typename Stored, typename Weight>
 void WeighPiece(const AttentionTile& tile, const Piece<Stored>& piece, Weight* weights,
                 const AttentionPartial& out, float* rescale) {
@@ -122,15 +124,15 @@ void WeighPiece(const AttentionTile& tile, const Piece<Stored>& piece, Weight* w
 }
 
 inline void Merge(const AttentionPartial& next, int64_t num_rows, int64_t padded_dim,
-           const AttentionPartial& total) {
+                  const AttentionPartial& total) {
   for (int64_t r = 0; r < num_rows; ++r) {
     if (next.max[r] == kNoKey) continue;  // adds nothing
     const float max = next.max[r] > total.max[r] ? next.max[r] : total.max[r];
     const Lanes old_scale = Exp2(Set(total.max[r] - max));
     const Lanes new_scale = Exp2(Set(next.max[r] - max));
     total.max[r] = max;
-    Store(total.sum + r * kLanes, Fma(Load(next.sum + r * kLanes), new_scale,
-                                      Load(total.sum + r * kLanes) * old_scale));
+    Store(total.sum + r * kLanes,
+          Fma(Load(next.sum + r * kLanes), new_scale, Load(total.sum + r * kLanes) * old_scale));
     for (int64_t i = r * padded_dim; i < (r + 1) * padded_dim; i += kLanes) {
       Store(total.values + i,
             Fma(Load(next.values + i), new_scale, Load(total.values + i) * old_scale));
@@ -148,7 +150,7 @@ void FinishAs(const float* values, Lanes inverse, int64_t head_dim, Out* out) {
 }
 
 inline void Finish(const AttentionPartial& total, int64_t row, int64_t padded_dim, int64_t head_dim,
-            bool bf16_out, void* out) {
+                   bool bf16_out, void* out) {
   const Lanes inverse = Set(1.0f / Sum(Load(total.sum + row * kLanes)));
   const float* values = total.values + row * padded_dim;
   if (bf16_out) return FinishAs(values, inverse, head_dim, static_cast<uint16_t*>(out));

@@ -17,10 +17,14 @@ constexpr int64_t kTaskValues = 8192;
 
 RowKernels RowKernelsOf(Isa isa, ComputeMode mode) {
   switch (isa) {
-    case Isa::kScalar: return scalar::MakeRowKernels();
-    case Isa::kAvx2: return avx2::MakeRowKernels();
-    case Isa::kAvx512: return avx512::MakeRowKernels();
-    case Isa::kAmx: break;
+    case Isa::kScalar:
+      return scalar::MakeRowKernels();
+    case Isa::kAvx2:
+      return avx2::MakeRowKernels();
+    case Isa::kAvx512:
+      return avx512::MakeRowKernels();
+    case Isa::kAmx:
+      break;
   }
   RowKernels kernels = avx512::MakeRowKernels();
   if (mode == ComputeMode::kAuto) kernels.attention = amx::MakeAttentionKernels();
@@ -83,15 +87,17 @@ void CpuBackend::ForRows(int64_t num_rows, int64_t row_cost, absl::FunctionRef<v
 }
 
 void CpuBackend::Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) {
-  KERNEL_CHECK(table.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()), "embed shapes");
-  ForRows(out.rows, 4 * out.cols, [&](int64_t row) {
-    UnpackRow(table, ids[static_cast<size_t>(row)], out.Row(row));
-  });
+  KERNEL_CHECK(table.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()),
+               "embed shapes");
+  ForRows(out.rows, 4 * out.cols,
+          [&](int64_t row) { UnpackRow(table, ids[static_cast<size_t>(row)], out.Row(row)); });
 }
 
 void CpuBackend::AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) {
-  KERNEL_CHECK(table.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()), "embed shapes");
-  std::vector<float> row_values(static_cast<size_t>(out.cols));  // few rows of few models: one thread
+  KERNEL_CHECK(table.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()),
+               "embed shapes");
+  std::vector<float> row_values(
+      static_cast<size_t>(out.cols));  // few rows of few models: one thread
   for (int64_t row = 0; row < out.rows; ++row) {
     UnpackRow(table, ids[static_cast<size_t>(row)], row_values.data());
     kernels_.add(row_values.data(), out.Row(row), out.cols);
@@ -100,7 +106,8 @@ void CpuBackend::AddRows(const PackedMatrix& table, std::span<const int32_t> ids
 
 void CpuBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) {
   KERNEL_CHECK(x.rows == y.rows && x.cols == y.cols, "norm shapes");
-  const NormRow row_args{args.kind, y.dtype == DType::kBF16, args.eps, args.weight, args.bias, x.cols};
+  const NormRow row_args{args.kind, y.dtype == DType::kBF16, args.eps, args.weight, args.bias,
+                         x.cols};
   ForRows(x.rows, x.cols, [&](int64_t row) { kernels_.norm(row_args, x.Row(row), RowOf(y, row)); });
 }
 
@@ -110,7 +117,8 @@ void CpuBackend::Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) {
 
 void CpuBackend::RotateAndStore(const QkvArgs& args) {
   const KvShape& shape = static_cast<const CpuKvStorage&>(*args.kv).shape();
-  KERNEL_CHECK(args.qkv.cols == (args.num_heads + 2 * shape.num_kv_heads) * shape.head_dim, "qkv width");
+  KERNEL_CHECK(args.qkv.cols == (args.num_heads + 2 * shape.num_kv_heads) * shape.head_dim,
+               "qkv width");
   ForRows(args.qkv.rows, args.qkv.cols, [&](int64_t row) { RotateAndStoreRow(args, row); });
 }
 
@@ -120,8 +128,8 @@ void CpuBackend::RotateAndStoreRow(const QkvArgs& args, int64_t row) const {
   const int64_t num_kv_heads = kv.shape().num_kv_heads;
   const int64_t half = args.rope.rotary_dim / 2;
   const int64_t table_row = args.positions[static_cast<size_t>(row)] * half;
-  RotateHead rotate{dim, args.q_norm, args.norm_eps, args.rope.cos + table_row,
-                    args.rope.sin + table_row, half};
+  RotateHead rotate{
+      dim, args.q_norm, args.norm_eps, args.rope.cos + table_row, args.rope.sin + table_row, half};
   float* q = args.qkv.Row(row);
   for (int64_t head = 0; head < args.num_heads; ++head) kernels_.rotate(rotate, q + head * dim);
   const int64_t slot = args.slots[static_cast<size_t>(row)];
@@ -141,7 +149,8 @@ void CpuBackend::Attention(const AttentionArgs& args) { attention_.Run(args); }
 void CpuBackend::Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) {
   KERNEL_CHECK(x.rows == y.rows && x.cols == (gated ? 2 * y.cols : y.cols), "activation shapes");
   const ActivateRow args{kind, gated, y.dtype == DType::kBF16, y.cols};
-  ForRows(x.rows, 2 * x.cols, [&](int64_t row) { kernels_.activate(args, x.Row(row), RowOf(y, row)); });
+  ForRows(x.rows, 2 * x.cols,
+          [&](int64_t row) { kernels_.activate(args, x.Row(row), RowOf(y, row)); });
 }
 
 void CpuBackend::GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) {

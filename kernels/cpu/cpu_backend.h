@@ -1,8 +1,9 @@
 #pragma once
 
-// The Backend of x86-64 machines: packed products (gemm.h), deltas (delta.h), paged attention (attention.h) and row
-// kernels (row_kernels.h) of one instruction set, over one fork-join pool. Row ops are divided by rows, so that no
-// result depends on the number of threads. Threads: as kernels/api/backend.h says.
+// The Backend of x86-64 machines: packed products (gemm.h), deltas (delta.h), paged attention
+// (attention.h) and row kernels (row_kernels.h) of one instruction set, over one fork-join pool.
+// Row ops are divided by rows, so that no result depends on the number of threads. Threads: as
+// kernels/api/backend.h says.
 
 #include <memory>
 #include <vector>
@@ -45,7 +46,8 @@ class CpuBackend final : public Backend {
  private:
   CpuBackend(const BackendOptions& options, Isa isa);
 
-  // Calls fn(row) for each row, in tasks worth taking: `row_cost` is about the values a row touches.
+  // Calls fn(row) for each row, in tasks worth taking: `row_cost` is about the values a row
+  // touches.
   void ForRows(int64_t num_rows, int64_t row_cost, absl::FunctionRef<void(int64_t)> fn);
   void RotateAndStoreRow(const QkvArgs& args, int64_t row) const;
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// The row functions of one instruction set, shared between the sources compiled per level (row_kernels.h says which).
+// The row functions of one instruction set, shared between the sources compiled per level
+// (row_kernels.h says which).
 
 #include "kernels/cpu/row_kernels.h"
 

@@ -11,8 +11,9 @@ namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 20;
 
-// Has the system clear the pages now rather than under the first requests, whose first token it would delay by some
-// 0.6 s. Kernels before 5.14 refuse: then the first touch pays, as it would have.
+// Has the system clear the pages now rather than under the first requests, whose first token it
+// would delay by some 0.6 s. Kernels before 5.14 refuse: then the first touch pays, as it would
+// have.
 void Prefault(char* memory, int64_t bytes) {
 #ifdef MADV_POPULATE_WRITE
   madvise(memory, static_cast<size_t>(bytes), MADV_POPULATE_WRITE);

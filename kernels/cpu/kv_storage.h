@@ -1,7 +1,8 @@
 #pragma once
 
-// K/V pages of the CPU backend, laid out by kv_layout.h: bf16 in auto mode, fp32 in the exact mode. Pages of a layer lie
-// [block][kv head]. Within a step its tokens are written before any is read; tasks write different tokens.
+// K/V pages of the CPU backend, laid out by kv_layout.h: bf16 in auto mode, fp32 in the exact mode.
+// Pages of a layer lie [block][kv head]. Within a step its tokens are written before any is read;
+// tasks write different tokens.
 
 #include <memory>
 
@@ -15,8 +16,8 @@ static_assert(kBlock == kBlockTokens);
 
 class CpuKvStorage final : public KvStorage {
  public:
-  // RESOURCE_EXHAUSTED when the pages exceed the machine's memory or the system refuses them. Pages are zero and take
-  // physical memory as they are first written.
+  // RESOURCE_EXHAUSTED when the pages exceed the machine's memory or the system refuses them. Pages
+  // are zero and take physical memory as they are first written.
   static absl::StatusOr<std::unique_ptr<CpuKvStorage>> Create(const KvShape& shape,
                                                               int64_t num_blocks, bool bf16);
 

@@ -1,9 +1,10 @@
 #pragma once
 
-// Sixteen fp32 lanes with the same meaning on every instruction set, so that each row kernel is written once and
-// compiled once per level (namespace polyad::cpu::POLYAD_ISA: no inline function is shared between levels). Every
-// operation is lane by lane, and Sum folds halves onto one another, so a result never depends on the lane a value sits
-// in. The levels agree bit for bit but for Fma, which rounds twice on scalar, and subnormals rounded to bf16.
+// Sixteen fp32 lanes with the same meaning on every instruction set, so that each row kernel is
+// written once and compiled once per level (namespace polyad::cpu::POLYAD_ISA: no inline function
+// is shared between levels). Every operation is lane by lane, and Sum folds halves onto one
+// another, so a result never depends on the lane a value sits in. The levels agree bit for bit but
+// for Fma, which rounds twice on scalar, and subnormals rounded to bf16.
 
 #include <cstdint>
 #include <cstring>
@@ -129,15 +130,27 @@ inline void LoadPair(const uint16_t* p, Lanes& even, Lanes& odd) {
   Widen(_mm256_loadu_si256(words), even.lo, odd.lo);
   Widen(_mm256_loadu_si256(words + 1), even.hi, odd.hi);
 }
-inline Lanes operator+(Lanes a, Lanes b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-inline Lanes operator-(Lanes a, Lanes b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-inline Lanes operator*(Lanes a, Lanes b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-inline Lanes operator/(Lanes a, Lanes b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline Lanes operator+(Lanes a, Lanes b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+inline Lanes operator-(Lanes a, Lanes b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+inline Lanes operator*(Lanes a, Lanes b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+inline Lanes operator/(Lanes a, Lanes b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
 inline Lanes Fma(Lanes a, Lanes b, Lanes c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
-inline Lanes Max(Lanes a, Lanes b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-inline Lanes Min(Lanes a, Lanes b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline Lanes Max(Lanes a, Lanes b) {
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+inline Lanes Min(Lanes a, Lanes b) {
+  return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
 inline Lanes Round(Lanes a) { return {_mm256_round_ps(a.lo, 8), _mm256_round_ps(a.hi, 8)}; }
 inline __m256 PowerOfTwo(__m256 n) {
   const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
@@ -184,18 +197,30 @@ inline Lanes PerLane(Function function) {
   for (int64_t i = 0; i < kLanes; ++i) out.v[i] = function(i);
   return out;
 }
-inline Lanes Set(float x) { return PerLane([&](int64_t) { return x; }); }
+inline Lanes Set(float x) {
+  return PerLane([&](int64_t) { return x; });
+}
 inline Lanes Zero() { return Set(0.0f); }
-inline Lanes Load(const float* p) { return PerLane([&](int64_t i) { return p[i]; }); }
+inline Lanes Load(const float* p) {
+  return PerLane([&](int64_t i) { return p[i]; });
+}
 inline void Store(float* p, Lanes x) { std::memcpy(p, x.v, sizeof(x.v)); }
 inline void LoadPair(const uint16_t* p, Lanes& even, Lanes& odd) {
   even = PerLane([&](int64_t i) { return FloatOf(static_cast<uint32_t>(p[2 * i]) << 16); });
   odd = PerLane([&](int64_t i) { return FloatOf(static_cast<uint32_t>(p[2 * i + 1]) << 16); });
 }
-inline Lanes operator+(const Lanes& a, const Lanes& b) { return PerLane([&](int64_t i) { return a.v[i] + b.v[i]; }); }
-inline Lanes operator-(const Lanes& a, const Lanes& b) { return PerLane([&](int64_t i) { return a.v[i] - b.v[i]; }); }
-inline Lanes operator*(const Lanes& a, const Lanes& b) { return PerLane([&](int64_t i) { return a.v[i] * b.v[i]; }); }
-inline Lanes operator/(const Lanes& a, const Lanes& b) { return PerLane([&](int64_t i) { return a.v[i] / b.v[i]; }); }
+inline Lanes operator+(const Lanes& a, const Lanes& b) {
+  return PerLane([&](int64_t i) { return a.v[i] + b.v[i]; });
+}
+inline Lanes operator-(const Lanes& a, const Lanes& b) {
+  return PerLane([&](int64_t i) { return a.v[i] - b.v[i]; });
+}
+inline Lanes operator*(const Lanes& a, const Lanes& b) {
+  return PerLane([&](int64_t i) { return a.v[i] * b.v[i]; });
+}
+inline Lanes operator/(const Lanes& a, const Lanes& b) {
+  return PerLane([&](int64_t i) { return a.v[i] / b.v[i]; });
+}
 inline Lanes Fma(const Lanes& a, const Lanes& b, const Lanes& c) { return a * b + c; }
 inline Lanes Max(const Lanes& a, const Lanes& b) {
   return PerLane([&](int64_t i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
@@ -203,7 +228,9 @@ inline Lanes Max(const Lanes& a, const Lanes& b) {
 inline Lanes Min(const Lanes& a, const Lanes& b) {
   return PerLane([&](int64_t i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
-inline Lanes Round(const Lanes& a) { return PerLane([&](int64_t i) { return nearbyintf(a.v[i]); }); }
+inline Lanes Round(const Lanes& a) {
+  return PerLane([&](int64_t i) { return nearbyintf(a.v[i]); });
+}
 inline Lanes PowerOfTwo(const Lanes& n) {
   return PerLane([&](int64_t i) {
     // A NaN has no whole value; as the vector conversions do, give the lowest one.
@@ -284,14 +311,16 @@ inline Lanes Exp2OfRest(Lanes r) {
   return Fma(p, r, Set(1.0f));
 }
 
-// 2^x for x <= 0, to 2 ulp; 0 below the normal numbers, NaN for NaN (Max keeps its second operand then).
+// 2^x for x <= 0, to 2 ulp; 0 below the normal numbers, NaN for NaN (Max keeps its second operand
+// then).
 inline Lanes Exp2(Lanes x) {
   const Lanes bounded = Max(Set(-126.0f), x);
   const Lanes whole = Round(bounded);
   return ScaleUnlessLess(x, Set(-126.0f), Exp2OfRest(bounded - whole), whole);
 }
 
-// e^x for any x, likewise (e^88 from there on): x = whole ln 2 + rest, with ln 2 in two parts so that rest keeps its precision.
+// e^x for any x, likewise (e^88 from there on): x = whole ln 2 + rest, with ln 2 in two parts so
+// that rest keeps its precision.
 inline Lanes Exp(Lanes x) {
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693145751953125f;  // 17 bits: whole * kLn2High is exact

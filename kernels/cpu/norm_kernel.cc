@@ -1,9 +1,9 @@
-// rms: y = x / sqrt(mean(x^2) + eps) w + b;  layer: y = (x - mean) / sqrt(var + eps) w + b. Four running sums.
-
-#include "kernels/cpu/isa_functions.h"
+// rms: y = x / sqrt(mean(x^2) + eps) w + b;  layer: y = (x - mean) / sqrt(var + eps) w + b. Four
+// running sums.
 
 #include <cmath>
 
+#include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"
 
 namespace polyad::cpu::POLYAD_ISA {
@@ -11,7 +11,8 @@ namespace {
 
 constexpr int64_t kChains = 4;  // covers the latency of an add; part of the arithmetic
 
-// sum over i of term(x[i]) in an order that cols alone decides. term(0) must be 0 for the lanes past the end.
+// sum over i of term(x[i]) in an order that cols alone decides. term(0) must be 0 for the lanes
+// past the end.
 template <typename Term>
 float SumOver(const float* x, int64_t cols, Term term) {
   Lanes sums[kChains] = {Zero(), Zero(), Zero(), Zero()};

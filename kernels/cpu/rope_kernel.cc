@@ -1,4 +1,5 @@
-// (a, b) <- (a cos - b sin, b cos + a sin) for the pairs (i, i + half) of a head (Su et al. 2021, half-split).
+// (a, b) <- (a cos - b sin, b cos + a sin) for the pairs (i, i + half) of a head (Su et al. 2021,
+// half-split).
 
 #include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"

@@ -1,8 +1,9 @@
 #pragma once
 
-// The row-wise kernels and the attention kernels of one instruction set, as a table of functions over plain pointers:
-// what the CPU backend calls from its tasks once the level is chosen. The sources *_kernel.cc and row_kernels.cc are
-// compiled for every level into namespace polyad::cpu::<level>. A row gets the same bits whatever else is in the call.
+// The row-wise kernels and the attention kernels of one instruction set, as a table of functions
+// over plain pointers: what the CPU backend calls from its tasks once the level is chosen. The
+// sources *_kernel.cc and row_kernels.cc are compiled for every level into namespace
+// polyad::cpu::<level>. A row gets the same bits whatever else is in the call.
 
 #include <cstdint>
 
@@ -21,7 +22,8 @@ struct NormRow {
   int64_t cols = 0;
 };
 
-// One q or k head in place: rms norm where `norm` is given, then rotation by the position's table rows.
+// One q or k head in place: rms norm where `norm` is given, then rotation by the position's table
+// rows.
 struct RotateHead {
   int64_t head_dim = 0;
   const float* norm = nullptr;

@@ -10,10 +10,11 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// A worker's wait for the next run: somewhat more than the 34 us that waking a parked one costs the caller (measured,
-// docs/notes/0002), which is what spinning at most doubles.
+// A worker's wait for the next run: somewhat more than the 34 us that waking a parked one costs the
+// caller (measured, docs/notes/0002), which is what spinning at most doubles.
 constexpr std::chrono::microseconds kSpin{50};
-constexpr std::chrono::microseconds kJoinSpin{4};  // the caller's wait for the last task, before it offers its core
+constexpr std::chrono::microseconds kJoinSpin{
+    4};  // the caller's wait for the last task, before it offers its core
 constexpr int kPausesPerLook = 8;
 constexpr uint32_t kOpen = 1;
 constexpr uint32_t kOneInside = 2;
@@ -65,7 +66,8 @@ void ThreadPool::Run(int64_t num_tasks, Task fn) {
   job_ = {num_tasks, &fn};
   next_task_.store(0, std::memory_order_relaxed);
   gate_.store(kOpen, std::memory_order_release);
-  epoch_.fetch_add(1);  // seq_cst, as num_parked_ is: a worker that parks sees the epoch or is seen parked
+  epoch_.fetch_add(
+      1);  // seq_cst, as num_parked_ is: a worker that parks sees the epoch or is seen parked
   if (num_parked_.load() > 0) {
     std::lock_guard lock(mutex_);
     wake_.notify_all();

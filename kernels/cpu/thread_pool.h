@@ -1,9 +1,10 @@
 #pragma once
 
-// A fork-join pool for one caller: the engine thread hands out numbered tasks and works on them itself until none is
-// left. Tasks are taken from one counter, so a worker that the system has put aside delays nothing it has not begun.
-// Workers spin for 50 us after a run, since the next phase of a layer comes within microseconds, then park.
-// Which worker runs a task must never change its result.
+// A fork-join pool for one caller: the engine thread hands out numbered tasks and works on them
+// itself until none is left. Tasks are taken from one counter, so a worker that the system has put
+// aside delays nothing it has not begun. Workers spin for 50 us after a run, since the next phase
+// of a layer comes within microseconds, then park. Which worker runs a task must never change its
+// result.
 
 #include <atomic>
 #include <condition_variable>
@@ -28,8 +29,8 @@ class ThreadPool {
 
   int num_threads() const { return num_threads_; }
 
-  // Calls fn(task, worker) once for each task in [0, num_tasks), worker in [0, num_threads), and returns when all have
-  // returned. One caller at a time; fn must not call Run.
+  // Calls fn(task, worker) once for each task in [0, num_tasks), worker in [0, num_threads), and
+  // returns when all have returned. One caller at a time; fn must not call Run.
   void Run(int64_t num_tasks, Task fn);
 
  private:
@@ -46,7 +47,8 @@ class ThreadPool {
   const int num_threads_;
   Job job_;  // written while the gate is shut, read inside it
 
-  // epoch_ counts runs. gate_: bit 0 says open, the rest counts the workers inside. One cache line each.
+  // epoch_ counts runs. gate_: bit 0 says open, the rest counts the workers inside. One cache line
+  // each.
   alignas(64) std::atomic<uint64_t> epoch_{0};
   alignas(64) std::atomic<uint32_t> gate_{0};
   alignas(64) std::atomic<int64_t> next_task_{0};

@@ -1,5 +1,6 @@
-// silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); gelu_erf(x) = x/2 (1 +
-// erf(x / sqrt 2)) (Hendrycks and Gimpel 2016, section 2); relu(x) = max(x, 0). Gated: y = act(x[0:n]) * x[n:2n].
+// silu(x) = x / (1 + exp(-x)); gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)));
+// gelu_erf(x) = x/2 (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016, section 2); relu(x) = max(x,
+// 0). Gated: y = act(x[0:n]) * x[n:2n].
 
 #include <cmath>
 #include <numbers>
@@ -13,11 +14,15 @@ namespace {
 
 double Act(ActivationKind kind, double x) {
   switch (kind) {
-    case ActivationKind::kSilu: return x / (1.0 + std::exp(-x));
+    case ActivationKind::kSilu:
+      return x / (1.0 + std::exp(-x));
     case ActivationKind::kGeluTanh:
-      return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
-    case ActivationKind::kGeluErf: return 0.5 * x * (1.0 + std::erf(x / std::numbers::sqrt2));
-    case ActivationKind::kRelu: return x > 0.0 ? x : 0.0;
+      return 0.5 * x *
+             (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case ActivationKind::kGeluErf:
+      return 0.5 * x * (1.0 + std::erf(x / std::numbers::sqrt2));
+    case ActivationKind::kRelu:
+      return x > 0.0 ? x : 0.0;
   }
   return 0.0;
 }

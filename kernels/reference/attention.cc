@@ -1,6 +1,6 @@
-// out[t, h] = sum_j softmax_j(scale q[t, h] . k[j, g]) v[j, g] over the keys j <= p of t's own sequence (and j > p -
-// window where the window slides), p the position of t and g = h / (num_heads / num_kv_heads) (Vaswani et al. 2017,
-// eq. 1; Ainslie et al. 2023 for the grouped heads).
+// out[t, h] = sum_j softmax_j(scale q[t, h] . k[j, g]) v[j, g] over the keys j <= p of t's own
+// sequence (and j > p - window where the window slides), p the position of t and g = h / (num_heads
+// / num_kv_heads) (Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 for the grouped heads).
 
 #include <algorithm>
 #include <cmath>

@@ -23,11 +23,16 @@ int Nibble(const unsigned char* quants, int64_t i) {
 // Element i of a block or, for plain types, of a single value.
 double Decode(DType dtype, const unsigned char* block, int64_t i) {
   switch (dtype) {
-    case DType::kF32: return Load<float>(block);
-    case DType::kF16: return F16ToDouble(Load<uint16_t>(block));
-    case DType::kBF16: return Bf16ToDouble(Load<uint16_t>(block));
-    case DType::kQ8_0: return F16ToDouble(Load<uint16_t>(block)) * Load<int8_t>(block + 2 + i);
-    case DType::kQ4_0: return F16ToDouble(Load<uint16_t>(block)) * (Nibble(block + 2, i) - 8);
+    case DType::kF32:
+      return Load<float>(block);
+    case DType::kF16:
+      return F16ToDouble(Load<uint16_t>(block));
+    case DType::kBF16:
+      return Bf16ToDouble(Load<uint16_t>(block));
+    case DType::kQ8_0:
+      return F16ToDouble(Load<uint16_t>(block)) * Load<int8_t>(block + 2 + i);
+    case DType::kQ4_0:
+      return F16ToDouble(Load<uint16_t>(block)) * (Nibble(block + 2, i) - 8);
     case DType::kQ4_1:
       return F16ToDouble(Load<uint16_t>(block)) * Nibble(block + 4, i) +
              F16ToDouble(Load<uint16_t>(block + 2));
@@ -37,7 +42,8 @@ double Decode(DType dtype, const unsigned char* block, int64_t i) {
     case DType::kI32:
     case DType::kI64:
     case DType::kF64:
-    case DType::kBool: break;
+    case DType::kBool:
+      break;
   }
   KERNEL_CHECK(false, "weights are f32, f16, bf16, q8_0, q4_0 or q4_1");
   return 0;

@@ -1,7 +1,8 @@
 #pragma once
 
-// One stored number at a time, as exactly as double holds it: how the reference reads weights and writes activations.
-// Formats are those of kernels/api/dtype.h; bf16 and f16 are rounded to nearest, ties to even.
+// One stored number at a time, as exactly as double holds it: how the reference reads weights and
+// writes activations. Formats are those of kernels/api/dtype.h; bf16 and f16 are rounded to
+// nearest, ties to even.
 
 #include <cstdint>
 

@@ -1,4 +1,5 @@
-// y[t, column + o] += scale * sum_r B[o, r] (sum_i A[r, i] x[t, i]) for t in each segment, in the order given
+// y[t, column + o] += scale * sum_r B[o, r] (sum_i A[r, i] x[t, i]) for t in each segment, in the
+// order given
 
 #include "kernels/api/check.h"
 #include "kernels/reference/element.h"
@@ -25,7 +26,8 @@ void ApplyToRow(const StoredLowRank& op, const ActivationRows& x, int64_t t, flo
 
 }  // namespace
 
-void ReferenceBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) {
+void ReferenceBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x,
+                             FloatRows y) {
   for (const DeltaSegment& segment : segments) {
     const auto& op = static_cast<const StoredLowRank&>(*segment.op);
     KERNEL_CHECK(op.a.in() == x.cols && segment.y_column + op.b.out() <= y.cols, "delta shapes");

@@ -1,8 +1,9 @@
 #pragma once
 
-// The oracle: every op of the Backend contract written as its formula, in double precision, one thread, one small file
-// per op. It is the truth the other backends are measured against, and slow. Numbers are rounded only where the
-// contract stores them: fp32 rows, activations (f32, or bf16 in auto mode) and K/V (likewise).
+// The oracle: every op of the Backend contract written as its formula, in double precision, one
+// thread, one small file per op. It is the truth the other backends are measured against, and slow.
+// Numbers are rounded only where the contract stores them: fp32 rows, activations (f32, or bf16 in
+// auto mode) and K/V (likewise).
 
 #include <memory>
 #include <span>
@@ -42,12 +43,22 @@ class StoredKv final : public KvStorage {
  public:
   StoredKv(const KvShape& shape, int64_t num_blocks);
   int64_t num_blocks() const override { return num_blocks_; }
-  int64_t bytes() const override { return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float)); }
+  int64_t bytes() const override {
+    return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float));
+  }
   const KvShape& shape() const { return shape_; }
-  float* K(int64_t layer, int64_t slot, int64_t kv_head) { return &k_[Index(layer, slot, kv_head)]; }
-  float* V(int64_t layer, int64_t slot, int64_t kv_head) { return &v_[Index(layer, slot, kv_head)]; }
-  const float* K(int64_t layer, int64_t slot, int64_t kv_head) const { return &k_[Index(layer, slot, kv_head)]; }
-  const float* V(int64_t layer, int64_t slot, int64_t kv_head) const { return &v_[Index(layer, slot, kv_head)]; }
+  float* K(int64_t layer, int64_t slot, int64_t kv_head) {
+    return &k_[Index(layer, slot, kv_head)];
+  }
+  float* V(int64_t layer, int64_t slot, int64_t kv_head) {
+    return &v_[Index(layer, slot, kv_head)];
+  }
+  const float* K(int64_t layer, int64_t slot, int64_t kv_head) const {
+    return &k_[Index(layer, slot, kv_head)];
+  }
+  const float* V(int64_t layer, int64_t slot, int64_t kv_head) const {
+    return &v_[Index(layer, slot, kv_head)];
+  }
 
  private:
   size_t Index(int64_t layer, int64_t slot, int64_t kv_head) const;

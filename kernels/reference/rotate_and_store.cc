@@ -1,6 +1,6 @@
-// For each q and k head h of token t: h <- rms_norm(h) where asked; then for each pair (i, i + d/2) of the first d =
-// rotary_dim elements: (a, b) <- (a cos - b sin, b cos + a sin) (Su et al. 2021, half-split as in transformers
-// rotate_half). k and v go to their slot of the cache.
+// For each q and k head h of token t: h <- rms_norm(h) where asked; then for each pair (i, i + d/2)
+// of the first d = rotary_dim elements: (a, b) <- (a cos - b sin, b cos + a sin) (Su et al. 2021,
+// half-split as in transformers rotate_half). k and v go to their slot of the cache.
 
 #include <cmath>
 
@@ -11,7 +11,8 @@
 namespace polyad::ref {
 namespace {
 
-std::vector<double> NormedHead(const float* head, int64_t head_dim, const float* weight, float eps) {
+std::vector<double> NormedHead(const float* head, int64_t head_dim, const float* weight,
+                               float eps) {
   std::vector<double> values(head, head + head_dim);
   if (weight == nullptr) return values;
   double mean_square = 0.0;

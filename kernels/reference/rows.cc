@@ -7,7 +7,8 @@
 
 namespace polyad::ref {
 
-void ReferenceBackend::Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) {
+void ReferenceBackend::Embed(const PackedMatrix& table, std::span<const int32_t> ids,
+                             FloatRows out) {
   for (int64_t t = 0; t < out.rows; ++t) std::fill_n(out.Row(t), out.cols, 0.0f);
   AddRows(table, ids, out);
 }
@@ -15,7 +16,8 @@ void ReferenceBackend::Embed(const PackedMatrix& table, std::span<const int32_t>
 void ReferenceBackend::AddRows(const PackedMatrix& table, std::span<const int32_t> ids,
                                FloatRows out) {
   const auto& stored = static_cast<const StoredMatrix&>(table);
-  KERNEL_CHECK(stored.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()), "table width");
+  KERNEL_CHECK(stored.in() == out.cols && out.rows == static_cast<int64_t>(ids.size()),
+               "table width");
   for (int64_t t = 0; t < out.rows; ++t) {
     const std::vector<double> row = stored.Row(ids[static_cast<size_t>(t)]);
     for (int64_t i = 0; i < out.cols; ++i) {

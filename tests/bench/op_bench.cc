@@ -1,5 +1,5 @@
-// Micro-benchmarks of the op table: time, GFLOP/s and GB/s of one call, to hold against the machine's measured roof
-// (docs/notes). Inputs stay in cache between calls where they fit.
+// Micro-benchmarks of the op table: time, GFLOP/s and GB/s of one call, to hold against the
+// machine's measured roof (docs/notes). Inputs stay in cache between calls where they fit.
 //   op_bench [--isa=auto] [--threads=0] [--mode=auto|f32] [--benchmark_filter=attention]
 
 #include <benchmark/benchmark.h>
@@ -43,7 +43,8 @@ int Main(int argc, char** argv) {
   BackendOptions options;
   options.isa = TakeFlag("isa", "auto", argc, argv);
   options.num_threads = std::atoi(TakeFlag("threads", "0", argc, argv).c_str());
-  options.mode = TakeFlag("mode", "auto", argc, argv) == "f32" ? ComputeMode::kF32 : ComputeMode::kAuto;
+  options.mode =
+      TakeFlag("mode", "auto", argc, argv) == "f32" ? ComputeMode::kF32 : ComputeMode::kAuto;
   const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend("cpu", options);
   if (!backend.ok()) {
     std::fprintf(stderr, "%s\n", backend.status().ToString().c_str());
@@ -51,9 +52,10 @@ int Main(int argc, char** argv) {
   }
   const std::vector<OpCase> cases = BenchmarkCases();
   for (const OpCase& op : cases) {
-    benchmark::RegisterBenchmark(op.name.c_str(), [&](benchmark::State& state) {
-      RunCase(state, op, **backend);
-    })->UseRealTime()->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark(op.name.c_str(),
+                                 [&](benchmark::State& state) { RunCase(state, op, **backend); })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
   }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();

@@ -9,22 +9,28 @@
 namespace polyad::test {
 namespace {
 
-// Sequences with scattered blocks; the whole of each context is stored, then the step's rows are set up again.
+// Sequences with scattered blocks; the whole of each context is stored, then the step's rows are
+// set up again.
 class AttentionRun : public OpRun {
  public:
   AttentionRun(Backend& backend, const AttentionShape& shape)
-      : backend_(backend), shape_(shape), qkv_(StepRows(shape), Width(shape)),
+      : backend_(backend),
+        shape_(shape),
+        qkv_(StepRows(shape), Width(shape)),
         out_(backend, StepRows(shape), shape.num_heads * shape.head_dim),
-        q_norm_(RandomValues(shape.head_dim, 11)), k_norm_(RandomValues(shape.head_dim, 12, 0.5f)) {
+        q_norm_(RandomValues(shape.head_dim, 11)),
+        k_norm_(RandomValues(shape.head_dim, 12, 0.5f)) {
     MakeRope();
     MakeBlocks();
-    const auto num_blocks = static_cast<int64_t>(std::accumulate(
-        blocks_.begin(), blocks_.end(), size_t{2}, [](size_t sum, const auto& blocks) { return sum + blocks.size(); }));
+    const auto num_blocks = static_cast<int64_t>(
+        std::accumulate(blocks_.begin(), blocks_.end(), size_t{2},
+                        [](size_t sum, const auto& blocks) { return sum + blocks.size(); }));
     kv_ = *backend.AllocateKv({shape.num_layers, shape.num_kv_heads, shape.head_dim}, num_blocks);
     int64_t row = 0;
     for (size_t s = 0; s < shape.contexts.size(); ++s) {
       const auto [context, rows] = shape.contexts[s];
-      FloatBuffer all(context, Width(shape), RandomValues(context * Width(shape), static_cast<uint32_t>(20 + s)));
+      FloatBuffer all(context, Width(shape),
+                      RandomValues(context * Width(shape), static_cast<uint32_t>(20 + s)));
       std::copy_n(all.view().Row(context - rows), rows * Width(shape), qkv_.view().Row(row));
       std::vector<int32_t> positions(static_cast<size_t>(context));
       std::iota(positions.begin(), positions.end(), 0);
@@ -51,16 +57,19 @@ class AttentionRun : public OpRun {
   }
   std::vector<double> Output() const override { return out_.Values(); }
 
-  // A score errs by eps |q| |k|, a weight by twice that, the output by as much of the largest value. In auto mode the
-  // inputs of both products may be bf16: q, k after rotation, and the weights.
+  // A score errs by eps |q| |k|, a weight by twice that, the output by as much of the largest
+  // value. In auto mode the inputs of both products may be bf16: q, k after rotation, and the
+  // weights.
   std::vector<double> Tolerance() const override {
     const double eps = InAuto() ? 2 * kEps16 : 8 * kEps32;
     const double score = eps * max_q_ * max_k_ / std::sqrt(static_cast<double>(shape_.head_dim));
     std::vector<double> tolerance = out_.Values();
-    for (double& value : tolerance) value = RoundingOf(backend_, value) + max_v_ * (2 * score + 4 * eps);
+    for (double& value : tolerance)
+      value = RoundingOf(backend_, value) + max_v_ * (2 * score + 4 * eps);
     return tolerance;
   }
-  // Those are the worst cases; independent roundings of thousands of inputs stay near one rounding of the result.
+  // Those are the worst cases; independent roundings of thousands of inputs stay near one rounding
+  // of the result.
   double NormTolerance() const override { return InAuto() ? 2 * kEps16 : 32 * kEps32; }
 
  protected:
@@ -74,7 +83,8 @@ class AttentionRun : public OpRun {
     return rows;
   }
 
-  QkvArgs StoreArgs(FloatRows rows, std::span<const int32_t> positions, std::vector<int64_t> slots) {
+  QkvArgs StoreArgs(FloatRows rows, std::span<const int32_t> positions,
+                    std::vector<int64_t> slots) {
     slots_ = std::move(slots);
     QkvArgs args;
     args.qkv = rows;
@@ -94,7 +104,8 @@ class AttentionRun : public OpRun {
   std::vector<int64_t> SlotsOf(size_t sequence, int64_t begin) const {
     std::vector<int64_t> slots;
     for (int64_t p = begin; p < shape_.contexts[sequence].first; ++p) {
-      slots.push_back(blocks_[sequence][static_cast<size_t>(p / kBlockTokens)] * kBlockTokens + p % kBlockTokens);
+      slots.push_back(blocks_[sequence][static_cast<size_t>(p / kBlockTokens)] * kBlockTokens +
+                      p % kBlockTokens);
     }
     return slots;
   }
@@ -113,7 +124,9 @@ class AttentionRun : public OpRun {
     for (const auto& context : shape_.contexts) longest = std::max(longest, context.first);
     for (int64_t p = 0; p < longest; ++p) {
       for (int64_t i = 0; i < shape_.rotary_dim / 2; ++i) {
-        const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(shape_.rotary_dim));
+        const double angle =
+            static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) /
+                                                           static_cast<double>(shape_.rotary_dim));
         cos_.push_back(static_cast<float>(std::cos(angle)));
         sin_.push_back(static_cast<float>(std::sin(angle)));
       }
@@ -123,7 +136,8 @@ class AttentionRun : public OpRun {
   void MakeBlocks() {
     std::vector<int32_t> all;
     for (const auto& context : shape_.contexts) {
-      for (int64_t b = 0; b * kBlockTokens < context.first; ++b) all.push_back(static_cast<int32_t>(all.size()));
+      for (int64_t b = 0; b * kBlockTokens < context.first; ++b)
+        all.push_back(static_cast<int32_t>(all.size()));
     }
     std::shuffle(all.begin(), all.end(), std::mt19937(10));
     auto next = all.begin();
@@ -146,13 +160,16 @@ class AttentionRun : public OpRun {
         const double norm = std::max(normed, NormOf(head, dim));
         if (h < kv_begin) max_q_ = std::max(max_q_, norm);
         if (h >= kv_begin && h < v_begin) max_k_ = std::max(max_k_, norm);
-        for (int64_t i = 0; h >= v_begin && i < dim; ++i) max_v_ = std::max(max_v_, std::abs(static_cast<double>(head[i])));
+        for (int64_t i = 0; h >= v_begin && i < dim; ++i)
+          max_v_ = std::max(max_v_, std::abs(static_cast<double>(head[i])));
       }
     }
   }
 
-  // The same keys and values in every layer; the rows are rotated in place, so each time from a copy.
-  void StoreEverywhere(FloatRows rows, std::span<const int32_t> positions, const std::vector<int64_t>& slots) {
+  // The same keys and values in every layer; the rows are rotated in place, so each time from a
+  // copy.
+  void StoreEverywhere(FloatRows rows, std::span<const int32_t> positions,
+                       const std::vector<int64_t>& slots) {
     const std::vector<float> initial(rows.data, rows.data + rows.rows * rows.cols);
     for (layer_ = 0; layer_ < shape_.num_layers; ++layer_) {
       std::copy(initial.begin(), initial.end(), rows.data);
@@ -181,7 +198,8 @@ class RotateRun final : public AttentionRun {
     for (size_t s = 0; s < shape.contexts.size(); ++s) {
       const auto [context, rows] = shape.contexts[s];
       for (int64_t slot : SlotsOf(s, context - rows)) slots.push_back(slot);
-      for (int64_t p = context - rows; p < context; ++p) positions_.push_back(static_cast<int32_t>(p));
+      for (int64_t p = context - rows; p < context; ++p)
+        positions_.push_back(static_cast<int32_t>(p));
     }
     args_ = StoreArgs(qkv_.view(), positions_, std::move(slots));
     for (int64_t row = 0; row < qkv_.rows; ++row) {
@@ -224,7 +242,8 @@ OpCase AttentionCase(const AttentionShape& shape) {
   OpCase out;
   out.name = Describe("attention", shape);
   for (const auto& [context, rows] : shape.contexts) {
-    const double keys = static_cast<double>(rows) * (static_cast<double>(context) - static_cast<double>(rows - 1) / 2);
+    const double keys = static_cast<double>(rows) *
+                        (static_cast<double>(context) - static_cast<double>(rows - 1) / 2);
     out.flops += 4 * keys * static_cast<double>(shape.num_heads * shape.head_dim);
     out.bytes += 4 * static_cast<double>(context * shape.num_kv_heads * shape.head_dim);
   }
@@ -236,7 +255,9 @@ OpCase RotateCase(const AttentionShape& shape) {
   OpCase out;
   out.name = Describe("rotate_and_store", shape);
   for (const auto& context : shape.contexts) {
-    out.bytes += 8 * static_cast<double>(context.second * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim);
+    out.bytes +=
+        8 * static_cast<double>(context.second * (shape.num_heads + 2 * shape.num_kv_heads) *
+                                shape.head_dim);
   }
   out.make = [shape](Backend& backend) { return std::make_unique<RotateRun>(backend, shape); };
   return out;

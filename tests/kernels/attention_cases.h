@@ -16,7 +16,8 @@ struct AttentionShape {
   int64_t rotary_dim = 0;
   int64_t window = 0;
   bool head_norms = false;
-  int64_t num_layers = 2;  // each Run takes the next one: with many, the pages come from beyond the caches
+  int64_t num_layers =
+      2;  // each Run takes the next one: with many, the pages come from beyond the caches
 };
 
 // The attention outputs; the context is rotated and stored once, beforehand.

@@ -23,7 +23,8 @@ uint16_t F16Bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const auto exponent = static_cast<int32_t>((bits >> 23) & 255) - 127 + 15;
   if (exponent < 1) return 0;
-  return static_cast<uint16_t>(((bits >> 16) & 0x8000u) | (static_cast<uint32_t>(exponent) << 10) | ((bits >> 13) & 0x3ffu));
+  return static_cast<uint16_t>(((bits >> 16) & 0x8000u) | (static_cast<uint32_t>(exponent) << 10) |
+                               ((bits >> 13) & 0x3ffu));
 }
 
 void Put(std::vector<unsigned char>& bytes, const void* data, size_t size) {
@@ -51,11 +52,13 @@ void PutBlock(StoredWeight& weight, std::mt19937& random) {
   if (weight.dtype == DType::kQ4_1) Put(weight.bytes, &minimum_bits, 2);
   int quants[32];
   for (int& quant : quants) {
-    quant = weight.dtype == DType::kQ8_0 ? static_cast<int>(random() % 256) - 128 : static_cast<int>(random() % 16);
+    quant = weight.dtype == DType::kQ8_0 ? static_cast<int>(random() % 256) - 128
+                                         : static_cast<int>(random() % 16);
     const int offset = weight.dtype == DType::kQ4_0 ? 8 : 0;
     weight.values.push_back(scale * static_cast<float>(quant - offset) + minimum);
   }
-  for (int i = 0; weight.dtype == DType::kQ8_0 && i < 32; ++i) weight.bytes.push_back(static_cast<unsigned char>(quants[i]));
+  for (int i = 0; weight.dtype == DType::kQ8_0 && i < 32; ++i)
+    weight.bytes.push_back(static_cast<unsigned char>(quants[i]));
   for (int i = 0; weight.dtype != DType::kQ8_0 && i < 16; ++i) {
     weight.bytes.push_back(static_cast<unsigned char>(quants[i] | (quants[i + 16] << 4)));
   }
@@ -75,28 +78,38 @@ StoredWeight MakeWeight(DType dtype, int64_t rows, int64_t cols, uint32_t seed) 
 class GemmRun final : public OpRun {
  public:
   GemmRun(Backend& backend, const GemmShape& shape)
-      : backend_(backend), shape_(shape), weight_(MakeWeight(shape.dtype, shape.out, shape.in, 40)),
-        x_values_(RandomValues(shape.rows * shape.in, 41)), x_(backend, shape.rows, shape.in, x_values_),
-        y_values_(RandomValues(shape.rows * shape.out, 42)), y_(shape.rows, shape.out),
+      : backend_(backend),
+        shape_(shape),
+        weight_(MakeWeight(shape.dtype, shape.out, shape.in, 40)),
+        x_values_(RandomValues(shape.rows * shape.in, 41)),
+        x_(backend, shape.rows, shape.in, x_values_),
+        y_values_(RandomValues(shape.rows * shape.out, 42)),
+        y_(shape.rows, shape.out),
         bias_(RandomValues(shape.out, 43)) {
     const TensorView view = weight_.view();
     packed_ = *backend.PackMatrix(std::span(&view, 1));
   }
   void Run() override {
     if (shape_.accumulate) y_.values = y_values_;
-    backend_.Gemm({packed_.get(), shape_.bias ? bias_.data() : nullptr, shape_.accumulate}, x_.rows(), y_.view());
+    backend_.Gemm({packed_.get(), shape_.bias ? bias_.data() : nullptr, shape_.accumulate},
+                  x_.rows(), y_.view());
   }
   std::vector<double> Output() const override { return y_.Values(); }
 
-  // 8 eps |w| |x| for sums in fp32. Block formats in auto mode take x in 8 bits per block of 32 as well.
+  // 8 eps |w| |x| for sums in fp32. Block formats in auto mode take x in 8 bits per block of 32 as
+  // well.
   std::vector<double> Tolerance() const override {
-    const bool rounds_x = InfoOf(shape_.dtype).block_elements > 1 && backend_.activation_dtype() == DType::kBF16;
+    const bool rounds_x =
+        InfoOf(shape_.dtype).block_elements > 1 && backend_.activation_dtype() == DType::kBF16;
     std::vector<double> tolerance;
     for (int64_t t = 0; t < shape_.rows; ++t) {
       for (int64_t o = 0; o < shape_.out; ++o) {
         const float* w = weight_.values.data() + o * shape_.in;
         const float* x = x_values_.data() + t * shape_.in;
-        double bound = 8 * kEps32 * (NormOf(w, shape_.in) * NormOf(x, shape_.in) + 1 + std::abs(y_values_[static_cast<size_t>(t * shape_.out + o)]) + std::abs(bias_[static_cast<size_t>(o)]));
+        double bound = 8 * kEps32 *
+                       (NormOf(w, shape_.in) * NormOf(x, shape_.in) + 1 +
+                        std::abs(y_values_[static_cast<size_t>(t * shape_.out + o)]) +
+                        std::abs(bias_[static_cast<size_t>(o)]));
         if (rounds_x) bound += RoundedBlocks(w, x);
         tolerance.push_back(bound);
       }
@@ -133,7 +146,10 @@ class GemmRun final : public OpRun {
 class EmbedRun final : public OpRun {
  public:
   EmbedRun(Backend& backend, DType dtype, int64_t rows, int64_t cols)
-      : backend_(backend), weight_(MakeWeight(dtype, 11, cols, 50)), out_(rows, cols), sum_(rows, cols) {
+      : backend_(backend),
+        weight_(MakeWeight(dtype, 11, cols, 50)),
+        out_(rows, cols),
+        sum_(rows, cols) {
     const TensorView view = weight_.view();
     packed_ = *backend.PackMatrix(std::span(&view, 1));
     for (int64_t row = 0; row < rows; ++row) ids_.push_back(static_cast<int32_t>(row * 7 % 11));
@@ -166,10 +182,16 @@ constexpr float kScale = 0.75f;
 
 class LowRankRun final : public OpRun {
  public:
-  LowRankRun(Backend& backend, DType dtype, const std::vector<int64_t>& ranks, int64_t in, int64_t out)
-      : backend_(backend), in_(in), out_(out), rows_(kRowsPerAdapter * static_cast<int64_t>(ranks.size())),
-        x_values_(RandomValues(rows_ * in, 60)), x_(backend, rows_, in, x_values_),
-        y_values_(RandomValues(rows_ * (out + 1), 61)), y_(rows_, out + 1) {
+  LowRankRun(Backend& backend, DType dtype, const std::vector<int64_t>& ranks, int64_t in,
+             int64_t out)
+      : backend_(backend),
+        in_(in),
+        out_(out),
+        rows_(kRowsPerAdapter * static_cast<int64_t>(ranks.size())),
+        x_values_(RandomValues(rows_ * in, 60)),
+        x_(backend, rows_, in, x_values_),
+        y_values_(RandomValues(rows_ * (out + 1), 61)),
+        y_(rows_, out + 1) {
     for (size_t i = 0; i < ranks.size(); ++i) {
       a_.push_back(MakeWeight(dtype, ranks[i], in, static_cast<uint32_t>(70 + i)));
       b_.push_back(MakeWeight(dtype, out, ranks[i], static_cast<uint32_t>(90 + i)));
@@ -194,13 +216,16 @@ class LowRankRun final : public OpRun {
       const StoredWeight& a = a_[adapter];
       const float* x = x_values_.data() + t * in_;
       for (int64_t o = 0; o < out_ && a.rows > 0; ++o) {
-        double bound = 8 * kEps32 * (1 + std::abs(y_values_[static_cast<size_t>(t * (out_ + 1) + o + 1)]));
+        double bound =
+            8 * kEps32 * (1 + std::abs(y_values_[static_cast<size_t>(t * (out_ + 1) + o + 1)]));
         for (int64_t r = 0; r < a.rows; ++r) {
           const float* row = a.values.data() + r * in_;
           double middle = 0;
           for (int64_t i = 0; i < in_; ++i) middle += static_cast<double>(row[i]) * x[i];
-          const double b = std::abs(b_[adapter].values[static_cast<size_t>(o * a.rows + r)]) * kScale;
-          bound += b * (rounded * std::abs(middle) + 8 * kEps32 * NormOf(row, in_) * NormOf(x, in_));
+          const double b =
+              std::abs(b_[adapter].values[static_cast<size_t>(o * a.rows + r)]) * kScale;
+          bound +=
+              b * (rounded * std::abs(middle) + 8 * kEps32 * NormOf(row, in_) * NormOf(x, in_));
         }
         tolerance[static_cast<size_t>(t * (out_ + 1) + o + 1)] = bound;
       }
@@ -241,7 +266,9 @@ OpCase EmbedCase(DType dtype, int64_t rows, int64_t cols) {
   OpCase out;
   out.name = absl::StrFormat("embed_%s/rows:%d/cols:%d", InfoOf(dtype).name, rows, cols);
   out.bytes = 2 * static_cast<double>(rows * (RowBytes(dtype, cols) + 4 * cols));
-  out.make = [=](Backend& backend) { return std::make_unique<EmbedRun>(backend, dtype, rows, cols); };
+  out.make = [=](Backend& backend) {
+    return std::make_unique<EmbedRun>(backend, dtype, rows, cols);
+  };
   return out;
 }
 

@@ -25,18 +25,29 @@ std::vector<OpCase> ConformanceCases() {
   for (int64_t cols : {1, 5, 64, 2049, 5000}) cases.push_back(ArgMaxCase(3, cols));
   cases.push_back(GatherCase(7, 20));
   const AttentionShape attention[] = {
-      {.num_heads = 9, .num_kv_heads = 3, .head_dim = 64, .contexts = {{70, 5}, {3, 1}}, .rotary_dim = 64},
+      {.num_heads = 9,
+       .num_kv_heads = 3,
+       .head_dim = 64,
+       .contexts = {{70, 5}, {3, 1}},
+       .rotary_dim = 64},
       {.num_heads = 4, .num_kv_heads = 4, .head_dim = 8, .contexts = {{20, 20}}, .rotary_dim = 8},
       {.num_heads = 8, .num_kv_heads = 1, .head_dim = 80, .contexts = {{40, 7}}, .rotary_dim = 32},
-      {.num_heads = 14, .num_kv_heads = 2, .head_dim = 20, .contexts = {{33, 1}, {17, 2}}, .rotary_dim = 20, .head_norms = true},
+      {.num_heads = 14,
+       .num_kv_heads = 2,
+       .head_dim = 20,
+       .contexts = {{33, 1}, {17, 2}},
+       .rotary_dim = 20,
+       .head_norms = true},
       {.num_heads = 2, .num_kv_heads = 2, .head_dim = 16, .contexts = {{1200, 1}}},
       {.num_heads = 3, .num_kv_heads = 1, .head_dim = 32, .contexts = {{600, 30}}, .window = 70},
   };
   for (const AttentionShape& shape : attention) cases.push_back(AttentionCase(shape));
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (DType dtype :
+       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     cases.push_back(EmbedCase(dtype, 5, 96));
     for (int64_t rows : {1, 3, 17}) cases.push_back(GemmCase({dtype, rows, 64, 50}));
-    cases.push_back(GemmCase({.dtype = dtype, .rows = 2, .in = 160, .out = 33, .bias = true, .accumulate = true}));
+    cases.push_back(GemmCase(
+        {.dtype = dtype, .rows = 2, .in = 160, .out = 33, .bias = true, .accumulate = true}));
   }
   cases.push_back(GemmCase({.dtype = DType::kBF16, .rows = 2, .in = 7, .out = 3}));
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
@@ -54,7 +65,12 @@ std::vector<OpCase> BenchmarkCases() {
     cases.push_back(EmbedCase(DType::kBF16, rows, 576));
   }
   for (int64_t rows : {1, 32}) cases.push_back(ArgMaxCase(rows, 49152));
-  const AttentionShape smol{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64, .contexts = {}, .rotary_dim = 64, .num_layers = 30};
+  const AttentionShape smol{.num_heads = 9,
+                            .num_kv_heads = 3,
+                            .head_dim = 64,
+                            .contexts = {},
+                            .rotary_dim = 64,
+                            .num_layers = 30};
   const auto with = [&](int64_t count, int64_t context, int64_t chunk) {
     AttentionShape shape = smol;
     shape.contexts.assign(static_cast<size_t>(count), {context, chunk});

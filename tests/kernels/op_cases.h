@@ -1,8 +1,9 @@
 #pragma once
 
-// One table of ops and shapes with two uses: conformance of every backend against the double-precision reference
-// (op_conformance_test.cc), and the micro-benchmarks (tests/bench/op_bench.cc). A case makes its inputs from a seed, all
-// of them bf16 numbers so that both compute modes see the same ones; its tolerance comes from the norms of those inputs.
+// One table of ops and shapes with two uses: conformance of every backend against the
+// double-precision reference (op_conformance_test.cc), and the micro-benchmarks
+// (tests/bench/op_bench.cc). A case makes its inputs from a seed, all of them bf16 numbers so that
+// both compute modes see the same ones; its tolerance comes from the norms of those inputs.
 
 #include <cstdint>
 #include <functional>
@@ -37,7 +38,8 @@ struct OpCase {
 // Small and awkward shapes, every branch of every op.
 std::vector<OpCase> ConformanceCases();
 
-// The shapes of SmolLM2-135M (hidden 576, 9 heads of 64 over 3, mlp 1536, vocabulary 49152) at serving sizes.
+// The shapes of SmolLM2-135M (hidden 576, 9 heads of 64 over 3, mlp 1536, vocabulary 49152) at
+// serving sizes.
 std::vector<OpCase> BenchmarkCases();
 
 }  // namespace polyad::test

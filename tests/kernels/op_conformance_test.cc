@@ -1,9 +1,6 @@
-// Every backend at every level of this machine, in both modes, against the double-precision reference.
-// covers: kernels/cpu/activation_kernel.cc
-// covers: kernels/cpu/argmax_kernel.cc
-// covers: kernels/cpu/norm_kernel.cc
-// covers: kernels/cpu/rope_kernel.cc
-// covers: kernels/cpu/row_kernels.cc
+// Every backend at every level of this machine, in both modes, against the double-precision
+// reference. covers: kernels/cpu/activation_kernel.cc covers: kernels/cpu/argmax_kernel.cc covers:
+// kernels/cpu/norm_kernel.cc covers: kernels/cpu/rope_kernel.cc covers: kernels/cpu/row_kernels.cc
 // covers: kernels/cpu/store_kernel.cc
 
 #include <cmath>
@@ -47,9 +44,11 @@ class OpConformanceTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(OpConformanceTest, EveryOpIsWithinItsToleranceOfTheReference) {
   const Setting& setting = GetParam();
-  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend("cpu", {setting.mode, 2, setting.isa});
+  const absl::StatusOr<std::unique_ptr<Backend>> backend =
+      MakeBackend("cpu", {setting.mode, 2, setting.isa});
   ASSERT_TRUE(backend.ok()) << backend.status();
-  const absl::StatusOr<std::unique_ptr<Backend>> reference = MakeBackend("reference", {setting.mode, 1, "auto"});
+  const absl::StatusOr<std::unique_ptr<Backend>> reference =
+      MakeBackend("reference", {setting.mode, 1, "auto"});
   ASSERT_TRUE(reference.ok()) << reference.status();
   for (const OpCase& op : ConformanceCases()) {
     const std::unique_ptr<OpRun> got = op.make(**backend);
@@ -73,19 +72,23 @@ TEST_P(OpConformanceTest, EveryOpIsWithinItsToleranceOfTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(All, OpConformanceTest, testing::ValuesIn(Settings()),
                          [](const testing::TestParamInfo<Setting>& test) {
-                           return test.param.isa + (test.param.mode == ComputeMode::kF32 ? "_f32" : "_auto");
+                           return test.param.isa +
+                                  (test.param.mode == ComputeMode::kF32 ? "_f32" : "_auto");
                          });
 
 TEST(MakeBackendTest, RefusesWhatItDoesNotKnowByName) {
   const absl::Status unknown = MakeBackend("tpu", {}).status();
   EXPECT_EQ(unknown.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(std::string(unknown.message()).find("tpu"), std::string::npos);
-  EXPECT_EQ(MakeBackend("cpu", {ComputeMode::kAuto, -1, "auto"}).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(MakeBackend("cpu", {ComputeMode::kAuto, 1, "neon"}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakeBackend("cpu", {ComputeMode::kAuto, -1, "auto"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakeBackend("cpu", {ComputeMode::kAuto, 1, "neon"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(MakeBackendTest, SaysWhatItChose) {
-  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend("cpu", {ComputeMode::kAuto, 3, "scalar"});
+  const absl::StatusOr<std::unique_ptr<Backend>> backend =
+      MakeBackend("cpu", {ComputeMode::kAuto, 3, "scalar"});
   ASSERT_TRUE(backend.ok());
   EXPECT_EQ((*backend)->info().name, "cpu");
   EXPECT_EQ((*backend)->info().isa, "scalar");

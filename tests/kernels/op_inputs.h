@@ -1,6 +1,7 @@
 #pragma once
 
-// Inputs of op cases: reproducible bf16 numbers in f32 or activation rows, and norms for their tolerances.
+// Inputs of op cases: reproducible bf16 numbers in f32 or activation rows, and norms for their
+// tolerances.
 
 #include <bit>
 #include <cmath>
@@ -34,7 +35,8 @@ inline std::vector<float> RandomValues(int64_t count, uint32_t seed, float devia
   return values;
 }
 
-// What the pair (reference, backend) may differ by from rounding the same number to an activation: one unit.
+// What the pair (reference, backend) may differ by from rounding the same number to an activation:
+// one unit.
 inline double RoundingOf(const Backend& backend, double value) {
   return backend.activation_dtype() == DType::kBF16 ? 2 * kEps16 * std::abs(value) : 0.0;
 }
@@ -43,10 +45,13 @@ inline double RoundingOf(const Backend& backend, double value) {
 class ActivationBuffer {
  public:
   ActivationBuffer(const Backend& backend, int64_t rows, int64_t cols)
-      : dtype_(backend.activation_dtype()), rows_(rows), cols_(cols),
+      : dtype_(backend.activation_dtype()),
+        rows_(rows),
+        cols_(cols),
         bytes_(static_cast<size_t>(rows * cols * InfoOf(dtype_).block_bytes)) {}
 
-  ActivationBuffer(const Backend& backend, int64_t rows, int64_t cols, const std::vector<float>& values)
+  ActivationBuffer(const Backend& backend, int64_t rows, int64_t cols,
+                   const std::vector<float>& values)
       : ActivationBuffer(backend, rows, cols) {
     for (size_t i = 0; i < values.size(); ++i) {
       if (dtype_ == DType::kBF16) {
@@ -81,7 +86,8 @@ struct FloatBuffer {
   FloatBuffer(int64_t num_rows, int64_t num_cols, std::vector<float> initial)
       : values(std::move(initial)), rows(num_rows), cols(num_cols) {}
   FloatBuffer(int64_t num_rows, int64_t num_cols)
-      : FloatBuffer(num_rows, num_cols, std::vector<float>(static_cast<size_t>(num_rows * num_cols))) {}
+      : FloatBuffer(num_rows, num_cols,
+                    std::vector<float>(static_cast<size_t>(num_rows * num_cols))) {}
   FloatRows view() { return {values.data(), rows, cols, cols}; }
   std::vector<double> Values() const { return {values.begin(), values.end()}; }
 

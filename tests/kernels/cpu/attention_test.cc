@@ -1,7 +1,6 @@
-// The promise of kernels/api/backend.h for attention: a row's bits depend on its own context alone. Every test compares
-// with the same tokens taken one at a time, alone, on one thread, with blocks in order.
-// covers: kernels/cpu/attention_kernel.cc
-// covers: kernels/cpu/attention_amx.cc
+// The promise of kernels/api/backend.h for attention: a row's bits depend on its own context alone.
+// Every test compares with the same tokens taken one at a time, alone, on one thread, with blocks
+// in order. covers: kernels/cpu/attention_kernel.cc covers: kernels/cpu/attention_amx.cc
 
 #include "kernels/cpu/attention.h"
 
@@ -66,11 +65,13 @@ class World {
     kv_ = *backend_->AllocateKv({2, shape_.num_kv_heads, shape_.head_dim}, num_blocks_);
     if (!poison) return;
     auto& kv = static_cast<CpuKvStorage&>(*kv_);
-    const std::vector<float> nan(static_cast<size_t>(shape_.head_dim), std::numeric_limits<float>::quiet_NaN());
+    const std::vector<float> nan(static_cast<size_t>(shape_.head_dim),
+                                 std::numeric_limits<float>::quiet_NaN());
     for (int64_t page = 0; page < num_blocks_ * shape_.num_kv_heads; ++page) {
       for (int64_t token = 0; token < kBlock; ++token) {
         const PageToken at{kv.layout().bf16, shape_.head_dim, kv.layout().padded_dim, token};
-        scalar::MakeRowKernels().store_token(at, nan.data(), nan.data(), kv.Page(1, 0) + page * kv.page_bytes());
+        scalar::MakeRowKernels().store_token(at, nan.data(), nan.data(),
+                                             kv.Page(1, 0) + page * kv.page_bytes());
       }
     }
   }
@@ -85,7 +86,8 @@ class World {
     }
   }
 
-  // One step over the pieces; results land in `out` of each context, [context, out_width] raw activations.
+  // One step over the pieces; results land in `out` of each context, [context, out_width] raw
+  // activations.
   void Step(const std::vector<Piece>& pieces, std::vector<std::vector<char>>& out) {
     int64_t rows = 0;
     for (const Piece& piece : pieces) rows += piece.end - piece.begin;
@@ -98,11 +100,13 @@ class World {
       const auto row_begin = static_cast<int64_t>(positions.size());
       for (int64_t p = piece.begin; p < piece.end; ++p) {
         positions.push_back(static_cast<int32_t>(p));
-        slots.push_back(context.blocks[static_cast<size_t>(p / kBlockTokens)] * kBlockTokens + p % kBlockTokens);
+        slots.push_back(context.blocks[static_cast<size_t>(p / kBlockTokens)] * kBlockTokens +
+                        p % kBlockTokens);
       }
       const auto row = context.qkv.begin() + piece.begin * width();
       qkv.insert(qkv.end(), row, row + (piece.end - piece.begin) * width());
-      sequences.push_back({row_begin, row_begin + piece.end - piece.begin, piece.end, context.blocks});
+      sequences.push_back(
+          {row_begin, row_begin + piece.end - piece.begin, piece.end, context.blocks});
     }
     const FloatRows qkv_rows{qkv.data(), rows, width(), width()};
     QkvArgs store;
@@ -136,7 +140,8 @@ class World {
   }
 
   std::vector<std::vector<char>> NewOutputs() const {
-    const auto bytes = static_cast<size_t>(shape_.context * RowBytes(backend_->activation_dtype(), out_width()));
+    const auto bytes =
+        static_cast<size_t>(shape_.context * RowBytes(backend_->activation_dtype(), out_width()));
     return std::vector<std::vector<char>>(contexts_.size(), std::vector<char>(bytes));
   }
 
@@ -158,7 +163,8 @@ class World {
       std::vector<Piece> pieces;
       for (size_t c = 0; c < contexts_.size(); ++c) {
         if (random() % 4 == 0) continue;
-        const int64_t chunk = random() % 2 == 0 ? 1 : 1 + static_cast<int64_t>(random()) % max_chunk;
+        const int64_t chunk =
+            random() % 2 == 0 ? 1 : 1 + static_cast<int64_t>(random()) % max_chunk;
         const int64_t end = std::min(shape_.context, done[c] + chunk);
         if (end > done[c]) pieces.push_back({c, done[c], end});
         done[c] = end;
@@ -193,7 +199,7 @@ struct Setting {
 
 std::vector<Setting> Settings() {
   const Shape shapes[] = {
-      {9, 3, 64, 0, 150},  {4, 4, 8, 0, 70},    {8, 1, 80, 0, 67},   {14, 2, 32, 33, 140},
+      {9, 3, 64, 0, 150},  {4, 4, 8, 0, 70},      {8, 1, 80, 0, 67},  {14, 2, 32, 33, 140},
       {2, 1, 16, 0, 1100}, {2, 2, 16, 530, 1100}, {15, 1, 20, 5, 90},
   };
   std::vector<Setting> settings;
@@ -219,7 +225,8 @@ TEST_P(AttentionInvarianceTest, ARowsBitsDependOnItsOwnContextAlone) {
       const int64_t max_chunk = seed == 1 ? 40 : setting.shape.context;
       const std::vector<std::vector<char>> got = world.Mixed(seed, max_chunk);
       for (size_t c = 0; c < want.size(); ++c) {
-        EXPECT_TRUE(got[c] == want[c]) << "threads " << num_threads << " seed " << seed << " context " << c;
+        EXPECT_TRUE(got[c] == want[c])
+            << "threads " << num_threads << " seed " << seed << " context " << c;
       }
     }
   }
@@ -233,15 +240,16 @@ TEST_P(AttentionInvarianceTest, DividingALongContextOverThreadsChangesNothing) {
   EXPECT_TRUE(one.Alone() == three.Alone());
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, AttentionInvarianceTest, testing::ValuesIn(Settings()),
-    [](const testing::TestParamInfo<Setting>& test) {
-      const Setting& s = test.param;
-      return s.isa + (s.mode == ComputeMode::kF32 ? "_f32_" : "_auto_") +
-             std::to_string(s.shape.num_heads) + "x" + std::to_string(s.shape.head_dim) + "over" +
-             std::to_string(s.shape.num_kv_heads) + "_window" + std::to_string(s.shape.window) +
-             "_context" + std::to_string(s.shape.context);
-    });
+INSTANTIATE_TEST_SUITE_P(All, AttentionInvarianceTest, testing::ValuesIn(Settings()),
+                         [](const testing::TestParamInfo<Setting>& test) {
+                           const Setting& s = test.param;
+                           return s.isa + (s.mode == ComputeMode::kF32 ? "_f32_" : "_auto_") +
+                                  std::to_string(s.shape.num_heads) + "x" +
+                                  std::to_string(s.shape.head_dim) + "over" +
+                                  std::to_string(s.shape.num_kv_heads) + "_window" +
+                                  std::to_string(s.shape.window) + "_context" +
+                                  std::to_string(s.shape.context);
+                         });
 
 }  // namespace
 }  // namespace polyad::cpu

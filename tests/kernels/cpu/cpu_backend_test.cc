@@ -1,4 +1,5 @@
-// Row ops of the CPU backend: a row's bits are the same alone and among others, on one thread and on several.
+// Row ops of the CPU backend: a row's bits are the same alone and among others, on one thread and
+// on several.
 
 #include "kernels/cpu/cpu_backend.h"
 
@@ -56,14 +57,17 @@ TEST(CpuBackendTest, ANormedRowDoesNotDependOnItsMates) {
   const std::vector<float> weight = RandomRows(kCols);
   for (NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
     const NormArgs args{kind, 1e-5f, weight.data(), weight.data()};
-    ExpectRowsIndependent([&](CpuBackend& backend, FloatRows x, ActivationRows y) { backend.Norm(args, x, y); },
-                          kCols, kCols);
+    ExpectRowsIndependent(
+        [&](CpuBackend& backend, FloatRows x, ActivationRows y) { backend.Norm(args, x, y); },
+        kCols, kCols);
   }
 }
 
 TEST(CpuBackendTest, AnActivatedRowDoesNotDependOnItsMates) {
-  for (ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kGeluTanh, ActivationKind::kGeluErf, ActivationKind::kRelu}) {
-    ExpectRowsIndependent([&](CpuBackend& backend, FloatRows x, ActivationRows y) { backend.Activate(kind, true, x, y); },
+  for (ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kGeluTanh,
+                              ActivationKind::kGeluErf, ActivationKind::kRelu}) {
+    ExpectRowsIndependent([&](CpuBackend& backend, FloatRows x,
+                              ActivationRows y) { backend.Activate(kind, true, x, y); },
                           2 * kCols, kCols);
   }
 }
@@ -76,7 +80,8 @@ TEST(CpuBackendTest, ActivationsStayFiniteAtTheEndsOfTheRange) {
     const auto backend = *CpuBackend::Create({ComputeMode::kF32, 1, std::string(NameOf(isa))});
     for (ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kGeluErf}) {
       backend->Activate(kind, false, {x.data(), 1, 6, 6}, {y.data(), DType::kF32, 1, 6, 6});
-      for (size_t i = 0; i < 3; ++i) EXPECT_NEAR(y[i], 0.0f, 1e-6f) << NameOf(isa) << " at " << x[i];
+      for (size_t i = 0; i < 3; ++i)
+        EXPECT_NEAR(y[i], 0.0f, 1e-6f) << NameOf(isa) << " at " << x[i];
       for (size_t i = 3; i < 6; ++i) EXPECT_EQ(y[i], x[i]) << NameOf(isa);
     }
   }
@@ -102,7 +107,8 @@ TEST(CpuBackendTest, AllocatesZeroedAlignedMemoryAndRefusesTheImpossible) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.get()) % 64, 0u);
   const auto* bytes = static_cast<const char*>(memory.get());
   for (int64_t i = 0; i < 5'000'001; i += 997) ASSERT_EQ(bytes[i], 0);
-  EXPECT_EQ(backend->Allocate(int64_t{1} << 60).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(backend->Allocate(int64_t{1} << 60).status().code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace

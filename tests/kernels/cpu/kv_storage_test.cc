@@ -33,7 +33,8 @@ struct Level {
   RowKernels kernels;
 };
 
-// Stores token 5 of block 3 for one layer and head of many; every number must be where the layout says, nothing else.
+// Stores token 5 of block 3 for one layer and head of many; every number must be where the layout
+// says, nothing else.
 template <typename Stored>
 void ExpectStored(const RowKernels& kernels, bool bf16, float (*widen)(Stored)) {
   const auto kv = *CpuKvStorage::Create({2, 3, 20}, 4, bf16);
@@ -56,7 +57,8 @@ void ExpectStored(const RowKernels& kernels, bool bf16, float (*widen)(Stored)) 
   }
   double sum = 0;
   const auto* all = reinterpret_cast<const Stored*>(kv->Page(0, 0));
-  for (int64_t i = 0; i < 2 * 3 * 4 * kv->layout().page_values(); ++i) sum += std::abs(widen(all[i]));
+  for (int64_t i = 0; i < 2 * 3 * 4 * kv->layout().page_values(); ++i)
+    sum += std::abs(widen(all[i]));
   EXPECT_EQ(sum, 2 * 2 * 210.0);
 }
 
@@ -73,10 +75,14 @@ TEST(CpuKvStorageTest, StoresEachTokenWhereTheLayoutSays) {
 
 TEST(CpuKvStorageTest, RefusesWhatTheMachineCannotHoldWithoutOverflowing) {
   const int64_t huge = int64_t{1} << 60;
-  EXPECT_EQ(CpuKvStorage::Create({64, 64, 128}, huge, true).status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(CpuKvStorage::Create({1 << 20, 1 << 20, 1 << 20}, 1, true).status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(CpuKvStorage::Create({0, 1, 1}, 1, true).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(CpuKvStorage::Create({1, 1, 1}, 0, true).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CpuKvStorage::Create({64, 64, 128}, huge, true).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(CpuKvStorage::Create({1 << 20, 1 << 20, 1 << 20}, 1, true).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(CpuKvStorage::Create({0, 1, 1}, 1, true).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CpuKvStorage::Create({1, 1, 1}, 0, true).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

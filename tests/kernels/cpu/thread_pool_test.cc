@@ -22,7 +22,8 @@ TEST(ThreadPoolTest, RunsEveryTaskOnceAndReturnsAfterTheLast) {
   for (int num_threads : {1, 2, 4}) {
     ThreadPool pool(num_threads);
     for (int64_t num_tasks : {0, 1, 2, 3, 7, 100}) {
-      std::vector<int> runs(static_cast<size_t>(num_tasks), 0);  // plain ints: a race is TSan's to see
+      std::vector<int> runs(static_cast<size_t>(num_tasks),
+                            0);  // plain ints: a race is TSan's to see
       pool.Run(num_tasks, [&](int64_t task, int) { ++runs[static_cast<size_t>(task)]; });
       for (int count : runs) EXPECT_EQ(count, 1);
     }
@@ -59,7 +60,8 @@ TEST(ThreadPoolTest, ParkedWorkersComeBack) {
   std::atomic<int> done{0};
   std::atomic<bool> both{false};
   for (int round = 0; round < 20 && !both.load(); ++round) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // long past the spin: the worker is parked
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(2));  // long past the spin: the worker is parked
     const std::thread::id caller = std::this_thread::get_id();
     pool.Run(50, [&](int64_t, int) {
       done.fetch_add(1);

@@ -35,8 +35,8 @@ TEST(ElementTest, BlocksDecodeAsTheirFormatsSay) {
   EXPECT_EQ(ReadElement(TensorView{q8_0.data(), DType::kQ8_0, 1, 32}, 0, 31), 1.5);
 
   std::vector<unsigned char> q4_0(18, 0);
-  q4_0[1] = 0x3c;   // d = 1
-  q4_0[2] = 0xf1;   // elements 0 and 16
+  q4_0[1] = 0x3c;  // d = 1
+  q4_0[2] = 0xf1;  // elements 0 and 16
   EXPECT_EQ(ReadElement(TensorView{q4_0.data(), DType::kQ4_0, 1, 32}, 0, 0), -7.0);
   EXPECT_EQ(ReadElement(TensorView{q4_0.data(), DType::kQ4_0, 1, 32}, 0, 16), 7.0);
 

@@ -49,7 +49,8 @@ TEST_F(ReferenceBackendTest, RmsNormDividesByTheRootMeanSquare) {
   args.weight = weight.data();
   backend_.Norm(args, Rows(x, 1), Activations(y, 1));
   const float root = std::sqrt(12.5f);
-  EXPECT_THAT(y, ElementsAre(FloatEq(3 / root), FloatEq(-8 / root), FloatEq(0), FloatEq(-5 / root)));
+  EXPECT_THAT(y,
+              ElementsAre(FloatEq(3 / root), FloatEq(-8 / root), FloatEq(0), FloatEq(-5 / root)));
 }
 
 TEST_F(ReferenceBackendTest, LayerNormCentresAndAddsTheBias) {
@@ -83,9 +84,10 @@ TEST_F(ReferenceBackendTest, PackingRefusesPartsThatDiffer) {
 }
 
 TEST_F(ReferenceBackendTest, LowRankAddsToItsRowsAndColumnsOnly) {
-  const std::vector<float> a = {1, 1};      // rank 1, in 2
-  const std::vector<float> b = {1, 2};      // out 2, rank 1
-  const auto op = *backend_.PackDelta(LowRank{{a.data(), DType::kF32, 1, 2}, {b.data(), DType::kF32, 2, 1}, 0.5f});
+  const std::vector<float> a = {1, 1};  // rank 1, in 2
+  const std::vector<float> b = {1, 2};  // out 2, rank 1
+  const auto op = *backend_.PackDelta(
+      LowRank{{a.data(), DType::kF32, 1, 2}, {b.data(), DType::kF32, 2, 1}, 0.5f});
   std::vector<float> x = {1, 1, 3, 5};
   std::vector<float> y = {0, 0, 0, 7, 7, 7};
   const DeltaSegment segment{1, 2, 1, op.get()};
@@ -143,8 +145,7 @@ TEST_F(ReferenceBackendTest, RotatesByPositionAndAttendsToWhatCameBefore) {
   const auto kv = *backend_.AllocateKv({1, 1, 2}, 2);
   const std::vector<float> cos = {1, 0};
   const std::vector<float> sin = {0, 1};
-  std::vector<float> rows = {1, 0, /*k*/ 1, 0, /*v*/ 4, 8,
-                             1, 0, /*k*/ 1, 0, /*v*/ 0, 0};
+  std::vector<float> rows = {1, 0, /*k*/ 1, 0, /*v*/ 4, 8, 1, 0, /*k*/ 1, 0, /*v*/ 0, 0};
   const std::vector<int32_t> positions = {0, 1};
   const std::vector<int64_t> slots = {16, 17};
   QkvArgs store;
@@ -190,7 +191,8 @@ TEST_F(ReferenceBackendTest, HeadNormsScaleQueriesToTheRootOfTheirWidth) {
   store.kv = kv.get();
   backend_.RotateAndStore(store);
   const float root = std::sqrt(12.5f);
-  EXPECT_THAT(std::vector<float>(rows.begin(), rows.begin() + 2), ElementsAre(FloatEq(3 / root), FloatEq(8 / root)));
+  EXPECT_THAT(std::vector<float>(rows.begin(), rows.begin() + 2),
+              ElementsAre(FloatEq(3 / root), FloatEq(8 / root)));
 }
 
 TEST(ReferenceModeTest, AutoModeWritesBf16) {
