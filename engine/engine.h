@@ -1,9 +1,10 @@
 #pragma once
 
-// The only door to the engine. Owns the model, the cache, the adapters and the threads (one engine thread, one delivery
-// thread); everything behind it is messages and immutable views. All methods are thread-safe and none waits for the
-// engine thread, except where a deadline is an argument. Errors are Status: INVALID_ARGUMENT bad request, NOT_FOUND
-// unknown adapter, RESOURCE_EXHAUSTED a full queue (try again later), UNAVAILABLE draining.
+// The only door to the engine. Owns the model, the cache, the adapters and the threads (one engine
+// thread, one delivery thread); everything behind it is messages and immutable views. All methods
+// are thread-safe and none waits for the engine thread, except where a deadline is an argument.
+// Errors are Status: INVALID_ARGUMENT bad request, NOT_FOUND unknown adapter, RESOURCE_EXHAUSTED a
+// full queue (try again later), UNAVAILABLE draining.
 
 #include <cstdint>
 #include <memory>
@@ -24,15 +25,15 @@ namespace polyad {
 
 struct EngineOptions {
   std::string model_path;
-  std::string model_name;            // empty: the directory's or file's base name
+  std::string model_name;  // empty: the directory's or file's base name
   ComputeMode compute_mode = ComputeMode::kAuto;
-  int64_t kv_bytes = int64_t{512} << 20;   // K/V pool; rounded down to whole blocks
-  int64_t max_step_tokens = 512;           // token budget of one step (prefill chunks + decodes)
-  int64_t max_running = 64;                // sequences in one step
-  int64_t max_queued = 1024;               // requests waiting; one more is RESOURCE_EXHAUSTED
-  int64_t max_context = 0;                 // tokens of prompt + output; 0: what the model allows
+  int64_t kv_bytes = int64_t{512} << 20;  // K/V pool; rounded down to whole blocks
+  int64_t max_step_tokens = 512;          // token budget of one step (prefill chunks + decodes)
+  int64_t max_running = 64;               // sequences in one step
+  int64_t max_queued = 1024;              // requests waiting; one more is RESOURCE_EXHAUSTED
+  int64_t max_context = 0;                // tokens of prompt + output; 0: what the model allows
   int64_t max_prompt_bytes = 4 << 20;
-  int64_t max_pending_events = 65536;      // engine -> delivery queue
+  int64_t max_pending_events = 65536;  // engine -> delivery queue
   bool prefix_cache = true;
   AdapterStoreOptions adapters;
 };
@@ -58,20 +59,24 @@ class Engine {
                                                   EngineObserver* observer);
   virtual ~Engine() = default;  // stops at once: running requests end with CANCELLED
 
-  // Validates, tokenises (on the calling thread) and queues. On success events go to `sink` until every choice has
-  // finished; on failure `sink` is never called. The returned id is the spec's, or one made for it.
+  // Validates, tokenises (on the calling thread) and queues. On success events go to `sink` until
+  // every choice has finished; on failure `sink` is never called. The returned id is the spec's, or
+  // one made for it.
   virtual StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) = 0;
-  // Frees the request's blocks within one step; its sink gets FinishEvents with kCancelled. Unknown ids are ignored.
+  // Frees the request's blocks within one step; its sink gets FinishEvents with kCancelled. Unknown
+  // ids are ignored.
   virtual void Cancel(std::string_view request_id) = 0;
 
-  virtual StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, bool add_special) const = 0;
+  virtual StatusOr<std::vector<int32_t>> Tokenize(std::string_view text,
+                                                  bool add_special) const = 0;
   virtual StatusOr<std::string> Detokenize(const std::vector<int32_t>& ids,
                                            bool skip_special) const = 0;
 
   virtual AdapterStore& adapters() = 0;
   virtual const ModelInfo& model_info() const = 0;
   virtual EngineLoad load() const = 0;
-  // Refuses new requests from now on; returns true once nothing is queued or running, false after `wait_ms`.
+  // Refuses new requests from now on; returns true once nothing is queued or running, false after
+  // `wait_ms`.
   virtual bool Drain(int64_t wait_ms) = 0;
 };
 

@@ -29,15 +29,20 @@ SiteGroup GroupOf(Site site) {
     case Site::kQ:
     case Site::kK:
     case Site::kV:
-    case Site::kQkv: return SiteGroup::kQkv;
-    case Site::kO: return SiteGroup::kAttentionOut;
+    case Site::kQkv:
+      return SiteGroup::kQkv;
+    case Site::kO:
+      return SiteGroup::kAttentionOut;
     case Site::kGate:
     case Site::kUp:
-    case Site::kFcIn: return SiteGroup::kMlpIn;
+    case Site::kFcIn:
+      return SiteGroup::kMlpIn;
     case Site::kDown:
-    case Site::kFcOut: return SiteGroup::kMlpOut;
+    case Site::kFcOut:
+      return SiteGroup::kMlpOut;
     case Site::kHead:
-    case Site::kEmbed: break;
+    case Site::kEmbed:
+      break;
   }
   POLYAD_CHECK(false, "a lowering gave an op to a site outside the layers");
   return SiteGroup::kQkv;

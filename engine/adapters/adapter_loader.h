@@ -1,7 +1,7 @@
 #pragma once
 
-// From a directory to a version ready to run: read, lower, measure, pack. One call on a loader thread; nothing of it
-// touches the engine. Also what `polyad inspect` shows, without packing.
+// From a directory to a version ready to run: read, lower, measure, pack. One call on a loader
+// thread; nothing of it touches the engine. Also what `polyad inspect` shows, without packing.
 
 #include <cstdint>
 #include <functional>

@@ -1,7 +1,8 @@
 #pragma once
 
-// What a family lowers to: the ops to add at each linear site of each layer, in order, in the terms of kernels/api
-// alone. Ops borrow their tensors from the AdapterSource, which must outlive packing.
+// What a family lowers to: the ops to add at each linear site of each layer, in order, in the terms
+// of kernels/api alone. Ops borrow their tensors from the AdapterSource, which must outlive
+// packing.
 
 #include <string>
 #include <vector>

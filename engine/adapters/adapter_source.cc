@@ -30,9 +30,15 @@ Status CheckFinite(const std::string& name, const OwnedTensor& tensor) {
   const uint8_t* data = tensor.bytes.data();
   bool finite = false;
   switch (tensor.dtype) {
-    case DType::kF32: finite = AllFinite<uint32_t>(data, count, 0x7f800000u); break;
-    case DType::kF16: finite = AllFinite<uint16_t>(data, count, 0x7c00u); break;
-    case DType::kBF16: finite = AllFinite<uint16_t>(data, count, 0x7f80u); break;
+    case DType::kF32:
+      finite = AllFinite<uint32_t>(data, count, 0x7f800000u);
+      break;
+    case DType::kF16:
+      finite = AllFinite<uint16_t>(data, count, 0x7c00u);
+      break;
+    case DType::kBF16:
+      finite = AllFinite<uint16_t>(data, count, 0x7f80u);
+      break;
     default:
       return InvalidArgument("tensor %s: expected f32, f16 or bf16, got %s", name,
                              std::string(InfoOf(tensor.dtype).name));
@@ -114,8 +120,9 @@ StatusOr<TensorView> AdapterSource::TakeMatrix(const std::string& name) {
 Status AdapterSource::CheckAllTaken() const {
   for (const Entry& entry : tensors_) {
     if (!entry.taken) {
-      return InvalidArgument("tensor %s: this family has no use for it, so the adapter would be served incompletely",
-                             entry.name);
+      return InvalidArgument(
+          "tensor %s: this family has no use for it, so the adapter would be served incompletely",
+          entry.name);
     }
   }
   return absl::OkStatus();

@@ -1,9 +1,10 @@
 #pragma once
 
-// An adapter directory read once and checked: the parsed config and every tensor of adapter_model.safetensors in memory
-// we own (never mapped: a tenant could truncate the file under us). Lowerings take tensors by name; what nobody takes
-// refuses the adapter, so nothing is silently dropped. Owned by one loader task, short-lived, not thread-safe.
-// Format: PEFT (adapter_config.json, adapter_model.safetensors). Pickle files are refused by name.
+// An adapter directory read once and checked: the parsed config and every tensor of
+// adapter_model.safetensors in memory we own (never mapped: a tenant could truncate the file under
+// us). Lowerings take tensors by name; what nobody takes refuses the adapter, so nothing is
+// silently dropped. Owned by one loader task, short-lived, not thread-safe. Format: PEFT
+// (adapter_config.json, adapter_model.safetensors). Pickle files are refused by name.
 
 #include <cstdint>
 #include <string>
@@ -20,8 +21,8 @@ namespace polyad {
 
 class AdapterSource {
  public:
-  // Files are opened beneath the directory without following links. RESOURCE_EXHAUSTED where they are larger than
-  // `max_file_bytes` together.
+  // Files are opened beneath the directory without following links. RESOURCE_EXHAUSTED where they
+  // are larger than `max_file_bytes` together.
   static StatusOr<AdapterSource> Open(const Directory& directory, int64_t max_file_bytes);
   // The same from bytes in memory, for tests and fuzzers.
   static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors);
@@ -34,8 +35,8 @@ class AdapterSource {
   // Names still untaken, in file order.
   std::vector<std::string> RemainingNames() const;
   bool Has(const std::string& name) const;
-  // Marks the tensor as read and returns it as [rows, cols]. INVALID_ARGUMENT names it where it is missing, has
-  // another number of dimensions, an unusable dtype, or a NaN or infinity in it.
+  // Marks the tensor as read and returns it as [rows, cols]. INVALID_ARGUMENT names it where it is
+  // missing, has another number of dimensions, an unusable dtype, or a NaN or infinity in it.
   StatusOr<TensorView> TakeMatrix(const std::string& name);
   // INVALID_ARGUMENT naming the first tensor that no lowering took.
   Status CheckAllTaken() const;

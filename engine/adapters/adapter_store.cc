@@ -22,7 +22,8 @@ Status CheckName(std::string_view name, const std::string& reserved) {
 }
 
 Status UnknownAdapter(std::string_view reference) {
-  return NotFound("adapter '%s': not loaded", std::string(reference.substr(0, kMaxAdapterNameBytes)));
+  return NotFound("adapter '%s': not loaded",
+                  std::string(reference.substr(0, kMaxAdapterNameBytes)));
 }
 
 bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
@@ -58,8 +59,7 @@ Status AdapterStore::CheckMayInstall(const LoadAdapterSpec& spec) const {
   if (aliases_.count(spec.name) > 0) {
     return AlreadyExists("adapter '%s': the name is an alias", spec.name);
   }
-  if (serving == entries_.end() &&
-      static_cast<int64_t>(entries_.size()) >= options_.max_adapters) {
+  if (serving == entries_.end() && static_cast<int64_t>(entries_.size()) >= options_.max_adapters) {
     return ResourceExhausted("adapter '%s': %d adapters are loaded, the limit is %d", spec.name,
                              entries_.size(), options_.max_adapters);
   }
@@ -80,16 +80,16 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
   const auto start = std::chrono::steady_clock::now();
   POLYAD_RETURN_IF_ERROR(CheckName(spec.name, options_.reserved_name));
   POLYAD_ASSIGN_OR_RETURN(AdapterVersion::Identity identity, Reserve(spec));
-  // fp32 files shrink to half when packed as bf16, so twice the room left bounds what is worth reading.
+  // fp32 files shrink to half when packed as bf16, so twice the room left bounds what is worth
+  // reading.
   const int64_t room = options_.max_bytes - resident_bytes();
   if (room <= 0) {
     return ResourceExhausted("adapter '%s': the adapter budget of %d bytes is used up", spec.name,
                              options_.max_bytes);
   }
   const LoaderContext context{spec_, backend_, std::min(options_.max_file_bytes, 2 * room)};
-  POLYAD_ASSIGN_OR_RETURN(
-      LoadedAdapter loaded,
-      LoadAdapter(context, {spec.root, spec.path}, std::move(identity), progress));
+  POLYAD_ASSIGN_OR_RETURN(LoadedAdapter loaded, LoadAdapter(context, {spec.root, spec.path},
+                                                            std::move(identity), progress));
   if (!spec.expected_digest.empty() && spec.expected_digest != loaded.report.digest) {
     return FailedPrecondition("adapter '%s': expected digest %s, got %s", spec.name,
                               spec.expected_digest, loaded.report.digest);
@@ -106,12 +106,12 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
   loaded.report.load_ms = load_ms;
   Entry entry;
   // The deleter runs when the last lease ends, on whichever thread held it.
-  entry.lease = Lease(loaded.version.get(), [owned = loaded.version, signal = signal_](
-                                                const AdapterVersion*) mutable {
-    owned.reset();
-    std::lock_guard<std::mutex> lock(signal->mutex);
-    signal->ended.notify_all();
-  });
+  entry.lease = Lease(loaded.version.get(),
+                      [owned = loaded.version, signal = signal_](const AdapterVersion*) mutable {
+                        owned.reset();
+                        std::lock_guard<std::mutex> lock(signal->mutex);
+                        signal->ended.notify_all();
+                      });
   entry.watch = entry.lease;
   entry.report = loaded.report;
   entry.pinned = spec.pinned;

@@ -1,10 +1,11 @@
 #pragma once
 
-// Names -> immutable adapter versions. Loading (read, verify, lower, pack) runs on the caller's thread, never the
-// engine's, and swaps the finished version in atomically: until then the version that served before goes on serving.
-// A lease is a shared_ptr: requests in flight keep the version they began with; unloading waits for leases to end.
-// Thread-safe. Errors: NOT_FOUND unknown name; FAILED_PRECONDITION another base or a lost compare-and-swap;
-// INVALID_ARGUMENT malformed; UNIMPLEMENTED known but not served; RESOURCE_EXHAUSTED over the adapter budget.
+// Names -> immutable adapter versions. Loading (read, verify, lower, pack) runs on the caller's
+// thread, never the engine's, and swaps the finished version in atomically: until then the version
+// that served before goes on serving. A lease is a shared_ptr: requests in flight keep the version
+// they began with; unloading waits for leases to end. Thread-safe. Errors: NOT_FOUND unknown name;
+// FAILED_PRECONDITION another base or a lost compare-and-swap; INVALID_ARGUMENT malformed;
+// UNIMPLEMENTED known but not served; RESOURCE_EXHAUSTED over the adapter budget.
 
 #include <condition_variable>
 #include <cstdint>
@@ -28,13 +29,16 @@ enum class LoadState { kResolving, kVerifying, kLowering, kResident };
 
 struct LoadAdapterSpec {
   std::string name;
-  std::string root;  // the operator's adapter root; empty: `path` itself is the operator's and trusted to be followed
-  std::string path;  // a directory: beneath `root`, reached without links, or any directory where `root` is empty
+  std::string root;  // the operator's adapter root; empty: `path` itself is the operator's and
+                     // trusted to be followed
+  std::string path;  // a directory: beneath `root`, reached without links, or any directory where
+                     // `root` is empty
   bool pinned = false;
-  bool replace = false;  // false: ALREADY_EXISTS where the name serves other content
-  std::string expected_digest;                // hex; empty: any
-  std::optional<int64_t> expected_version;    // compare-and-swap on the version now serving; 0: none serves
-  std::vector<std::string> allowed_tenants;   // empty: all
+  bool replace = false;         // false: ALREADY_EXISTS where the name serves other content
+  std::string expected_digest;  // hex; empty: any
+  std::optional<int64_t>
+      expected_version;  // compare-and-swap on the version now serving; 0: none serves
+  std::vector<std::string> allowed_tenants;  // empty: all
 };
 
 // What a load did, or what an adapter on disk would do (`polyad inspect`).
@@ -49,7 +53,8 @@ struct LoadReport {
   int64_t file_bytes = 0;
   int64_t resident_bytes = 0;
   int64_t flops_per_token = 0;
-  std::vector<double> layer_delta_norms;  // Frobenius norm of the summed change per layer: sqrt(sum |dW|^2)
+  std::vector<double>
+      layer_delta_norms;  // Frobenius norm of the summed change per layer: sqrt(sum |dW|^2)
   double load_ms = 0;
 };
 
@@ -82,13 +87,15 @@ class AdapterStore {
   ~AdapterStore();
 
   StatusOr<LoadReport> Load(const LoadAdapterSpec& spec, const Progress& progress);
-  // Waits until the version's leases end, or with `force` has the engine end them first; DEADLINE_EXCEEDED after `wait_ms`
-  // (the name is gone all the same; its memory follows its last lease).
+  // Waits until the version's leases end, or with `force` has the engine end them first;
+  // DEADLINE_EXCEEDED after `wait_ms` (the name is gone all the same; its memory follows its last
+  // lease).
   Status Unload(std::string_view name, bool force, int64_t wait_ms);
   // The engine's way to end a version's requests. Called without the store's lock held.
   void SetForceHook(std::function<void(AdapterVersionId)> hook);
 
-  // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the tenant may not see it.
+  // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the
+  // tenant may not see it.
   StatusOr<Lease> Acquire(std::string_view reference, std::string_view tenant) const;
 
   Status Pin(std::string_view name, bool pinned);
@@ -96,7 +103,8 @@ class AdapterStore {
   Status SetAlias(std::string_view alias, std::string_view target);
   StatusOr<AdapterInfo> Get(std::string_view name) const;
   std::vector<AdapterInfo> List() const;  // by name
-  // Waits until the store's change counter passes `seen` or `wait_ms` is over; returns the counter (WatchAdapters).
+  // Waits until the store's change counter passes `seen` or `wait_ms` is over; returns the counter
+  // (WatchAdapters).
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const;
 
   int64_t resident_bytes() const;
@@ -127,8 +135,9 @@ class AdapterStore {
   mutable std::condition_variable changed_;
   std::map<std::string, Entry, std::less<>> entries_;
   std::map<std::string, std::string, std::less<>> aliases_;
-  std::map<std::string, int64_t, std::less<>> last_version_;  // per name, so that versions never repeat
-  std::vector<Entry> retired_;                                // replaced or unloaded, still leased
+  std::map<std::string, int64_t, std::less<>>
+      last_version_;            // per name, so that versions never repeat
+  std::vector<Entry> retired_;  // replaced or unloaded, still leased
   std::function<void(AdapterVersionId)> force_hook_;
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;

@@ -1,9 +1,9 @@
 #pragma once
 
-// One immutable version of one adapter, packed for the backend and ready to run: for each layer and input group the ops
-// to apply, in program order. Requests hold it by shared_ptr (their lease) and finish on the version they began with.
-// Versions are numbered per name and carry a process-unique id, which is never reused: the cache and the batch compare
-// ids, not names.
+// One immutable version of one adapter, packed for the backend and ready to run: for each layer and
+// input group the ops to apply, in program order. Requests hold it by shared_ptr (their lease) and
+// finish on the version they began with. Versions are numbered per name and carry a process-unique
+// id, which is never reused: the cache and the batch compare ids, not names.
 
 #include <cstdint>
 #include <memory>
@@ -16,7 +16,8 @@
 
 namespace polyad {
 
-// Linear sites that read the same input row and write column ranges of the same output: one Apply serves a group.
+// Linear sites that read the same input row and write column ranges of the same output: one Apply
+// serves a group.
 enum class SiteGroup : uint8_t { kQkv, kAttentionOut, kMlpIn, kMlpOut };
 inline constexpr int64_t kNumSiteGroups = 4;
 
@@ -35,13 +36,13 @@ class AdapterVersion {
   };
 
   AdapterVersion(Identity identity, int64_t num_layers)
-      : identity_(std::move(identity)),
-        deltas_(static_cast<size_t>(num_layers * kNumSiteGroups)) {}
+      : identity_(std::move(identity)), deltas_(static_cast<size_t>(num_layers * kNumSiteGroups)) {}
 
   const Identity& identity() const { return identity_; }
   AdapterVersionId id() const { return identity_.id; }
 
-  // Ops of one group of one layer, in the order they are added; empty where the adapter leaves it alone.
+  // Ops of one group of one layer, in the order they are added; empty where the adapter leaves it
+  // alone.
   const std::vector<SiteDelta>& At(int64_t layer, SiteGroup group) const {
     return deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))];
   }

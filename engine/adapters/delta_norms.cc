@@ -79,7 +79,8 @@ StatusOr<std::vector<double>> LayerDeltaNorms(const AdapterProgram& program,
     total += norm;
   }
   if (total == 0) {
-    return InvalidArgument("adapter_model.safetensors: every change is zero, so the adapter does nothing");
+    return InvalidArgument(
+        "adapter_model.safetensors: every change is zero, so the adapter does nothing");
   }
   for (double& square : squares) square = std::sqrt(square);
   return squares;

@@ -1,7 +1,8 @@
 #pragma once
 
-// Every family polyad serves, as one explicit table: the file format's name for it and the function that lowers it.
-// Adding a family is one file under families/, one line here, one golden recipe and one row in docs/adapters.md.
+// Every family polyad serves, as one explicit table: the file format's name for it and the function
+// that lowers it. Adding a family is one file under families/, one line here, one golden recipe and
+// one row in docs/adapters.md.
 
 #include <span>
 #include <string_view>
@@ -15,14 +16,16 @@ namespace polyad {
 
 struct Family {
   std::string_view peft_type;  // adapter_config.json's peft_type
-  // Takes the tensors it understands from the source and returns their ops. INVALID_ARGUMENT: malformed;
-  // FAILED_PRECONDITION: made for another base; UNIMPLEMENTED: a known variant that is not served.
+  // Takes the tensors it understands from the source and returns their ops. INVALID_ARGUMENT:
+  // malformed; FAILED_PRECONDITION: made for another base; UNIMPLEMENTED: a known variant that is
+  // not served.
   StatusOr<AdapterProgram> (*lower)(AdapterSource& source, const ModelSpec& spec);
 };
 
 std::span<const Family> FamilyTable();
 
-// Picks the family the config names, lowers, and refuses whatever was left unread or changes nothing.
+// Picks the family the config names, lowers, and refuses whatever was left unread or changes
+// nothing.
 StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const ModelSpec& spec);
 
 }  // namespace polyad

@@ -35,8 +35,8 @@ RE2::Options PatternOptions() {
 }  // namespace
 
 StatusOr<PatternValues> PatternValues::Parse(const OrderedJsonFields& config,
-                                             const std::string& key,
-                                             const std::string& pattern_key, double absent) {
+                                             const std::string& key, const std::string& pattern_key,
+                                             double absent) {
   PatternValues values;
   POLYAD_ASSIGN_OR_RETURN(values.default_, config.NumberOr(key, absent, 0.0, 1e9));
   const OrderedJson* patterns = config.Find(pattern_key);

@@ -1,8 +1,9 @@
 #pragma once
 
-// The parts of PEFT's adapter_config.json that several families share: which keys are understood, and scalars that
-// differ by module (rank_pattern, alpha_pattern). Targets are never resolved from the config: tensor names drive
-// everything (zoo section 4.1). Source: peft 0.21.2, tuners_utils and get_pattern_key.
+// The parts of PEFT's adapter_config.json that several families share: which keys are understood,
+// and scalars that differ by module (rank_pattern, alpha_pattern). Targets are never resolved from
+// the config: tensor names drive everything (zoo section 4.1). Source: peft 0.21.2, tuners_utils
+// and get_pattern_key.
 
 #include <cstdint>
 #include <span>
@@ -16,8 +17,8 @@
 
 namespace polyad {
 
-// A number per module path: the first pattern, in file order, for which "(.*\.)?(pattern)" matches the whole path,
-// else the default. Patterns are regular expressions, matched in linear time.
+// A number per module path: the first pattern, in file order, for which "(.*\.)?(pattern)" matches
+// the whole path, else the default. Patterns are regular expressions, matched in linear time.
 class PatternValues {
  public:
   // `pattern_key` ("rank_pattern") may be absent. At most 1024 patterns of 1024 bytes.
@@ -30,11 +31,12 @@ class PatternValues {
   std::vector<std::pair<std::string, double>> patterns_;  // as full-match expressions
 };
 
-// UNIMPLEMENTED where a key outside `understood` is set to something (not null, false, empty, or zero): it may change
-// the maths, and nothing is silently dropped.
+// UNIMPLEMENTED where a key outside `understood` is set to something (not null, false, empty, or
+// zero): it may change the maths, and nothing is silently dropped.
 Status CheckKnownKeys(const OrderedJson& config, std::span<const std::string_view> understood);
 
-// UNIMPLEMENTED "adapter_config.json: <key> = ... is not served (<why>)" where the key is set to something.
+// UNIMPLEMENTED "adapter_config.json: <key> = ... is not served (<why>)" where the key is set to
+// something.
 Status RefuseIfSet(const OrderedJson& config, std::string_view key, std::string_view why);
 
 }  // namespace polyad

@@ -1,7 +1,7 @@
 #pragma once
 
-// What may be an adapter's name, an alias or a tenant: [A-Za-z0-9][A-Za-z0-9._-]{0,127}. The edge checks names before it
-// does anything with them, the store again before it keeps one.
+// What may be an adapter's name, an alias or a tenant: [A-Za-z0-9][A-Za-z0-9._-]{0,127}. The edge
+// checks names before it does anything with them, the store again before it keeps one.
 
 #include <algorithm>
 #include <string_view>

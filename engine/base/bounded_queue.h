@@ -1,7 +1,8 @@
 #pragma once
 
-// A bounded many-producer queue with one consumer: the only thing threads share in the engine. A full queue refuses
-// (the caller answers RESOURCE_EXHAUSTED); it never blocks a producer. Close wakes the consumer for good.
+// A bounded many-producer queue with one consumer: the only thing threads share in the engine. A
+// full queue refuses (the caller answers RESOURCE_EXHAUSTED); it never blocks a producer. Close
+// wakes the consumer for good.
 
 #include <chrono>
 #include <condition_variable>
@@ -30,7 +31,8 @@ class BoundedQueue {
     return true;
   }
 
-  // For messages that free something (a cancel, a release): they may pass the capacity, never the closing.
+  // For messages that free something (a cancel, a release): they may pass the capacity, never the
+  // closing.
   bool PushUrgent(T&& item) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -41,7 +43,8 @@ class BoundedQueue {
     return true;
   }
 
-  // Several at once, past the capacity: for a producer that has looked at size() and bounds what it sends itself.
+  // Several at once, past the capacity: for a producer that has looked at size() and bounds what it
+  // sends itself.
   bool PushAllUrgent(std::vector<T>&& items) {
     {
       std::lock_guard<std::mutex> lock(mutex_);

@@ -1,7 +1,8 @@
 #pragma once
 
-// CHECK for broken invariants of our own code: prints the condition, file, line and a message, then aborts.
-// Never used for anything the outside world can cause (that is a Status). DCHECK vanishes in release builds.
+// CHECK for broken invariants of our own code: prints the condition, file, line and a message, then
+// aborts. Never used for anything the outside world can cause (that is a Status). DCHECK vanishes
+// in release builds.
 
 #include <cstdio>
 #include <cstdlib>
@@ -16,8 +17,8 @@ namespace polyad {
 
 }  // namespace polyad
 
-#define POLYAD_CHECK(condition, message)                                            \
-  do {                                                                              \
+#define POLYAD_CHECK(condition, message)                                              \
+  do {                                                                                \
     if (!(condition)) ::polyad::CheckFailed(#condition, __FILE__, __LINE__, message); \
   } while (false)
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// Time as an injected dependency, so that schedulers and deadlines are tested without sleeping. Monotonic milliseconds
-// and microseconds only; wall-clock time is nobody's business below the server. Thread-safe.
+// Time as an injected dependency, so that schedulers and deadlines are tested without sleeping.
+// Monotonic milliseconds and microseconds only; wall-clock time is nobody's business below the
+// server. Thread-safe.
 
 #include <atomic>
 #include <chrono>

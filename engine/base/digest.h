@@ -1,7 +1,7 @@
 #pragma once
 
-// SHA-256 over bytes fed in pieces: the content digest of adapters and the key of the prefix cache. Backed by
-// OpenSSL's EVP interface. Not thread-safe; cheap to create.
+// SHA-256 over bytes fed in pieces: the content digest of adapters and the key of the prefix cache.
+// Backed by OpenSSL's EVP interface. Not thread-safe; cheap to create.
 
 #include <array>
 #include <cstddef>

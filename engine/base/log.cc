@@ -13,10 +13,14 @@ std::atomic<LogLevel> g_level{LogLevel::kInfo};
 
 std::string_view LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
   }
   return "error";
 }
@@ -29,7 +33,8 @@ void AppendEscaped(std::string& out, std::string_view text, size_t budget) {
     if (c == '"' || c == '\\') {
       out.push_back('\\');
       out.push_back(raw);
-    } else if (c < 0x20 || c >= 0x7f) {  // control and non-ASCII bytes: one escape per byte, never raw
+    } else if (c < 0x20 ||
+               c >= 0x7f) {  // control and non-ASCII bytes: one escape per byte, never raw
       out += "\\u00";
       out.push_back(kHex[c >> 4]);
       out.push_back(kHex[c & 15]);

@@ -1,8 +1,9 @@
 #pragma once
 
-// One JSON object per line on standard error: {"ts_ms":..., "level":"info", "event":"adapter_loaded", "name":"x"}.
-// Values are escaped and each line is at most 8 KiB, so outside text can neither forge nor split a line. Prompts and
-// credentials are never logged. Thread-safe.
+// One JSON object per line on standard error: {"ts_ms":..., "level":"info",
+// "event":"adapter_loaded", "name":"x"}. Values are escaped and each line is at most 8 KiB, so
+// outside text can neither forge nor split a line. Prompts and credentials are never logged.
+// Thread-safe.
 
 #include <cstdint>
 #include <initializer_list>

@@ -1,8 +1,9 @@
 #pragma once
 
-// Status in one place: constructors that format ("tensor %s: expected %s, got %s") and the two macros that pass a
-// failure up. The outside world always enters through absl::Status; broken invariants go through check.h instead.
-// Arguments are std::string, const char*, std::string_view or numbers, as absl::StrFormat takes them.
+// Status in one place: constructors that format ("tensor %s: expected %s, got %s") and the two
+// macros that pass a failure up. The outside world always enters through absl::Status; broken
+// invariants go through check.h instead. Arguments are std::string, const char*, std::string_view
+// or numbers, as absl::StrFormat takes them.
 
 #include <string>
 #include <utility>
@@ -16,13 +17,14 @@ namespace polyad {
 using absl::Status;
 using absl::StatusOr;
 
-// One constructor per code we use. INVALID_ARGUMENT: malformed input. NOT_FOUND: a named thing is absent.
-// FAILED_PRECONDITION: well-formed but not for this base or this state. UNIMPLEMENTED: known but not served.
-// RESOURCE_EXHAUSTED: a limit or the memory budget. DATA_LOSS: a file that contradicts itself.
-#define POLYAD_DEFINE_STATUS(Name, kCode)                                            \
-  template <typename... Args>                                                        \
+// One constructor per code we use. INVALID_ARGUMENT: malformed input. NOT_FOUND: a named thing is
+// absent. FAILED_PRECONDITION: well-formed but not for this base or this state. UNIMPLEMENTED:
+// known but not served. RESOURCE_EXHAUSTED: a limit or the memory budget. DATA_LOSS: a file that
+// contradicts itself.
+#define POLYAD_DEFINE_STATUS(Name, kCode)                                                   \
+  template <typename... Args>                                                               \
   [[nodiscard]] Status Name(const absl::FormatSpec<Args...>& format, const Args&... args) { \
-    return Status(kCode, absl::StrFormat(format, args...));                          \
+    return Status(kCode, absl::StrFormat(format, args...));                                 \
   }
 POLYAD_DEFINE_STATUS(InvalidArgument, absl::StatusCode::kInvalidArgument)
 POLYAD_DEFINE_STATUS(NotFound, absl::StatusCode::kNotFound)
@@ -48,8 +50,8 @@ inline Status Annotate(const Status& status, const std::string& where) {
 #define POLYAD_CONCAT_INNER(a, b) a##b
 #define POLYAD_CONCAT(a, b) POLYAD_CONCAT_INNER(a, b)
 
-#define POLYAD_RETURN_IF_ERROR(expr)                            \
-  do {                                                          \
+#define POLYAD_RETURN_IF_ERROR(expr)                                                      \
+  do {                                                                                    \
     if (::absl::Status polyad_status = (expr); !polyad_status.ok()) return polyad_status; \
   } while (false)
 

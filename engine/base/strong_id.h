@@ -1,6 +1,7 @@
 #pragma once
 
-// Integer ids that do not mix: a BlockId is not a SequenceId. Ordered, hashable, printable through value().
+// Integer ids that do not mix: a BlockId is not a SequenceId. Ordered, hashable, printable through
+// value().
 
 #include <compare>
 #include <cstdint>
@@ -23,7 +24,8 @@ class StrongId {
 
 using SequenceId = StrongId<struct SequenceTag>;
 using BlockId = StrongId<struct BlockTag>;
-using AdapterVersionId = StrongId<struct AdapterVersionTag>;  // unique per loaded version, never reused
+using AdapterVersionId =
+    StrongId<struct AdapterVersionTag>;  // unique per loaded version, never reused
 
 }  // namespace polyad
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// One linear site group of one layer for a mixed batch: the shared base product once for every row, then each adapter's
-// deltas on its own rows (zoo section 1.1: y = W x + b + sum of deltas of x). Base rows pay nothing.
+// One linear site group of one layer for a mixed batch: the shared base product once for every row,
+// then each adapter's deltas on its own rows (zoo section 1.1: y = W x + b + sum of deltas of x).
+// Base rows pay nothing.
 
 #include <cstdint>
 #include <vector>

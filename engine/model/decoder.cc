@@ -59,7 +59,8 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.attended, carve.Activations(tokens, spec_.QueryWidth()));
   POLYAD_ASSIGN_OR_RETURN(space_.mlp, carve.Floats(tokens, mlp_width));
   POLYAD_ASSIGN_OR_RETURN(space_.activated, carve.Activations(tokens, spec_.intermediate_size));
-  // Every row may sample (prompt logprobs); pages of rows that never do stay untouched and cost no memory.
+  // Every row may sample (prompt logprobs); pages of rows that never do stay untouched and cost no
+  // memory.
   POLYAD_ASSIGN_OR_RETURN(space_.sampled, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
@@ -70,7 +71,9 @@ FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
   POLYAD_CHECK(batch.num_rows() <= space_.residual.rows, "a step larger than the workspace");
   sequences_.clear();
   for (const StepSequence& sequence : batch.sequences) {
-    sequences_.push_back({sequence.row_begin, sequence.row_end, sequence.context_end,
+    sequences_.push_back({sequence.row_begin,
+                          sequence.row_end,
+                          sequence.context_end,
                           {batch.block_ids.data() + sequence.block_begin,
                            static_cast<size_t>(sequence.block_end - sequence.block_begin)}});
   }
@@ -104,8 +107,8 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   backend_.Norm(NormOf(weights.mlp_norm), residual, normed);
   linear_.Apply(weights.mlp_in, {layer, SiteGroup::kMlpIn}, batch, normed, mlp);
   backend_.Activate(spec_.activation, spec_.gated_mlp, mlp, activated);
-  linear_.Apply(weights.mlp_out, {layer, SiteGroup::kMlpOut, /*accumulate=*/true}, batch,
-                activated, residual);
+  linear_.Apply(weights.mlp_out, {layer, SiteGroup::kMlpOut, /*accumulate=*/true}, batch, activated,
+                residual);
 }
 
 void Decoder::Attend(int64_t layer, const StepBatch& batch, KvStorage& kv) {

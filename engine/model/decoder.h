@@ -1,8 +1,9 @@
 #pragma once
 
-// The decoder stack over one step's rows. Forward reads like the figure in the papers: embed, then per layer norm,
-// attention, residual, norm, mlp, residual, then norm and head for the rows that sample. Architectures differ only in
-// ModelSpec's data. Working memory is sized once for the largest step. Engine thread only.
+// The decoder stack over one step's rows. Forward reads like the figure in the papers: embed, then
+// per layer norm, attention, residual, norm, mlp, residual, then norm and head for the rows that
+// sample. Architectures differ only in ModelSpec's data. Working memory is sized once for the
+// largest step. Engine thread only.
 
 #include <cstdint>
 #include <memory>

@@ -48,8 +48,6 @@ Status Model::AllocateKv(int64_t kv_bytes) {
 
 StatusOr<FloatRows> Model::Run(const StepBatch& batch) { return decoder_->Forward(batch, *kv_); }
 
-void Model::ArgMax(FloatRows logits, std::span<TokenScore> best) {
-  backend_.ArgMax(logits, best);
-}
+void Model::ArgMax(FloatRows logits, std::span<TokenScore> best) { backend_.ArgMax(logits, best); }
 
 }  // namespace polyad

@@ -1,7 +1,8 @@
 #pragma once
 
-// A loaded base model, ready to run steps: spec (data, not subclasses), packed weights, decoder and its K/V pages. Const
-// after Load but for the workspace and the cache that Run writes; engine thread only.
+// A loaded base model, ready to run steps: spec (data, not subclasses), packed weights, decoder and
+// its K/V pages. Const after Load but for the workspace and the cache that Run writes; engine
+// thread only.
 
 #include <cstdint>
 #include <memory>

@@ -13,7 +13,8 @@ RopeTables::RopeTables(const ModelSpec& spec, int64_t max_position)
   sin_.resize(cos_.size());
   for (size_t position = 0; position < static_cast<size_t>(max_position); ++position) {
     for (size_t pair = 0; pair < pairs; ++pair) {
-      const float angle = static_cast<float>(position) * frequencies[pair];  // fp32, as the original
+      const float angle =
+          static_cast<float>(position) * frequencies[pair];  // fp32, as the original
       cos_[position * pairs + pair] = static_cast<float>(std::cos(static_cast<double>(angle)));
       sin_[position * pairs + pair] = static_cast<float>(std::sin(static_cast<double>(angle)));
     }

@@ -1,7 +1,8 @@
 #pragma once
 
-// Rotary position tables, cos and sin [max_position, rotary_dim / 2], in fp32 the way transformers computes them
-// (modeling_rope_utils: default, linear and llama3 scaling; explicit GGUF frequency factors divide the frequencies).
+// Rotary position tables, cos and sin [max_position, rotary_dim / 2], in fp32 the way transformers
+// computes them (modeling_rope_utils: default, linear and llama3 scaling; explicit GGUF frequency
+// factors divide the frequencies).
 
 #include <cstdint>
 #include <vector>

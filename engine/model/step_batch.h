@@ -1,9 +1,11 @@
 #pragma once
 
-// One step's work as device-ready arrays: the rows of several sequences (prefill chunks and decodes alike), sorted by
-// adapter so that each adapter is one segment. Made by runtime's Flatten, read by Model::Forward, dies with the step.
-// Worked example: sequence A (adapter 7) decodes at position 9, sequence B (base) prefills positions 0..2:
-//   token_ids [b0 b1 b2 a9]  positions [0 1 2 9]  segments [{base, 0, 3}, {7, 3, 4}]  sample_rows [2, 3]
+// One step's work as device-ready arrays: the rows of several sequences (prefill chunks and decodes
+// alike), sorted by adapter so that each adapter is one segment. Made by runtime's Flatten, read by
+// Model::Forward, dies with the step. Worked example: sequence A (adapter 7) decodes at position 9,
+// sequence B (base) prefills positions 0..2:
+//   token_ids [b0 b1 b2 a9]  positions [0 1 2 9]  segments [{base, 0, 3}, {7, 3, 4}]  sample_rows
+//   [2, 3]
 
 #include <cstdint>
 #include <vector>
@@ -27,11 +29,11 @@ struct StepSequence {
 };
 
 struct StepBatch {
-  std::vector<int32_t> token_ids;   // [num_rows]
-  std::vector<int32_t> positions;   // [num_rows]
-  std::vector<int64_t> slots;       // [num_rows] block * kBlockTokens + offset
+  std::vector<int32_t> token_ids;  // [num_rows]
+  std::vector<int32_t> positions;  // [num_rows]
+  std::vector<int64_t> slots;      // [num_rows] block * kBlockTokens + offset
   std::vector<StepSequence> sequences;
-  std::vector<int32_t> block_ids;   // block tables, one after another
+  std::vector<int32_t> block_ids;  // block tables, one after another
   std::vector<StepSegment> segments;
   std::vector<int32_t> sample_rows;  // rows whose logits are wanted, ascending
 

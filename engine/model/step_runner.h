@@ -1,7 +1,8 @@
 #pragma once
 
-// The seam between the step loop and the arithmetic: a batch in, logits out. Model is the real one; the deterministic
-// simulator puts a fake here and keeps everything above it real. Called by the engine thread only.
+// The seam between the step loop and the arithmetic: a batch in, logits out. Model is the real one;
+// the deterministic simulator puts a fake here and keeps everything above it real. Called by the
+// engine thread only.
 
 #include <span>
 
@@ -14,8 +15,9 @@ namespace polyad {
 class StepRunner {
  public:
   virtual ~StepRunner() = default;
-  // Runs every row, writes K/V to the batch's slots, and returns logits [sample_rows.size(), vocab_size], valid until
-  // the next call. An error is a fault of the device: the step's requests end with it.
+  // Runs every row, writes K/V to the batch's slots, and returns logits [sample_rows.size(),
+  // vocab_size], valid until the next call. An error is a fault of the device: the step's requests
+  // end with it.
   virtual StatusOr<FloatRows> Run(const StepBatch& batch) = 0;
   // best[i] = the largest logit of row i, lowest id on ties.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;

@@ -73,8 +73,8 @@ StatusOr<LayerWeights> ReadLayer(const Reader& reader, const ModelSpec& spec, in
   }
   POLYAD_ASSIGN_OR_RETURN(weights.attention_out, reader.Linear(layer, {K::kO}, {K::kOBias}));
   if (spec.gated_mlp) {
-    POLYAD_ASSIGN_OR_RETURN(
-        weights.mlp_in, reader.Linear(layer, {K::kGate, K::kUp}, {K::kGateBias, K::kUpBias}));
+    POLYAD_ASSIGN_OR_RETURN(weights.mlp_in,
+                            reader.Linear(layer, {K::kGate, K::kUp}, {K::kGateBias, K::kUpBias}));
     POLYAD_ASSIGN_OR_RETURN(weights.mlp_out, reader.Linear(layer, {K::kDown}, {K::kDownBias}));
   } else {
     POLYAD_ASSIGN_OR_RETURN(weights.mlp_in, reader.Linear(layer, {K::kFcIn}, {K::kFcInBias}));
@@ -111,9 +111,8 @@ StatusOr<Weights> LoadWeights(const ModelFiles& files, Backend& backend) {
     POLYAD_ASSIGN_OR_RETURN(LayerWeights layer_weights, ReadLayer(reader, spec, layer));
     weights.layers.push_back(std::move(layer_weights));
   }
-  POLYAD_ASSIGN_OR_RETURN(
-      weights.final_norm,
-      reader.Norm(-1, WeightKind::kFinalNorm, WeightKind::kFinalNormBias));
+  POLYAD_ASSIGN_OR_RETURN(weights.final_norm,
+                          reader.Norm(-1, WeightKind::kFinalNorm, WeightKind::kFinalNormBias));
   if (spec.tie_embeddings) {
     weights.head = weights.embedding;
   } else {

@@ -1,8 +1,8 @@
 #pragma once
 
-// A model's weights after loading: matrices packed for the backend (q|k|v and gate|up fused along their outputs), the
-// small vectors in fp32. Loaded once, const and shared by every step afterwards. A tied head is the embedding matrix
-// itself, held once.
+// A model's weights after loading: matrices packed for the backend (q|k|v and gate|up fused along
+// their outputs), the small vectors in fp32. Loaded once, const and shared by every step
+// afterwards. A tied head is the embedding matrix itself, held once.
 
 #include <cstdint>
 #include <memory>
@@ -37,8 +37,9 @@ struct LayerWeights {
 };
 
 struct Weights {
-  std::shared_ptr<PackedMatrix> embedding;        // [vocab, hidden]
-  std::unique_ptr<PackedMatrix> position_embedding;  // [max_position, hidden]; null with rotary positions
+  std::shared_ptr<PackedMatrix> embedding;  // [vocab, hidden]
+  std::unique_ptr<PackedMatrix>
+      position_embedding;  // [max_position, hidden]; null with rotary positions
   std::vector<LayerWeights> layers;
   NormWeights final_norm;
   std::shared_ptr<PackedMatrix> head;  // [vocab, hidden]; the embedding itself where tied
@@ -46,7 +47,8 @@ struct Weights {
   int64_t bytes() const;
 };
 
-// Reads every tensor the spec names, in order, packing as it goes, so that at most one fused matrix is held twice.
+// Reads every tensor the spec names, in order, packing as it goes, so that at most one fused matrix
+// is held twice.
 StatusOr<Weights> LoadWeights(const ModelFiles& files, Backend& backend);
 
 }  // namespace polyad

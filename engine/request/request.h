@@ -1,7 +1,8 @@
 #pragma once
 
-// The vocabulary both ends share. RequestSpec is what a client asked, decoded and range-checked at the edge; Request is
-// what intake makes of it (tokenised, adapter leased), immutable from then on and owned by its sequences.
+// The vocabulary both ends share. RequestSpec is what a client asked, decoded and range-checked at
+// the edge; Request is what intake makes of it (tokenised, adapter leased), immutable from then on
+// and owned by its sequences.
 
 #include <cstdint>
 #include <memory>
@@ -41,8 +42,8 @@ struct RequestSpec {
   StoppingParams stopping;
   OutputParams output;
   CacheParams cache;
-  int32_t priority = 0;          // larger first; [-100, 100]
-  int64_t deadline_us = 0;       // Clock micros; 0: none
+  int32_t priority = 0;     // larger first; [-100, 100]
+  int64_t deadline_us = 0;  // Clock micros; 0: none
   int64_t max_adapter_wait_ms = 0;
 };
 

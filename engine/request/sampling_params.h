@@ -1,7 +1,8 @@
 #pragma once
 
-// How a request wants its tokens chosen, when it ends, and what it wants to see. Plain validated values: the codec at
-// the edge checks ranges against these constants, the engine relies on them. Field names follow the API (proto).
+// How a request wants its tokens chosen, when it ends, and what it wants to see. Plain validated
+// values: the codec at the edge checks ranges against these constants, the engine relies on them.
+// Field names follow the API (proto).
 
 #include <cstdint>
 #include <optional>
@@ -11,9 +12,10 @@
 
 namespace polyad {
 
-// Hard limits on what one request may ask (the API documents them; configuration can only lower them).
-inline constexpr int64_t kMaxChoices = 16;            // n
-inline constexpr int64_t kMaxLogprobs = 20;           // alternatives per token
+// Hard limits on what one request may ask (the API documents them; configuration can only lower
+// them).
+inline constexpr int64_t kMaxChoices = 16;   // n
+inline constexpr int64_t kMaxLogprobs = 20;  // alternatives per token
 inline constexpr int64_t kMaxStopStrings = 16;
 inline constexpr int64_t kMaxStopStringBytes = 64;
 inline constexpr int64_t kMaxStopTokenIds = 128;
@@ -30,8 +32,8 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    // [-2, 2]; over output tokens
   float frequency_penalty = 0.0f;   // [-2, 2]; over output tokens
   std::vector<std::pair<int32_t, float>> logit_bias{};  // token id -> [-100, 100]
-  std::vector<int32_t> allowed_token_ids{};           // empty: all
-  int32_t num_choices = 1;                            // n
+  std::vector<int32_t> allowed_token_ids{};             // empty: all
+  int32_t num_choices = 1;                              // n
 
   bool greedy() const { return temperature == 0.0f; }
   // True where the pick is the plain largest logit, so that no copy of the row is needed.

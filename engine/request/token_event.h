@@ -1,7 +1,8 @@
 #pragma once
 
-// What comes back from the engine for a request, in order: one PromptEvent, then TokensEvents per choice, then one
-// FinishEvent per choice. Token events carry ids; text is added by delivery, which turns them into OutputEvents.
+// What comes back from the engine for a request, in order: one PromptEvent, then TokensEvents per
+// choice, then one FinishEvent per choice. Token events carry ids; text is added by delivery, which
+// turns them into OutputEvents.
 
 #include <cstdint>
 #include <string>
@@ -19,8 +20,9 @@ struct TokenAlternative {
 
 struct TokenLogprob {
   int32_t token_id = 0;
-  float logprob = 0.0f;  // natural log, of the model's distribution before temperature and truncation
-  int32_t rank = 0;      // 1 is the most likely token
+  float logprob =
+      0.0f;          // natural log, of the model's distribution before temperature and truncation
+  int32_t rank = 0;  // 1 is the most likely token
   std::vector<TokenAlternative> top;
 };
 
@@ -48,7 +50,8 @@ struct AdapterIdentity {
 struct PromptEvent {
   int64_t num_prompt_tokens = 0;
   int64_t num_cached_tokens = 0;
-  std::vector<TokenLogprob> token_logprobs;  // empty unless asked for; entry i is prompt token i + 1
+  std::vector<TokenLogprob>
+      token_logprobs;  // empty unless asked for; entry i is prompt token i + 1
   AdapterIdentity adapter;
 };
 
@@ -70,8 +73,9 @@ struct FinishEvent {
 
 using TokenEvent = std::variant<PromptEvent, TokensEvent, FinishEvent>;
 
-// Where a request's events go. Called on the delivery thread, in order, never after the FinishEvent of every choice.
-// Must not block: a sink that cannot keep up returns false, and the request is cancelled.
+// Where a request's events go. Called on the delivery thread, in order, never after the FinishEvent
+// of every choice. Must not block: a sink that cannot keep up returns false, and the request is
+// cancelled.
 class ResponseSink {
  public:
   virtual ~ResponseSink() = default;

@@ -1,13 +1,15 @@
 #pragma once
 
-// The contract between the engine and a device: memory, packed weights, the base ops of a decoder layer, and deltas.
-// Kernels know ops and rows only: no sequences, no adapters, no families. One engine thread calls a Backend; calls
-// return when the result is ready for the next call (a device may queue internally). Arguments were validated by the
-// caller: a mismatched shape here is a broken invariant (CHECK), except where StatusOr says otherwise.
+// The contract between the engine and a device: memory, packed weights, the base ops of a decoder
+// layer, and deltas. Kernels know ops and rows only: no sequences, no adapters, no families. One
+// engine thread calls a Backend; calls return when the result is ready for the next call (a device
+// may queue internally). Arguments were validated by the caller: a mismatched shape here is a
+// broken invariant (CHECK), except where StatusOr says otherwise.
 //
-// The invariance promise, which every implementation is tested for first: each output element is reduced in one fixed
-// order that depends on shapes and weight format alone, so a row's bits never depend on how many rows share the call,
-// on chunking, on which KV blocks hold its context, or on the number of threads.
+// The invariance promise, which every implementation is tested for first: each output element is
+// reduced in one fixed order that depends on shapes and weight format alone, so a row's bits never
+// depend on how many rows share the call, on chunking, on which KV blocks hold its context, or on
+// the number of threads.
 
 #include <cstdint>
 #include <memory>
@@ -24,13 +26,15 @@ namespace polyad {
 // Tokens per KV block, fixed so that kernels may lay keys out for it.
 inline constexpr int64_t kBlockTokens = 16;
 
-// f32: everything in fp32 (the exact mode goldens use). auto: weights as stored, activations bf16, K/V bf16.
+// f32: everything in fp32 (the exact mode goldens use). auto: weights as stored, activations bf16,
+// K/V bf16.
 enum class ComputeMode { kF32, kAuto };
 
 struct BackendOptions {
   ComputeMode mode = ComputeMode::kAuto;
-  int num_threads = 0;        // 0: one per available core
-  std::string isa = "auto";   // auto | scalar | avx2 | avx512 | amx; a level the machine lacks is an error
+  int num_threads = 0;  // 0: one per available core
+  std::string isa =
+      "auto";  // auto | scalar | avx2 | avx512 | amx; a level the machine lacks is an error
 };
 
 struct BackendInfo {
@@ -54,7 +58,8 @@ struct KvShape {
   int64_t head_dim = 0;
 };
 
-// All K/V pages of all layers. Blocks are kBlockTokens tokens; block b of layer l is the backend's to place.
+// All K/V pages of all layers. Blocks are kBlockTokens tokens; block b of layer l is the backend's
+// to place.
 class KvStorage {
  public:
   virtual ~KvStorage() = default;
@@ -79,31 +84,33 @@ struct GemmArgs {
 
 enum class ActivationKind { kSilu, kGeluTanh, kGeluErf, kRelu };
 
-// Rotary tables: cos/sin for one position are the rows of [max_position, rotary_dim / 2] f32 tables made by the model.
-// Pairs are half-split: element i rotates with i + rotary_dim/2 (the Hugging Face convention).
+// Rotary tables: cos/sin for one position are the rows of [max_position, rotary_dim / 2] f32 tables
+// made by the model. Pairs are half-split: element i rotates with i + rotary_dim/2 (the Hugging
+// Face convention).
 struct RopeTable {
   const float* cos = nullptr;
   const float* sin = nullptr;
   int64_t rotary_dim = 0;  // 0: no rotation (learned positions)
 };
 
-// Splits fused rows [q | k | v] after projection: optional per-head RMS norm of q and k (Qwen3), rotation of q (in
-// place) and k, and stores k and v in their cache slots.
+// Splits fused rows [q | k | v] after projection: optional per-head RMS norm of q and k (Qwen3),
+// rotation of q (in place) and k, and stores k and v in their cache slots.
 struct QkvArgs {
-  FloatRows qkv;                       // [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]
+  FloatRows qkv;  // [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]
   int64_t num_heads = 0;
-  const float* q_norm = nullptr;       // [head_dim] or null
+  const float* q_norm = nullptr;  // [head_dim] or null
   const float* k_norm = nullptr;
   float norm_eps = 1e-6f;
   RopeTable rope;
   std::span<const int32_t> positions;  // [num_tokens]
-  std::span<const int64_t> slots;      // [num_tokens] block * kBlockTokens + offset; -1 stores nothing
+  std::span<const int64_t> slots;  // [num_tokens] block * kBlockTokens + offset; -1 stores nothing
   KvStorage* kv = nullptr;
   int64_t layer = 0;
 };
 
 // One sequence's rows in a step: rows [row_begin, row_end) of q are its tokens at positions
-// [context_end - (row_end - row_begin), context_end); its keys are positions [0, context_end) in `blocks`.
+// [context_end - (row_end - row_begin), context_end); its keys are positions [0, context_end) in
+// `blocks`.
 struct AttentionSequence {
   int64_t row_begin = 0;
   int64_t row_end = 0;
@@ -133,12 +140,15 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual BackendInfo info() const = 0;
-  virtual DType activation_dtype() const = 0;  // what Norm, Activate and Attention write: kF32 or kBF16
+  virtual DType activation_dtype()
+      const = 0;  // what Norm, Activate and Attention write: kF32 or kBF16
 
   // --- memory and packing (start-up and loader threads; these four are thread-safe) ---
-  // Working memory zero-filled and aligned to 64 bytes, huge pages where offered; RESOURCE_EXHAUSTED when refused.
+  // Working memory zero-filled and aligned to 64 bytes, huge pages where offered;
+  // RESOURCE_EXHAUSTED when refused.
   virtual absl::StatusOr<std::shared_ptr<void>> Allocate(int64_t bytes) = 0;
-  // Stacks the parts along `out` (fused q|k|v, gate|up); parts share `cols` and dtype. kF32 mode decodes to f32.
+  // Stacks the parts along `out` (fused q|k|v, gate|up); parts share `cols` and dtype. kF32 mode
+  // decodes to f32.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       std::span<const TensorView> parts) = 0;
   virtual absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op) = 0;
@@ -162,7 +172,8 @@ class Backend {
   // The largest logit of each row, lowest token id on ties: the greedy pick.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;
 
-  // --- deltas: y[t] += op(x[t]) for t in each segment, in the order of `segments` where they overlap ---
+  // --- deltas: y[t] += op(x[t]) for t in each segment, in the order of `segments` where they
+  // overlap ---
   virtual void Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) = 0;
 };
 

@@ -1,9 +1,10 @@
 #pragma once
 
-// The algebra that adapters lower to: what a kernel may be asked to add to a site, whatever family it came from.
-// x is the site's raw input row, y its output row (zoo section 1.1). Each op is one struct with its one line of algebra;
-// a new op is a struct here, a double-precision reference in kernels/reference, and cases in tests/kernels/op_cases.cc.
-// Ops borrow their tensors; Backend::PackDelta copies them into its own layout, and the views may die then.
+// The algebra that adapters lower to: what a kernel may be asked to add to a site, whatever family
+// it came from. x is the site's raw input row, y its output row (zoo section 1.1). Each op is one
+// struct with its one line of algebra; a new op is a struct here, a double-precision reference in
+// kernels/reference, and cases in tests/kernels/op_cases.cc. Ops borrow their tensors;
+// Backend::PackDelta copies them into its own layout, and the views may die then.
 
 #include <cstdint>
 #include <variant>
@@ -12,10 +13,11 @@
 
 namespace polyad {
 
-// y += B (A x). Every scale is folded into B by the lowering. Ranks are whatever they are: never padded or capped.
+// y += B (A x). Every scale is folded into B by the lowering. Ranks are whatever they are: never
+// padded or capped.
 struct LowRank {
-  TensorView a;  // [rank, in], f32, f16 or bf16
-  TensorView b;  // [out, rank], f32, f16 or bf16
+  TensorView a;        // [rank, in], f32, f16 or bf16
+  TensorView b;        // [out, rank], f32, f16 or bf16
   float scale = 1.0f;  // applied to b in fp32 while packing
 };
 

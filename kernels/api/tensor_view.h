@@ -1,6 +1,7 @@
 #pragma once
 
-// Borrowed 2-D memory, row-major. A view owns nothing and checks nothing; whoever makes one guarantees the bytes.
+// Borrowed 2-D memory, row-major. A view owns nothing and checks nothing; whoever makes one
+// guarantees the bytes.
 
 #include <cstdint>
 
@@ -32,7 +33,8 @@ struct FloatRows {
   }
 };
 
-// Activations that feed a matrix product: f32 in the exact mode, bf16 otherwise (Backend::activation_dtype).
+// Activations that feed a matrix product: f32 in the exact mode, bf16 otherwise
+// (Backend::activation_dtype).
 struct ActivationRows {
   void* data = nullptr;
   DType dtype = DType::kF32;

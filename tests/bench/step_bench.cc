@@ -1,5 +1,5 @@
-// Times whole steps of a real model without server or scheduler: prefill chunks and decode steps, base rows and distinct
-// adapters. Prints milliseconds (median of repeats) and tokens per second.
+// Times whole steps of a real model without server or scheduler: prefill chunks and decode steps,
+// base rows and distinct adapters. Prints milliseconds (median of repeats) and tokens per second.
 //   step_bench MODEL [ADAPTERS_DIR]
 #include <algorithm>
 #include <chrono>
@@ -18,7 +18,9 @@ double MedianMs(int repeats, const std::function<void()>& run) {
   for (int i = 0; i < repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     run();
-    times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    times.push_back(
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+            .count());
   }
   std::sort(times.begin(), times.end());
   return times[times.size() / 2];
@@ -31,24 +33,30 @@ void TimeSteps(TestModel& test, int64_t num_rows, const Leases& leases, const ch
   std::vector<TestSequence> sequences(static_cast<size_t>(num_rows));
   for (size_t i = 0; i < sequences.size(); ++i) {
     for (int64_t t = 0; t < 256; ++t) {
-      sequences[i].tokens.push_back(static_cast<int32_t>((t * 7919 + static_cast<int64_t>(i) * 104729) % 20000));
+      sequences[i].tokens.push_back(
+          static_cast<int32_t>((t * 7919 + static_cast<int64_t>(i) * 104729) % 20000));
     }
     sequences[i].adapter = leases.empty() ? nullptr : leases[i % leases.size()];
   }
   double prefill_ms = 0;
-  for (size_t begin = 0; begin < sequences.size(); begin += 4) {  // four prompts of 128 make one step
+  for (size_t begin = 0; begin < sequences.size();
+       begin += 4) {  // four prompts of 128 make one step
     std::vector<TestChunk> chunks;
-    for (size_t i = begin; i < std::min(begin + 4, sequences.size()); ++i) chunks.push_back({&sequences[i], 128, 1});
+    for (size_t i = begin; i < std::min(begin + 4, sequences.size()); ++i)
+      chunks.push_back({&sequences[i], 128, 1});
     prefill_ms += MedianMs(1, [&] { harness.Step(chunks); });
   }
   std::vector<TestChunk> decode;
   for (TestSequence& sequence : sequences) decode.push_back({&sequence, 1, 1});
   const double decode_ms = MedianMs(64, [&] { harness.Step(decode); });
   const double total_s = (prefill_ms + 64 * decode_ms) / 1e3;
-  std::printf("%-9s %3ld rows: prefill %7.1f ms (%6.0f tok/s)  step %6.2f ms (%6.0f tok/s)  128+64: %6.0f tok/s\n", what,
-              static_cast<long>(num_rows), prefill_ms, static_cast<double>(num_rows) * 128e3 / prefill_ms,
-              decode_ms, static_cast<double>(num_rows) * 1e3 / decode_ms,
-              static_cast<double>(num_rows) * 64 / total_s);
+  std::printf(
+      "%-9s %3ld rows: prefill %7.1f ms (%6.0f tok/s)  step %6.2f ms (%6.0f tok/s)  128+64: %6.0f "
+      "tok/s\n",
+      what, static_cast<long>(num_rows), prefill_ms,
+      static_cast<double>(num_rows) * 128e3 / prefill_ms, decode_ms,
+      static_cast<double>(num_rows) * 1e3 / decode_ms,
+      static_cast<double>(num_rows) * 64 / total_s);
   std::fflush(stdout);
 }
 
@@ -67,7 +75,8 @@ int Main(int argc, char** argv) {
   if (argc < 3) return 0;
   Leases leases;
   std::vector<std::string> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(argv[2])) paths.push_back(entry.path().string());
+  for (const auto& entry : std::filesystem::directory_iterator(argv[2]))
+    paths.push_back(entry.path().string());
   std::sort(paths.begin(), paths.end());
   const double load_ms = MedianMs(1, [&] {
     for (const std::string& path : paths) {
@@ -78,7 +87,8 @@ int Main(int argc, char** argv) {
       leases.push_back(*test.adapters->Acquire(spec.name, ""));
     }
   });
-  std::printf("loaded %zu adapters, %.1f ms each, %.1f MB\n", leases.size(), load_ms / static_cast<double>(leases.size()),
+  std::printf("loaded %zu adapters, %.1f ms each, %.1f MB\n", leases.size(),
+              load_ms / static_cast<double>(leases.size()),
               static_cast<double>(test.adapters->resident_bytes()) / 1e6);
   for (const int64_t rows : {1, 8, 32}) TimeSteps(test, rows, leases, "distinct");
   TimeSteps(test, 32, {leases[0]}, "one");

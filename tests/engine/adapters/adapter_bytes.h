@@ -1,7 +1,7 @@
 #pragma once
 
-// Adapter files built in memory for tests: a safetensors container from (name, dtype, shape, bytes), and a well-formed
-// LoRA on the tiny llama that a test then spoils in one place. Test-only.
+// Adapter files built in memory for tests: a safetensors container from (name, dtype, shape,
+// bytes), and a well-formed LoRA on the tiny llama that a test then spoils in one place. Test-only.
 
 #include <cstdint>
 #include <string>

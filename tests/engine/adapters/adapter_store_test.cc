@@ -185,9 +185,9 @@ TEST_F(AdapterStoreTest, AliasesFollowAndNeverHideAName) {
 }
 
 TEST_F(AdapterStoreTest, NamesAreBoundedAndTheBasesIsReserved) {
-  for (const std::string& name : {std::string(), std::string("a,b"), std::string("../x"),
-                                  std::string(".hidden"), std::string(129, 'a'),
-                                  std::string("a\nb"), std::string("base-model")}) {
+  for (const std::string& name :
+       {std::string(), std::string("a,b"), std::string("../x"), std::string(".hidden"),
+        std::string(129, 'a'), std::string("a\nb"), std::string("base-model")}) {
     EXPECT_EQ(store_->Load(Spec(name, "first"), nullptr).status().code(),
               absl::StatusCode::kInvalidArgument)
         << name;

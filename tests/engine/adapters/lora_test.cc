@@ -31,11 +31,10 @@ const std::string kV1 = "base_model.model.model.layers.1.self_attn.v_proj";
 struct Files {
   std::string config =
       R"({"peft_type":"LORA","r":4,"lora_alpha":8,"target_modules":["q_proj","v_proj"],"bias":"none"})";
-  std::vector<TestTensor> tensors = {
-      FloatTensor(kQ0 + ".lora_A.weight", 4, 32, 0.1f, 0.01f),
-      FloatTensor(kQ0 + ".lora_B.weight", 32, 4, -0.2f, 0.03f),
-      FloatTensor(kV1 + ".lora_A.weight", 4, 32, 0.3f, -0.02f),
-      FloatTensor(kV1 + ".lora_B.weight", 16, 4, 0.05f, 0.01f)};
+  std::vector<TestTensor> tensors = {FloatTensor(kQ0 + ".lora_A.weight", 4, 32, 0.1f, 0.01f),
+                                     FloatTensor(kQ0 + ".lora_B.weight", 32, 4, -0.2f, 0.03f),
+                                     FloatTensor(kV1 + ".lora_A.weight", 4, 32, 0.3f, -0.02f),
+                                     FloatTensor(kV1 + ".lora_B.weight", 16, 4, 0.05f, 0.01f)};
 };
 
 StatusOr<AdapterProgram> Lower(const Files& files, AdapterSource* keep) {
@@ -76,9 +75,8 @@ TEST(Lora, RankStabilisedScaleIsAlphaOverTheRootOfTheRank) {
 
 TEST(Lora, TheFirstMatchingPatternInFileOrderWins) {
   Files files;
-  files.config =
-      R"({"peft_type":"LORA","r":9,"lora_alpha":8,"rank_pattern":{"[qv]_proj":4},)"
-      R"("alpha_pattern":{"layers.0.self_attn.q_proj":12,"q_proj":99,"roj":7}})";
+  files.config = R"({"peft_type":"LORA","r":9,"lora_alpha":8,"rank_pattern":{"[qv]_proj":4},)"
+                 R"("alpha_pattern":{"layers.0.self_attn.q_proj":12,"q_proj":99,"roj":7}})";
   const StatusOr<AdapterProgram> program = Lower(files);
   ASSERT_TRUE(program.ok()) << program.status();
   EXPECT_FLOAT_EQ(std::get<LowRank>(program->ops[0].op).scale, 3.0f);
@@ -182,7 +180,8 @@ const Hostile kHostile[] = {
      absl::StatusCode::kFailedPrecondition, "mlp.router"},
     {"LayerPastTheModel",
      [](Files& f) {
-       f.tensors[0].name = "base_model.model.model.layers.1000000000.self_attn.q_proj.lora_A.weight";
+       f.tensors[0].name =
+           "base_model.model.model.layers.1000000000.self_attn.q_proj.lora_A.weight";
      },
      absl::StatusCode::kFailedPrecondition, "layers.1000000000"},
     {"OnTheHead",
@@ -208,9 +207,12 @@ const Hostile kHostile[] = {
        f.tensors[3] = FloatTensor(kV1 + ".lora_B.weight", 16, 4, 0, 0);
      },
      absl::StatusCode::kInvalidArgument, "does nothing"},
-    {"IntegerTensor",
-     [](Files& f) { f.tensors[0].dtype = "I32"; }, absl::StatusCode::kInvalidArgument, "f32, f16 or bf16"},
-    {"ThreeDimensions", [](Files& f) { f.tensors[0].shape = {4, 4, 8}; },
+    {"IntegerTensor", [](Files& f) { f.tensors[0].dtype = "I32"; },
+     absl::StatusCode::kInvalidArgument, "f32, f16 or bf16"},
+    {"ThreeDimensions",
+     [](Files& f) {
+       f.tensors[0].shape = {4, 4, 8};
+     },
      absl::StatusCode::kInvalidArgument, "2 dimensions"},
 };
 

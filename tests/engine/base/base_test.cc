@@ -22,9 +22,11 @@ TEST(Sha256, MatchesTheStandardsExample) {  // FIPS 180-2, appendix B.1
 
 TEST(Log, EscapesWhatCouldForgeALine) {
   const std::string hostile = "a\"b\\c\nd\x1b[31m\xe2\x80\xa8";
-  EXPECT_EQ(FormatLogLine(5, LogLevel::kInfo, "loaded", {{"name", hostile}, {"tokens", int64_t{7}}}),
-            "{\"ts_ms\":5,\"level\":\"info\",\"event\":\"loaded\",\"name\":\"a\\\"b\\\\c\\u000ad\\u001b[31m"
-            "\\u00e2\\u0080\\u00a8\",\"tokens\":7}");
+  EXPECT_EQ(
+      FormatLogLine(5, LogLevel::kInfo, "loaded", {{"name", hostile}, {"tokens", int64_t{7}}}),
+      "{\"ts_ms\":5,\"level\":\"info\",\"event\":\"loaded\",\"name\":\"a\\\"b\\\\c\\u000ad\\u001b["
+      "31m"
+      "\\u00e2\\u0080\\u00a8\",\"tokens\":7}");
 }
 
 TEST(Log, CutsALineAtItsLimit) {

@@ -1,5 +1,6 @@
-// Tiny models of every architecture and their LoRA adapters against transformers and PEFT (tests/golden/README.md), in
-// the exact mode, on the reference backend and on every instruction set of the CPU backend.
+// Tiny models of every architecture and their LoRA adapters against transformers and PEFT
+// (tests/golden/README.md), in the exact mode, on the reference backend and on every instruction
+// set of the CPU backend.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -18,7 +19,7 @@ constexpr double kRelativeTolerance = 1e-4;  // of the largest logit, as the iss
 
 struct GoldenPrompt {
   std::vector<int32_t> tokens;
-  std::vector<float> logits;    // [tokens, vocab]
+  std::vector<float> logits;  // [tokens, vocab]
   std::vector<int32_t> greedy;
 };
 
@@ -51,7 +52,8 @@ void ExpectClose(const std::vector<float>& got, const std::vector<float>& expect
   double worst = 0;
   for (size_t i = 0; i < got.size(); ++i) {
     largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-    worst = std::max(worst, std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i])));
+    worst =
+        std::max(worst, std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i])));
   }
   EXPECT_LE(worst, kRelativeTolerance * largest);
 }
@@ -125,7 +127,8 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
   const auto& [engine, model_name] = GetParam();
   TestModel test = LoadTestModel(ModelFileOf(model_name), engine.backend, ExactOptions(engine.isa));
   std::vector<std::shared_ptr<const AdapterVersion>> leases = {nullptr};
-  std::vector<std::vector<GoldenPrompt>> goldens = {ReadGoldens(GoldenPath("models/" + model_name))};
+  std::vector<std::vector<GoldenPrompt>> goldens = {
+      ReadGoldens(GoldenPath("models/" + model_name))};
   for (const std::string& name : NamesIn("adapters/" + model_name)) {
     const std::string path = GoldenPath("adapters/" + model_name + "/" + name);
     LoadAdapterSpec spec;
@@ -145,9 +148,9 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
     for (const GoldenPrompt& prompt : goldens[tenant]) {
       sequences.push_back({prompt.tokens, leases[tenant], {}, 0});
       expected.push_back(&prompt);
-      EXPECT_EQ(harness.Greedy(prompt.tokens, leases[tenant],
-                               static_cast<int64_t>(prompt.greedy.size())),
-                prompt.greedy);
+      EXPECT_EQ(
+          harness.Greedy(prompt.tokens, leases[tenant], static_cast<int64_t>(prompt.greedy.size())),
+          prompt.greedy);
     }
   }
   size_t begin = 0;

@@ -1,5 +1,6 @@
-// A row's bits never depend on its batch mates, the chunking, cache hits, preemption or the number of threads: random
-// mixes of tenants against each request run alone, in the fast mode and in the exact one.
+// A row's bits never depend on its batch mates, the chunking, cache hits, preemption or the number
+// of threads: random mixes of tenants against each request run alone, in the fast mode and in the
+// exact one.
 #include <algorithm>
 #include <filesystem>
 #include <random>
@@ -44,7 +45,8 @@ class Invariance : public testing::TestWithParam<std::tuple<std::string, Compute
     const size_t head = 16 * (rng() % 3);
     const size_t tail = 1 + rng() % 40;
     std::vector<int32_t> tokens;
-    for (size_t i = 0; i < head; ++i) tokens.push_back(static_cast<int32_t>(head_rng() % static_cast<uint64_t>(vocab)));
+    for (size_t i = 0; i < head; ++i)
+      tokens.push_back(static_cast<int32_t>(head_rng() % static_cast<uint64_t>(vocab)));
     for (size_t i = 0; i < tail + kGenerated; ++i) {
       tokens.push_back(static_cast<int32_t>(rng() % static_cast<uint64_t>(vocab)));
     }
@@ -73,8 +75,8 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
       sequences[i].adapter = leases_[threads_index][adapter_of[i]];
     }
     const size_t watched = rng() % size;
-    TestSequence lonely{sequences[watched].tokens,
-                        leases_[1 - threads_index][adapter_of[watched]], {}, 0};
+    TestSequence lonely{
+        sequences[watched].tokens, leases_[1 - threads_index][adapter_of[watched]], {}, 0};
     const auto total = static_cast<int64_t>(lonely.tokens.size());
     std::vector<std::vector<float>> expected;
     expected.push_back(alone.Step({{&lonely, total - kGenerated, 1}})[0]);
@@ -95,7 +97,8 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
             int64_t shared = 0;
             while (shared + 16 < static_cast<int64_t>(sequence.tokens.size()) - kGenerated &&
                    shared + 16 <= other.num_computed &&
-                   std::equal(sequence.tokens.begin() + shared, sequence.tokens.begin() + shared + 16,
+                   std::equal(sequence.tokens.begin() + shared,
+                              sequence.tokens.begin() + shared + 16,
                               other.tokens.begin() + shared)) {
               shared += 16;
             }
@@ -150,7 +153,8 @@ INSTANTIATE_TEST_SUITE_P(Paths, Invariance,
                                           testing::Values(ComputeMode::kAuto, ComputeMode::kF32)),
                          [](const auto& test) {
                            return std::get<0>(test.param) +
-                                  (std::get<1>(test.param) == ComputeMode::kAuto ? "_auto" : "_f32");
+                                  (std::get<1>(test.param) == ComputeMode::kAuto ? "_auto"
+                                                                                 : "_f32");
                          });
 
 }  // namespace

@@ -1,6 +1,6 @@
-// The real demo model in the fast mode against transformers (tests/golden/README.md, `smollm2/`): perplexity of a fixed
-// text and the next token wherever the original is sure of it. The model's Q4_1 file is widened to the bf16 weights
-// that the golden was made with.
+// The real demo model in the fast mode against transformers (tests/golden/README.md, `smollm2/`):
+// perplexity of a fixed text and the next token wherever the original is sure of it. The model's
+// Q4_1 file is widened to the bf16 weights that the golden was made with.
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -19,7 +19,7 @@ namespace polyad {
 namespace {
 
 constexpr int64_t kWindow = 512;
-constexpr double kPerplexityTolerance = 0.003;        // bf16 weights
+constexpr double kPerplexityTolerance = 0.003;       // bf16 weights
 constexpr double kStoredPerplexityTolerance = 0.01;  // 4-bit weights, 8-bit inputs
 
 // Q8_0 and Q4_1 blocks as the bf16 values they stand for (kernels/api/dtype.h has the layouts).
@@ -114,7 +114,7 @@ struct Scores {
   double perplexity = 0;
   double expected_perplexity = 0;  // of transformers in fp32
   int64_t tokens = 0;
-  int64_t sure = 0;     // the original's margin exceeds twice its own bf16 error there
+  int64_t sure = 0;       // the original's margin exceeds twice its own bf16 error there
   int64_t differing = 0;  // sure tokens for which we chose another
 };
 
@@ -126,7 +126,8 @@ StatusOr<Scores> ScoreText(const ModelSpec& spec, std::unique_ptr<TensorSource> 
                           MakeBackend("cpu", BackendOptions{}));
   ModelOptions options;
   options.kv_bytes = 32 << 20;
-  POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Load(files, *backend, options));
+  POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model,
+                          Model::Load(files, *backend, options));
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile golden,
                           SafetensorsFile::Open(GoldenPath("smollm2/goldens.safetensors")));
   const auto tokens = ReadAs<int32_t>(golden, "tokens");
@@ -148,7 +149,8 @@ StatusOr<Scores> ScoreText(const ModelSpec& spec, std::unique_ptr<TensorSource> 
       const RowScore score = ScoreRow(row, vocab);
       const auto at = static_cast<size_t>(window * kWindow + t);
       if (t + 1 < kWindow) total_loss += score.log_sum - static_cast<double>(row[ids[t + 1]]);
-      // The original's own bf16 run strays by this much in a logit; twice as much tells a sure best from a tie.
+      // The original's own bf16 run strays by this much in a logit; twice as much tells a sure best
+      // from a tie.
       const double stray = static_cast<double>(error[at]) * score.rms;
       if (static_cast<double>(margin[at]) <= 2 * stray) continue;
       ++scores.sure;
@@ -192,7 +194,8 @@ TEST_F(SmolLm2, Bf16KeepsThePerplexityAndEverySureToken) {
   EXPECT_GT(scores->sure, scores->tokens * 3 / 4);
 }
 
-// As stored, 4-bit weights meet inputs quantised to 8 bits in blocks of 32: a little is lost, as in the other servers.
+// As stored, 4-bit weights meet inputs quantised to 8 bits in blocks of 32: a little is lost, as in
+// the other servers.
 TEST_F(SmolLm2, FourBitWeightsAsStoredKeepThePerplexity) {
   const StatusOr<Scores> scores = ScoreText(spec_, std::move(gguf_));
   ASSERT_TRUE(scores.ok()) << scores.status();

@@ -36,8 +36,8 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
       Model::Load(*loaded.files, *loaded.backend, model_options);
   POLYAD_CHECK(model.ok(), model.status().ToString().c_str());
   loaded.model = std::move(*model);
-  loaded.adapters = std::make_unique<AdapterStore>(loaded.model->spec(), *loaded.backend,
-                                                   AdapterStoreOptions{});
+  loaded.adapters =
+      std::make_unique<AdapterStore>(loaded.model->spec(), *loaded.backend, AdapterStoreOptions{});
   return loaded;
 }
 
@@ -58,8 +58,9 @@ void StepHarness::Grow(TestSequence& sequence, int64_t num_tokens) {
 }
 
 void StepHarness::SharePrefix(const TestSequence& from, TestSequence& to, int64_t num_tokens) {
-  POLYAD_CHECK(num_tokens % kBlockTokens == 0 && num_tokens <= from.num_computed && to.blocks.empty(),
-               "a shared prefix is whole computed blocks");
+  POLYAD_CHECK(
+      num_tokens % kBlockTokens == 0 && num_tokens <= from.num_computed && to.blocks.empty(),
+      "a shared prefix is whole computed blocks");
   for (int64_t i = 0; i < num_tokens / kBlockTokens; ++i) {
     to.blocks.push_back(from.blocks[static_cast<size_t>(i)]);
     ++share_count_[static_cast<size_t>(to.blocks.back())];

@@ -1,7 +1,8 @@
 #pragma once
 
-// Runs sequences through a Model by hand, without scheduler or engine: tests say which rows make a step. Owns the block
-// tables; blocks are dealt from a shuffled list so that physical placement differs between runs. Test-only.
+// Runs sequences through a Model by hand, without scheduler or engine: tests say which rows make a
+// step. Owns the block tables; blocks are dealt from a shuffled list so that physical placement
+// differs between runs. Test-only.
 
 #include <cstdint>
 #include <memory>
@@ -20,7 +21,8 @@ struct TestSequence {
   int64_t num_computed = 0;  // tokens whose K/V are in the cache
 };
 
-// Rows [first computed .. +count) of one sequence; logits of the last `num_logits` of them are wanted.
+// Rows [first computed .. +count) of one sequence; logits of the last `num_logits` of them are
+// wanted.
 struct TestChunk {
   TestSequence* sequence = nullptr;
   int64_t count = 0;
@@ -31,7 +33,8 @@ class StepHarness {
  public:
   StepHarness(Model& model, uint64_t shuffle_seed);
 
-  // Runs one step; returns each chunk's logits rows in the chunks' order, [num_logits * vocab] each.
+  // Runs one step; returns each chunk's logits rows in the chunks' order, [num_logits * vocab]
+  // each.
   std::vector<std::vector<float>> Step(const std::vector<TestChunk>& chunks);
   // Hands a sequence's first `num_tokens` tokens (whole blocks) to another as a cached prefix.
   void SharePrefix(const TestSequence& from, TestSequence& to, int64_t num_tokens);
