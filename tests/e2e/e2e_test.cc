@@ -41,12 +41,29 @@ std::vector<std::string> Flags(std::vector<std::string> more = {}) {
   return flags;
 }
 
-// One server for the tests that leave it as they found it.
-ServerProcess& Shared() {
-  static ServerProcess& server =
-      *new ServerProcess(Flags({"--adapter", "plain=" + kAdapters + "/plain"}));
-  return server;
-}
+// One server for the tests that leave it as they found it; ended with the program.
+class SharedServer final : public testing::Environment {
+ public:
+  static ServerProcess& Get() {
+    if (Slot() == nullptr) {
+      Slot() =
+          std::make_unique<ServerProcess>(Flags({"--adapter", "plain=" + kAdapters + "/plain"}));
+    }
+    return *Slot();
+  }
+  void TearDown() override { Slot().reset(); }
+
+ private:
+  static std::unique_ptr<ServerProcess>& Slot() {
+    static std::unique_ptr<ServerProcess> server;
+    return server;
+  }
+};
+
+[[maybe_unused]] const testing::Environment* const kEnvironment =
+    testing::AddGlobalTestEnvironment(new SharedServer);
+
+ServerProcess& Shared() { return SharedServer::Get(); }
 
 struct Answer {
   std::vector<int32_t> tokens;

@@ -46,8 +46,10 @@ TEST_F(AdapterRegistryTest, NothingOutsideTheRootsIsReached) {
         Root() + "/../outside"}) {
     const auto resolved = ResolveAdapterUri(uri, {Root()});
     EXPECT_FALSE(resolved.ok()) << uri;
-    EXPECT_EQ(std::string(resolved.status().message()).find(root_.string() + "/roots/"),
-              std::string::npos);
+    const std::string message(resolved.status().message());
+    if (uri.find(root_.string()) == uri.npos) {  // only what the client said is said back
+      EXPECT_EQ(message.find(root_.string()), std::string::npos) << message;
+    }
   }
 }
 
