@@ -11,12 +11,6 @@
 namespace polyad::cpu {
 namespace {
 
-#if defined(__clang__)
-#define POLYAD_UNROLL _Pragma("unroll")
-#else
-#define POLYAD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 constexpr int64_t kPrefetchBytes = 2048;
 constexpr int64_t kPairs = kDepthBlock / 2;
 

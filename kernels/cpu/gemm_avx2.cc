@@ -9,12 +9,6 @@
 namespace polyad::cpu {
 namespace {
 
-#if defined(__clang__)
-#define POLYAD_UNROLL _Pragma("unroll")
-#else
-#define POLYAD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 constexpr int64_t kPrefetchBytes = 2048;
 constexpr int kMaxRows = 4;  // 8 sums + 4 weights + 2 inputs of 16 registers
 

@@ -9,12 +9,6 @@
 namespace polyad::cpu {
 namespace {
 
-#if defined(__clang__)
-#define POLYAD_UNROLL _Pragma("unroll")
-#else
-#define POLYAD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 constexpr int64_t kPrefetchBytes = 2048;  // ahead in the panel; docs/notes/0001 has the sweep
 constexpr int kMaxRows = 12;              // 24 sums + 4 weights + 1 input of 32 registers
 

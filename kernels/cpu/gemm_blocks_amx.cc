@@ -10,12 +10,6 @@
 namespace polyad::cpu {
 namespace {
 
-#if defined(__clang__)
-#define POLYAD_UNROLL _Pragma("unroll")
-#else
-#define POLYAD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 constexpr int64_t kRows = 16;
 constexpr int64_t kFewestRows = 5;   // below, VNNI alone is faster (docs/notes/0001)
 constexpr int64_t kMaxDepth = 4096;  // of the unpacked panel on the stack: 128 KiB

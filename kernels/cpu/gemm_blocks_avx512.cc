@@ -10,12 +10,6 @@
 namespace polyad::cpu {
 namespace {
 
-#if defined(__clang__)
-#define POLYAD_UNROLL _Pragma("unroll")
-#else
-#define POLYAD_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 constexpr int64_t kPrefetchBytes = 2048;  // ahead in the panel; docs/notes/0001 has the sweep
 constexpr int64_t kScaleBytes = kPanelColumns * 2;
 constexpr int kGroups = 8;    // of 4 inputs in a block

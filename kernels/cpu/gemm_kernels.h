@@ -17,6 +17,13 @@
 
 #include <cstdint>
 
+// Unrolls the loop that follows, so that arrays of sums become registers.
+#if defined(__clang__)
+#define POLYAD_UNROLL _Pragma("unroll")
+#else
+#define POLYAD_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace polyad::cpu {
 
 inline constexpr int64_t kPanelColumns = 32;
