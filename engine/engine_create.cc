@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/engine_parts.h"
 #include "engine/load_tokenizer.h"
+#include "engine/model/file_base_weights.h"
 #include "engine/model/model.h"
 #include "engine/spec/model_files.h"
 
@@ -41,7 +42,9 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
                                                  std::unique_ptr<Backend> backend, Clock& clock,
                                                  EngineObserver* observer) {
   const int64_t begin_us = clock.NowMicros();
-  POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(options.model_path));
+  POLYAD_ASSIGN_OR_RETURN(ModelFiles opened, OpenModel(options.model_path));
+  const auto shared_files = std::make_shared<ModelFiles>(std::move(opened));
+  const ModelFiles& files = *shared_files;
   for (const std::string& warning : files.spec().warnings) {
     Log(LogLevel::kWarning, "model_warning", {{"warning", warning}});
   }
@@ -57,7 +60,10 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   parts.info = InfoOf(options, *model, *backend);
   parts.num_kv_blocks = model->num_kv_blocks();
   parts.eos_token_ids = model->spec().eos_ids;
-  parts.adapters = std::make_unique<AdapterStore>(model->spec(), *backend, options.adapters);
+  AdapterStoreOptions store_options = options.adapters;
+  shared_files->set_tokenizer({});  // read; the weights may be read again for adapters
+  store_options.base = std::make_shared<FileBaseWeights>(shared_files);
+  parts.adapters = std::make_unique<AdapterStore>(model->spec(), *backend, store_options);
   parts.runner = std::move(model);
   parts.backend = std::move(backend);
   parts.info.load_seconds = static_cast<double>(clock.NowMicros() - begin_us) / 1e6;

@@ -3,6 +3,7 @@
 #include "engine/adapters/adapter_loader.h"
 #include "engine/io/file.h"
 #include "engine/io/json.h"
+#include "engine/model/file_base_weights.h"
 #include "engine/spec/model_files.h"
 #include "server/command.h"
 
@@ -65,8 +66,10 @@ StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model)
     return InvalidArgument(
         "%s is an adapter: expected --model PATH of the base that would serve it", path);
   }
-  POLYAD_ASSIGN_OR_RETURN(const ModelFiles base, OpenModel(model));
-  POLYAD_ASSIGN_OR_RETURN(const LoadReport report, InspectAdapter(path, base.spec()));
+  POLYAD_ASSIGN_OR_RETURN(ModelFiles opened, OpenModel(model));
+  const auto base = std::make_shared<const ModelFiles>(std::move(opened));
+  const FileBaseWeights weights(base);
+  POLYAD_ASSIGN_OR_RETURN(const LoadReport report, InspectAdapter(path, {base->spec(), &weights}));
   return Describe(report);
 }
 

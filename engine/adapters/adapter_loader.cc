@@ -8,7 +8,7 @@
 #include "engine/adapters/adapter_source.h"
 #include "engine/adapters/delta_norms.h"
 #include "engine/adapters/family_table.h"
-#include "engine/base/check.h"
+#include "engine/adapters/program_packing.h"
 
 namespace polyad {
 namespace {
@@ -22,30 +22,6 @@ StatusOr<Directory> OpenLocation(const AdapterLocation& location) {
                     std::filesystem::path(location.path).filename().string());
   }
   return Directory::OpenBeneath(full.parent_path().string(), full.filename().string());
-}
-
-SiteGroup GroupOf(Site site) {
-  switch (site) {
-    case Site::kQ:
-    case Site::kK:
-    case Site::kV:
-    case Site::kQkv:
-      return SiteGroup::kQkv;
-    case Site::kO:
-      return SiteGroup::kAttentionOut;
-    case Site::kGate:
-    case Site::kUp:
-    case Site::kFcIn:
-      return SiteGroup::kMlpIn;
-    case Site::kDown:
-    case Site::kFcOut:
-      return SiteGroup::kMlpOut;
-    case Site::kHead:
-    case Site::kEmbed:
-      break;
-  }
-  POLYAD_CHECK(false, "a lowering gave an op to a site outside the layers");
-  return SiteGroup::kQkv;
 }
 
 StatusOr<LoadReport> Describe(const AdapterSource& source, const AdapterProgram& program,
@@ -82,30 +58,27 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
                           AdapterSource::Open(directory, context.max_file_bytes));
   tell(LoadState::kLowering);
-  POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context.spec));
+  POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context.lowering));
   LoadedAdapter loaded;
-  POLYAD_ASSIGN_OR_RETURN(loaded.report, Describe(source, program, context.spec));
+  POLYAD_ASSIGN_OR_RETURN(loaded.report, Describe(source, program, context.lowering.spec));
   loaded.report.name = identity.name;
   loaded.report.version = identity.version;
   identity.digest = source.digest();
-  loaded.version = std::make_shared<AdapterVersion>(std::move(identity), context.spec.num_layers);
-  for (const SiteOp& site_op : program.ops) {
-    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed,
-                            context.backend.PackDelta(site_op.op));
-    loaded.report.resident_bytes += packed->cost().bytes;
-    loaded.report.flops_per_token += packed->cost().flops_per_token;
-    loaded.version->Add(site_op.site.layer, GroupOf(site_op.site.site),
-                        {ShapeOf(context.spec, site_op.site.site).column, std::move(packed)});
-  }
+  loaded.version =
+      std::make_shared<AdapterVersion>(std::move(identity), context.lowering.spec.num_layers);
+  POLYAD_RETURN_IF_ERROR(
+      PackProgram(program, context.lowering.spec, context.backend, *loaded.version));
+  loaded.report.resident_bytes = loaded.version->cost().bytes;
+  loaded.report.flops_per_token = loaded.version->cost().flops_per_token;
   return loaded;
 }
 
-StatusOr<LoadReport> InspectAdapter(const std::string& path, const ModelSpec& spec) {
+StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoweringContext& context) {
   POLYAD_ASSIGN_OR_RETURN(const Directory directory, OpenLocation({"", path}));
   POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
                           AdapterSource::Open(directory, AdapterStoreOptions{}.max_file_bytes));
-  POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, spec));
-  return Describe(source, program, spec);
+  POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context));
+  return Describe(source, program, context.spec);
 }
 
 }  // namespace polyad

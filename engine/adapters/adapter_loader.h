@@ -10,6 +10,7 @@
 
 #include "engine/adapters/adapter_store.h"
 #include "engine/adapters/adapter_version.h"
+#include "engine/adapters/lowering_context.h"
 #include "engine/base/status.h"
 
 namespace polyad {
@@ -25,7 +26,7 @@ struct AdapterLocation {
 };
 
 struct LoaderContext {
-  const ModelSpec& spec;
+  LoweringContext lowering;
   Backend& backend;
   int64_t max_file_bytes = int64_t{2} << 30;
 };
@@ -36,6 +37,6 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
                                     const std::function<void(LoadState)>& progress);
 
 // The report of an adapter as it would be served by this base, without loading it.
-StatusOr<LoadReport> InspectAdapter(const std::string& path, const ModelSpec& spec);
+StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoweringContext& context);
 
 }  // namespace polyad

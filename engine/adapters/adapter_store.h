@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "engine/adapters/adapter_version.h"
+#include "engine/adapters/base_weights.h"
 #include "engine/base/status.h"
 #include "engine/spec/model_spec.h"
 #include "kernels/api/backend.h"
@@ -72,7 +73,8 @@ struct AdapterStoreOptions {
   int64_t max_bytes = int64_t{4} << 30;
   int64_t max_file_bytes = int64_t{2} << 30;
   int64_t max_aliases = 4096;
-  std::string reserved_name;  // the base model's: no adapter or alias may take it
+  std::string reserved_name;                // the base model's: no adapter or alias may take it
+  std::shared_ptr<const BaseWeights> base;  // null: families that need the base are refused
 };
 
 struct LoadedAdapter;  // engine/adapters/adapter_loader.h

@@ -1,15 +1,19 @@
 #pragma once
 
 // One immutable version of one adapter, packed for the backend and ready to run: for each layer and
-// input group the ops to apply, in program order. Requests hold it by shared_ptr (their lease) and
-// finish on the version they began with. Versions are numbered per name and carry a process-unique
-// id, which is never reused: the cache and the batch compare ids, not names.
+// input group the ops to apply, in program order, with the hooks that follow. Requests hold it by
+// shared_ptr (their lease) and finish on the version they began with. Versions are numbered per
+// name and carry a process-unique id, which is never reused: the cache and the batch compare ids,
+// not names.
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "engine/adapters/adapter_program.h"
 #include "engine/base/digest.h"
 #include "engine/base/strong_id.h"
 #include "kernels/api/delta_op.h"
@@ -17,13 +21,46 @@
 namespace polyad {
 
 // Linear sites that read the same input row and write column ranges of the same output: one Apply
-// serves a group.
-enum class SiteGroup : uint8_t { kQkv, kAttentionOut, kMlpIn, kMlpOut };
-inline constexpr int64_t kNumSiteGroups = 4;
+// serves a group. kHead is the model's: its layer is the number of layers.
+enum class SiteGroup : uint8_t { kQkv, kAttentionOut, kMlpIn, kMlpOut, kHead };
+inline constexpr int64_t kNumSiteGroups = 5;
 
 struct SiteDelta {
   int64_t y_column = 0;  // first output column within the group's fused output
   std::shared_ptr<const PackedDelta> op;
+  int64_t in_column = 0;  // kAfter only: the columns of y it reads, [in_column, in_column + in)
+  int64_t in = 0;
+};
+
+// Input ops of one site: its columns of the base product read the transformed row.
+struct InputOps {
+  int64_t column_begin = 0;
+  int64_t column_end = 0;
+  bool whole_group = false;  // these columns are all of the group's
+  std::vector<std::shared_ptr<const PackedDelta>> ops;
+};
+
+struct PackedHook {
+  std::shared_ptr<const PackedDelta> op;
+  Tap input = Tap::kSum;
+  Tap skip = Tap::kOutput;
+  std::vector<float> norm_weight;  // empty: no norm
+  std::vector<float> norm_bias;
+  float norm_eps = 1e-5f;
+  bool norm_takes_skip = false;
+  bool adds_residual = true;
+};
+
+// What an adapter does to one group of one layer.
+struct GroupOps {
+  std::vector<InputOps> inputs;
+  std::vector<SiteDelta> outputs;
+  std::vector<SiteDelta> deltas;
+  std::vector<SiteDelta> after;
+  std::vector<PackedHook> hooks;  // groups that end a sub-layer: kAttentionOut, kMlpOut
+
+  // Whether the site's own output is wanted apart from the stream it is added to.
+  bool wants_own_output() const { return !outputs.empty() || !after.empty() || !hooks.empty(); }
 };
 
 class AdapterVersion {
@@ -36,36 +73,48 @@ class AdapterVersion {
   };
 
   AdapterVersion(Identity identity, int64_t num_layers)
-      : identity_(std::move(identity)), deltas_(static_cast<size_t>(num_layers * kNumSiteGroups)) {}
+      : identity_(std::move(identity)),
+        groups_(static_cast<size_t>((num_layers + 1) * kNumSiteGroups)) {}
 
   const Identity& identity() const { return identity_; }
   AdapterVersionId id() const { return identity_.id; }
 
-  // Ops of one group of one layer, in the order they are added; empty where the adapter leaves it
-  // alone.
-  const std::vector<SiteDelta>& At(int64_t layer, SiteGroup group) const {
-    return deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))];
+  // What it does to one group of one layer; nothing where it leaves that alone.
+  const GroupOps& At(int64_t layer, SiteGroup group) const { return groups_[Index(layer, group)]; }
+  const std::vector<std::shared_ptr<const PackedDelta>>& embedding_ops() const {
+    return embedding_ops_;
   }
-  // Of all its ops together.
-  DeltaCost cost() const {
-    DeltaCost sum;
-    for (const auto& group : deltas_) {
-      for (const SiteDelta& delta : group) {
-        const DeltaCost cost = delta.op->cost();
-        sum.bytes += cost.bytes;
-        sum.flops_per_token += cost.flops_per_token;
-      }
-    }
-    return sum;
+  // Null where the base's own norm stays. layer is -1 for the final norm.
+  const NormVectors* Norm(int64_t layer, NormSite site) const {
+    const auto found = norms_.find({layer, site});
+    return found == norms_.end() ? nullptr : &found->second;
   }
-  void Add(int64_t layer, SiteGroup group, SiteDelta delta) {  // while lowering only
-    deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))].push_back(
-        std::move(delta));
+  bool replaces_norms() const { return !norms_.empty(); }
+  DeltaCost cost() const { return cost_; }  // of all its ops together
+
+  // While loading only.
+  GroupOps& MutableAt(int64_t layer, SiteGroup group) { return groups_[Index(layer, group)]; }
+  void AddEmbeddingOp(std::shared_ptr<const PackedDelta> op) {
+    embedding_ops_.push_back(std::move(op));
+  }
+  void ReplaceNorm(int64_t layer, NormSite site, NormVectors norm) {
+    norms_[{layer, site}] = std::move(norm);
+  }
+  void AddCost(const DeltaCost& cost) {
+    cost_.bytes += cost.bytes;
+    cost_.flops_per_token += cost.flops_per_token;
   }
 
  private:
+  static size_t Index(int64_t layer, SiteGroup group) {
+    return static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group));
+  }
+
   Identity identity_;
-  std::vector<std::vector<SiteDelta>> deltas_;  // [layer * kNumSiteGroups + group]
+  std::vector<GroupOps> groups_;  // [(num_layers + 1) * kNumSiteGroups]; the head's come last
+  std::vector<std::shared_ptr<const PackedDelta>> embedding_ops_;
+  std::map<std::pair<int64_t, NormSite>, NormVectors> norms_;
+  DeltaCost cost_;
 };
 
 }  // namespace polyad

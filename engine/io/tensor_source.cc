@@ -49,6 +49,23 @@ std::string ShapeToString(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
 
+namespace {
+
+int Nibble(const uint8_t* quants, int64_t i) {
+  return i < 16 ? quants[i] & 15 : quants[i - 16] >> 4;
+}
+
+// Element i of a block of 32 (kernels/api/dtype.h says how they lie).
+float InBlock(DType dtype, const uint8_t* block, int64_t i) {
+  const float scale = HalfToFloat(Load<uint16_t>(block, 0));
+  if (dtype == DType::kQ8_0) return scale * static_cast<float>(static_cast<int8_t>(block[2 + i]));
+  if (dtype == DType::kQ4_0) return scale * static_cast<float>(Nibble(block + 2, i) - 8);
+  return scale * static_cast<float>(Nibble(block + 4, i)) +
+         HalfToFloat(Load<uint16_t>(block + 2, 0));
+}
+
+}  // namespace
+
 StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
   const std::optional<int64_t> count = NumElements(tensor.shape);
   const int64_t num_elements = count.value_or(0);
@@ -72,6 +89,8 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
       case DType::kQ8_0:
       case DType::kQ4_0:
       case DType::kQ4_1:
+        out = InBlock(tensor.dtype, bytes + i / 32 * InfoOf(tensor.dtype).block_bytes, i % 32);
+        continue;
       case DType::kI8:
       case DType::kU8:
       case DType::kI16:

@@ -1,13 +1,20 @@
 #pragma once
 
-// One linear site group of one layer for a mixed batch: the shared base product once for every row,
-// then each adapter's deltas on its own rows (zoo section 1.1: y = W x + b + sum of deltas of x).
-// Base rows pay nothing.
+// One linear site group of one layer for a mixed batch (zoo section 1.1): the shared base product
+// once for every row, then each adapter's ops on its own rows. Rows of the base model skip all of
+// it. Rows whose adapter changes the product's input or output, or hooks onto the sub-layer, are
+// decorated: their input is transformed in place around the shared product, and where they are
+// added to the residual stream their own output is kept apart until it is finished.
+//
+// A row's arithmetic depends on its own adapter alone, never on what else is in the batch.
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/adapters/adapter_version.h"
+#include "engine/base/status.h"
 #include "engine/model/step_batch.h"
 #include "engine/model/weights.h"
 #include "kernels/api/backend.h"
@@ -18,17 +25,57 @@ class AdaptedLinear {
  public:
   explicit AdaptedLinear(Backend& backend) : backend_(backend) {}
 
+  // Widest rows that will come, for the working memory of decorated rows.
+  struct Widths {
+    int64_t rows = 0;
+    int64_t hidden = 0;
+    int64_t input = 0;   // of any group
+    int64_t output = 0;  // of the groups with several sites
+  };
+  Status AllocateWorkspace(const Widths& widths);
+
   struct Target {
     int64_t layer = 0;
     SiteGroup group = SiteGroup::kQkv;
-    bool accumulate = false;  // y += (a residual sink) instead of y =
+    bool accumulate = false;  // y is the residual stream: y += instead of y =
+    ActivationRows normed;    // the sub-layer's normed input, for hooks that tap it
   };
-  void Apply(const LinearWeights& weights, const Target& target, const StepBatch& batch,
+  struct Product {
+    const PackedMatrix* matrix = nullptr;
+    const std::vector<float>* bias = nullptr;  // null or empty: none
+  };
+  // x and y have the rows of the segments.
+  void Apply(const Product& product, const Target& target, std::span<const StepSegment> segments,
              ActivationRows x, FloatRows y);
 
  private:
+  struct Decorated {
+    const GroupOps* ops;
+    int64_t row_begin;
+    int64_t row_end;
+  };
+
+  void FindDecorated(const Target& target, std::span<const StepSegment> segments);
+  void BeforeProduct(const Decorated& rows, const Target& target, ActivationRows x, FloatRows y);
+  void AfterProduct(const Decorated& rows, const Product& product, const Target& target,
+                    ActivationRows x, FloatRows y);
+  void ApplyDeltas(const Target& target, std::span<const StepSegment> segments, ActivationRows x,
+                   FloatRows y);
+  void Finish(const Decorated& rows, const Target& target, FloatRows y);
+  void RunHook(const PackedHook& hook, FloatRows residual, ActivationRows normed, FloatRows output);
+  void TransformInput(const InputOps& inputs, ActivationRows rows);
+  GemmArgs ArgsOf(const Product& product, bool accumulate) const;
+
   Backend& backend_;
-  std::vector<DeltaSegment> segments_;  // reused between calls
+  std::vector<std::shared_ptr<void>> memory_;
+  ActivationRows raw_;  // [rows, input] a decorated row's own input, or a transformed copy of it
+  FloatRows residual_;  // [rows, hidden] the stream that a decorated row's output will join
+  FloatRows wide_;      // [rows, output] a product of transformed rows
+  FloatRows sum_;       // [rows, hidden] a hook's sum
+  FloatRows tapped_;    // [rows, hidden] what a hook reads, in fp32
+  ActivationRows tap_;  // [rows, output or hidden] what an op on outputs reads
+  std::vector<Decorated> decorated_;    // reused between calls
+  std::vector<DeltaSegment> segments_;  // likewise
 };
 
 }  // namespace polyad

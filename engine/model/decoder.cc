@@ -1,37 +1,11 @@
 #include "engine/model/decoder.h"
 
+#include <algorithm>
+
 #include "engine/base/check.h"
+#include "engine/model/workspace.h"
 
 namespace polyad {
-namespace {
-
-class Carver {
- public:
-  Carver(Backend& backend, std::vector<std::shared_ptr<void>>& memory)
-      : backend_(backend), memory_(memory) {}
-
-  StatusOr<FloatRows> Floats(int64_t rows, int64_t cols) {
-    POLYAD_ASSIGN_OR_RETURN(void* data, Bytes(rows * cols * 4));
-    return FloatRows{static_cast<float*>(data), rows, cols, cols};
-  }
-  StatusOr<ActivationRows> Activations(int64_t rows, int64_t cols) {
-    const DType dtype = backend_.activation_dtype();
-    POLYAD_ASSIGN_OR_RETURN(void* data, Bytes(rows * RowBytes(dtype, cols)));
-    return ActivationRows{data, dtype, rows, cols, cols};
-  }
-
- private:
-  StatusOr<void*> Bytes(int64_t bytes) {
-    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<void> block, backend_.Allocate(bytes));
-    memory_.push_back(block);
-    return block.get();
-  }
-  Backend& backend_;
-  std::vector<std::shared_ptr<void>>& memory_;
-};
-
-}  // namespace
-
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend,
                  int64_t max_position)
     : spec_(spec),
@@ -51,7 +25,7 @@ StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const ModelSpec& spec, const 
 Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   const int64_t tokens = max_step_tokens;
   const int64_t mlp_width = spec_.intermediate_size * (spec_.gated_mlp ? 2 : 1);
-  Carver carve(backend_, space_.memory);
+  RowCarver carve(backend_, space_.memory);
   POLYAD_ASSIGN_OR_RETURN(space_.residual, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.normed, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.qkv,
@@ -64,7 +38,11 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.sampled, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
-  return absl::OkStatus();
+  const int64_t qkv_width = spec_.QueryWidth() + 2 * spec_.KvWidth();
+  return linear_.AllocateWorkspace(
+      {tokens, spec_.hidden_size,
+       std::max({spec_.hidden_size, spec_.QueryWidth(), spec_.intermediate_size}),
+       std::max(qkv_width, mlp_width)});
 }
 
 FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
@@ -84,6 +62,14 @@ FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
 
 void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
   backend_.Embed(*weights_.embedding, batch.token_ids, residual);
+  std::vector<DeltaSegment> segments;
+  for (const StepSegment& segment : batch.segments) {
+    if (segment.adapter == nullptr) continue;
+    for (const auto& op : segment.adapter->embedding_ops()) {
+      segments.push_back({segment.row_begin, segment.row_end, 0, op.get()});
+    }
+  }
+  if (!segments.empty()) backend_.TransformEmbedding(segments, batch.token_ids, residual);
   if (weights_.position_embedding != nullptr) {
     backend_.AddRows(*weights_.position_embedding, batch.positions, residual);
   }
@@ -98,39 +84,85 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   const FloatRows mlp = space_.mlp.Slice(0, rows);
   const ActivationRows activated = space_.activated.Slice(0, rows);
 
-  backend_.Norm(NormOf(weights.attention_norm), residual, normed);
-  linear_.Apply(weights.qkv, {layer, SiteGroup::kQkv}, batch, normed, space_.qkv.Slice(0, rows));
+  const auto linear = [&](const LinearWeights& product, SiteGroup group, ActivationRows x,
+                          FloatRows y) {
+    const bool ends_sub_layer = group == SiteGroup::kAttentionOut || group == SiteGroup::kMlpOut;
+    linear_.Apply({product.matrix.get(), &product.bias}, {layer, group, ends_sub_layer, normed},
+                  batch.segments, x, y);
+  };
+  Norm(layer, NormSite::kAttention, batch.segments, residual, normed);
+  linear(weights.qkv, SiteGroup::kQkv, normed, space_.qkv.Slice(0, rows));
   Attend(layer, batch, kv);
-  linear_.Apply(weights.attention_out, {layer, SiteGroup::kAttentionOut, /*accumulate=*/true},
-                batch, attended, residual);
+  linear(weights.attention_out, SiteGroup::kAttentionOut, attended, residual);
 
-  backend_.Norm(NormOf(weights.mlp_norm), residual, normed);
-  linear_.Apply(weights.mlp_in, {layer, SiteGroup::kMlpIn}, batch, normed, mlp);
+  Norm(layer, NormSite::kMlp, batch.segments, residual, normed);
+  linear(weights.mlp_in, SiteGroup::kMlpIn, normed, mlp);
   backend_.Activate(spec_.activation, spec_.gated_mlp, mlp, activated);
-  linear_.Apply(weights.mlp_out, {layer, SiteGroup::kMlpOut, /*accumulate=*/true}, batch, activated,
-                residual);
+  linear(weights.mlp_out, SiteGroup::kMlpOut, activated, residual);
+}
+
+void Decoder::Norm(int64_t layer, NormSite site, std::span<const StepSegment> segments, FloatRows x,
+                   ActivationRows y) {
+  const NormWeights* base = &weights_.final_norm;
+  if (layer >= 0) {
+    const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+    base = site == NormSite::kAttention ? &weights.attention_norm : &weights.mlp_norm;
+  }
+  backend_.Norm(NormOf(*base), x, y);
+  for (const StepSegment& segment : segments) {
+    if (segment.adapter == nullptr) continue;
+    const NormVectors* own = segment.adapter->Norm(layer, site);
+    if (own == nullptr) continue;
+    const NormArgs args{spec_.norm, spec_.norm_eps, own->weight.data(),
+                        own->bias.empty() ? nullptr : own->bias.data()};
+    backend_.Norm(args, x.Slice(segment.row_begin, segment.row_end),
+                  y.Slice(segment.row_begin, segment.row_end));
+  }
+}
+
+// One call for all rows but where an adapter has q and k norms of its own.
+void Decoder::RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv) {
+  const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
+  const auto run = [&](int64_t begin, int64_t end, const AdapterVersion* adapter) {
+    if (begin == end) return;
+    QkvArgs store;
+    store.qkv = space_.qkv.Slice(begin, end);
+    store.num_heads = spec_.num_heads;
+    if (spec_.qk_norm) {
+      const NormVectors* q =
+          adapter == nullptr ? nullptr : adapter->Norm(layer, NormSite::kQueryHead);
+      const NormVectors* k =
+          adapter == nullptr ? nullptr : adapter->Norm(layer, NormSite::kKeyHead);
+      store.q_norm = q == nullptr ? weights.q_norm.weight.data() : q->weight.data();
+      store.k_norm = k == nullptr ? weights.k_norm.weight.data() : k->weight.data();
+      store.norm_eps = spec_.norm_eps;
+    }
+    const auto first = static_cast<size_t>(begin);
+    const auto count = static_cast<size_t>(end - begin);
+    store.rope = rope_.view();
+    store.positions = std::span(batch.positions).subspan(first, count);
+    store.slots = std::span(batch.slots).subspan(first, count);
+    store.kv = &kv;
+    store.layer = layer;
+    backend_.RotateAndStore(store);
+  };
+  int64_t done = 0;
+  for (const StepSegment& segment : batch.segments) {
+    if (!spec_.qk_norm || segment.adapter == nullptr || !segment.adapter->replaces_norms()) {
+      continue;
+    }
+    run(done, segment.row_begin, nullptr);
+    run(segment.row_begin, segment.row_end, segment.adapter);
+    done = segment.row_end;
+  }
+  run(done, batch.num_rows(), nullptr);
 }
 
 void Decoder::Attend(int64_t layer, const StepBatch& batch, KvStorage& kv) {
+  RotateAndStore(layer, batch, kv);
   const int64_t rows = batch.num_rows();
-  const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
-  QkvArgs store;
-  store.qkv = space_.qkv.Slice(0, rows);
-  store.num_heads = spec_.num_heads;
-  if (spec_.qk_norm) {
-    store.q_norm = weights.q_norm.weight.data();
-    store.k_norm = weights.k_norm.weight.data();
-    store.norm_eps = spec_.norm_eps;
-  }
-  store.rope = rope_.view();
-  store.positions = batch.positions;
-  store.slots = batch.slots;
-  store.kv = &kv;
-  store.layer = layer;
-  backend_.RotateAndStore(store);
-
   AttentionArgs attention;
-  attention.qkv = store.qkv;
+  attention.qkv = space_.qkv.Slice(0, rows);
   attention.out = space_.attended.Slice(0, rows);
   attention.num_heads = spec_.num_heads;
   attention.scale = spec_.attention_scale;
@@ -148,11 +180,23 @@ FloatRows Decoder::Head(const StepBatch& batch) {
   const FloatRows sampled = space_.sampled.Slice(0, samples);
   const ActivationRows head_in = space_.head_in.Slice(0, samples);
   backend_.GatherRows(space_.residual.Slice(0, batch.num_rows()), batch.sample_rows, sampled);
-  backend_.Norm(NormOf(weights_.final_norm), sampled, head_in);
-  GemmArgs gemm;
-  gemm.weight = weights_.head.get();
-  backend_.Gemm(gemm, head_in, logits);
+  const std::span<const StepSegment> segments = SampleSegments(batch);
+  Norm(-1, NormSite::kFinal, segments, sampled, head_in);
+  linear_.Apply({weights_.head.get(), nullptr}, {spec_.num_layers, SiteGroup::kHead, false, {}},
+                segments, head_in, logits);
   return logits;
+}
+
+std::span<const StepSegment> Decoder::SampleSegments(const StepBatch& batch) {
+  sample_segments_.clear();
+  const auto& rows = batch.sample_rows;
+  for (const StepSegment& segment : batch.segments) {
+    const auto begin = std::lower_bound(rows.begin(), rows.end(), segment.row_begin);
+    const auto end = std::lower_bound(begin, rows.end(), segment.row_end);
+    if (begin == end) continue;
+    sample_segments_.push_back({segment.adapter, begin - rows.begin(), end - rows.begin()});
+  }
+  return sample_segments_;
 }
 
 NormArgs Decoder::NormOf(const NormWeights& weights) const {

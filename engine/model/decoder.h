@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/base/status.h"
@@ -48,8 +49,14 @@ class Decoder {
   void Embed(const StepBatch& batch, FloatRows residual);
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
+  void RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv);
   FloatRows Head(const StepBatch& batch);
+  // The base's norm for every row, then an adapter's own where it replaces it.
+  void Norm(int64_t layer, NormSite site, std::span<const StepSegment> segments, FloatRows x,
+            ActivationRows y);
   NormArgs NormOf(const NormWeights& weights) const;
+  // The segments' rows among the rows that sample.
+  std::span<const StepSegment> SampleSegments(const StepBatch& batch);
 
   const ModelSpec& spec_;
   const Weights& weights_;
@@ -58,6 +65,7 @@ class Decoder {
   AdaptedLinear linear_;
   Workspace space_;
   std::vector<AttentionSequence> sequences_;  // reused between layers
+  std::vector<StepSegment> sample_segments_;  // reused between steps
 };
 
 }  // namespace polyad

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/api/activation.h"
 #include "kernels/api/delta_op.h"
 #include "kernels/api/tensor_view.h"
 
@@ -81,8 +82,6 @@ struct GemmArgs {
   const float* bias = nullptr;  // [out] or null
   bool accumulate = false;      // y += W x + b (a residual sink) instead of y =
 };
-
-enum class ActivationKind { kSilu, kGeluTanh, kGeluErf, kRelu };
 
 // Rotary tables: cos/sin for one position are the rows of [max_position, rotary_dim / 2] f32 tables
 // made by the model. Pairs are half-split: element i rotates with i + rotary_dim/2 (the Hugging
@@ -151,7 +150,10 @@ class Backend {
   // decodes to f32.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       std::span<const TensorView> parts) = 0;
-  virtual absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op) = 0;
+  // INVALID_ARGUMENT where an op's shapes do not chain. `share` belongs to the adapter being
+  // packed.
+  virtual absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
+                                                                 PackShare& share) = 0;
   virtual absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                                 int64_t num_blocks) = 0;
 
@@ -172,9 +174,23 @@ class Backend {
   // The largest logit of each row, lowest token id on ties: the greedy pick.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;
 
-  // --- deltas: y[t] += op(x[t]) for t in each segment, in the order of `segments` where they
-  // overlap ---
+  // --- adapters' ops (delta_op.h), in the order of `segments` where they overlap ---
+  // Deltas and bottlenecks: y[t] += op(x[t]) for t in each segment.
   virtual void Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) = 0;
+  // Input ops in place: x[t] = op(x[t]). Columns are all of x.
+  virtual void TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) = 0;
+  // Output ops in place: columns [y_column, y_column + out) of y[t] = op(those columns).
+  virtual void TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) = 0;
+  // Embedding ops in place: rows[t] = op(rows[t], ids[t]).
+  virtual void TransformEmbedding(std::span<const DeltaSegment> segments,
+                                  std::span<const int32_t> ids, FloatRows rows) = 0;
+
+  // --- moving rows (an adapter's sub-layer hooks; a few rows of a few adapters) ---
+  virtual void Copy(FloatRows from, FloatRows to) = 0;
+  virtual void Copy(ActivationRows from, ActivationRows to) = 0;
+  virtual void Convert(FloatRows from, ActivationRows to) = 0;  // rounds to the activation dtype
+  virtual void Zero(FloatRows rows) = 0;
+  virtual void Accumulate(FloatRows x, FloatRows y) = 0;  // y += x
 };
 
 }  // namespace polyad

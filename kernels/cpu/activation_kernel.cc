@@ -1,6 +1,7 @@
 // silu(x) = x / (1 + e^-x); gelu_tanh(x) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3),
-// which is x/2 (1 + tanh u); gelu_erf(x) = x/2 (1 + erf(x / sqrt 2)); relu(x) = max(x, 0). Gated:
-// y[i] = act(x[i]) x[cols + i].
+// which is x/2 (1 + tanh u); gelu_erf(x) = x/2 (1 + erf(x / sqrt 2)); relu(x) = max(x, 0);
+// quick_gelu(x) = x / (1 + e^-1.702x); leaky_relu(x) = max(x, 0.01 x). Gated: y[i] = act(x[i])
+// x[cols + i].
 
 #include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"
@@ -44,6 +45,35 @@ struct Relu {
   Lanes operator()(Lanes x) const { return Max(Zero(), x); }
 };
 
+struct Sigmoid {
+  Lanes operator()(Lanes x) const { return TimesSigmoid(Set(1.0f), x); }
+};
+
+// tanh(x) = 2 / (1 + e^-2x) - 1, which loses digits near zero: an odd series there.
+struct Tanh {
+  Lanes operator()(Lanes x) const {
+    const Lanes magnitude = Max(x, Zero() - x);
+    const Lanes far = Fma(Set(2.0f), TimesSigmoid(Set(1.0f), x + x), Set(-1.0f));
+    const Lanes square = x * x;
+    Lanes near = Fma(square, Set(-17.0f / 315.0f), Set(2.0f / 15.0f));
+    near = Fma(near, square, Set(-1.0f / 3.0f));
+    near = Fma(near * square, x, x);
+    return SelectLess(magnitude, Set(0.25f), near, far);
+  }
+};
+
+struct QuickGelu {
+  Lanes operator()(Lanes x) const { return TimesSigmoid(x, x * Set(1.702f)); }
+};
+
+struct LeakyRelu {
+  Lanes operator()(Lanes x) const { return Max(x, x * Set(0.01f)); }
+};
+
+struct Identity {
+  Lanes operator()(Lanes x) const { return x; }
+};
+
 template <typename Act, typename Out>
 void ActivateAs(const ActivateRow& args, const float* x, Out* y) {
   const Act act;
@@ -73,6 +103,16 @@ void Activate(const ActivateRow& args, const float* x, void* y) {
       return ActivateWith<GeluErf>(args, x, y);
     case ActivationKind::kRelu:
       return ActivateWith<Relu>(args, x, y);
+    case ActivationKind::kTanh:
+      return ActivateWith<Tanh>(args, x, y);
+    case ActivationKind::kQuickGelu:
+      return ActivateWith<QuickGelu>(args, x, y);
+    case ActivationKind::kLeakyRelu:
+      return ActivateWith<LeakyRelu>(args, x, y);
+    case ActivationKind::kSigmoid:
+      return ActivateWith<Sigmoid>(args, x, y);
+    case ActivationKind::kIdentity:
+      return ActivateWith<Identity>(args, x, y);
   }
 }
 

@@ -1,12 +1,14 @@
 #include "kernels/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "kernels/api/check.h"
 #include "kernels/cpu/delta.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kv_storage.h"
+#include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
 
 namespace polyad::cpu {
@@ -69,8 +71,9 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(
   return PackMatrixCpu(parts, mode_, isa_, nullptr);
 }
 
-absl::StatusOr<std::unique_ptr<PackedDelta>> CpuBackend::PackDelta(const DeltaOp& op) {
-  return PackDeltaCpu(op, mode_, isa_);
+absl::StatusOr<std::unique_ptr<PackedDelta>> CpuBackend::PackDelta(const DeltaOp& op,
+                                                                   PackShare& share) {
+  return PackDeltaCpu(op, mode_, isa_, share);
 }
 
 absl::StatusOr<std::unique_ptr<KvStorage>> CpuBackend::AllocateKv(const KvShape& shape,
@@ -168,6 +171,54 @@ void CpuBackend::ArgMax(FloatRows logits, std::span<TokenScore> best) {
 
 void CpuBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) {
   ApplyCpu(segments, x, y, pool_);
+}
+
+void CpuBackend::TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) {
+  TransformInputCpu(segments, x, pool_);
+}
+
+void CpuBackend::TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) {
+  TransformOutputCpu(segments, y, pool_);
+}
+
+void CpuBackend::TransformEmbedding(std::span<const DeltaSegment> segments,
+                                    std::span<const int32_t> ids, FloatRows rows) {
+  TransformEmbeddingCpu(segments, ids, rows, pool_);
+}
+
+void CpuBackend::Copy(FloatRows from, FloatRows to) {
+  KERNEL_CHECK(from.rows == to.rows && from.cols == to.cols, "copy shapes");
+  for (int64_t row = 0; row < from.rows; ++row) std::copy_n(from.Row(row), from.cols, to.Row(row));
+}
+
+void CpuBackend::Copy(ActivationRows from, ActivationRows to) {
+  KERNEL_CHECK(from.rows == to.rows && from.cols == to.cols && from.dtype == to.dtype,
+               "copy shapes");
+  const auto bytes = static_cast<size_t>(from.cols * InfoOf(from.dtype).block_bytes);
+  for (int64_t row = 0; row < from.rows; ++row) {
+    std::memcpy(RowOf(to, row), RowOf(from, row), bytes);
+  }
+}
+
+void CpuBackend::Convert(FloatRows from, ActivationRows to) {
+  KERNEL_CHECK(from.rows == to.rows && from.cols == to.cols, "convert shapes");
+  for (int64_t row = 0; row < from.rows; ++row) {
+    if (to.dtype == DType::kF32) {
+      std::copy_n(from.Row(row), from.cols, reinterpret_cast<float*>(RowOf(to, row)));
+      continue;
+    }
+    auto* half = reinterpret_cast<uint16_t*>(RowOf(to, row));
+    for (int64_t i = 0; i < from.cols; ++i) half[i] = ToBf16(from.Row(row)[i]);
+  }
+}
+
+void CpuBackend::Zero(FloatRows rows) {
+  for (int64_t row = 0; row < rows.rows; ++row) std::fill_n(rows.Row(row), rows.cols, 0.0f);
+}
+
+void CpuBackend::Accumulate(FloatRows x, FloatRows y) {
+  KERNEL_CHECK(x.rows == y.rows && x.cols == y.cols, "accumulate shapes");
+  for (int64_t row = 0; row < x.rows; ++row) kernels_.add(x.Row(row), y.Row(row), x.cols);
 }
 
 }  // namespace polyad::cpu

@@ -28,7 +28,8 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::shared_ptr<void>> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       std::span<const TensorView> parts) override;
-  absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op) override;
+  absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
+                                                         PackShare& share) override;
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                         int64_t num_blocks) override;
 
@@ -42,6 +43,15 @@ class CpuBackend final : public Backend {
   void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
   void Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) override;
+  void TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) override;
+  void TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) override;
+  void TransformEmbedding(std::span<const DeltaSegment> segments, std::span<const int32_t> ids,
+                          FloatRows rows) override;
+  void Copy(FloatRows from, FloatRows to) override;
+  void Copy(ActivationRows from, ActivationRows to) override;
+  void Convert(FloatRows from, ActivationRows to) override;
+  void Zero(FloatRows rows) override;
+  void Accumulate(FloatRows x, FloatRows y) override;
 
  private:
   CpuBackend(const BackendOptions& options, Isa isa);

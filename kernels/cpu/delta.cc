@@ -1,17 +1,15 @@
 #include "kernels/cpu/delta.h"
 
 #include <algorithm>
-#include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_format.h"
+#include "absl/functional/function_ref.h"
 #include "kernels/api/check.h"
 #include "kernels/cpu/gemm_inputs.h"
 #include "kernels/cpu/number_format.h"
-#include "kernels/cpu/packed_matrix.h"
-#include "kernels/cpu/packed_memory.h"
-#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/product_ops.h"
+#include "kernels/cpu/row_ops.h"
 
 namespace polyad::cpu {
 namespace {
@@ -20,109 +18,7 @@ constexpr int64_t kTasksPerThread = 4;
 // Under this much work (weight bytes and row bytes) two threads gain less than their fork-join
 // costs (2-5 us).
 constexpr int64_t kSerialCost = 64 * 1024;
-constexpr int64_t kRowsPerPass = 64;  // bounds the middle's scratch; whole tiles of 16 rows
-constexpr int64_t kCutUnit = 32;      // long segments are cut between pairs of tiles
-
-class CpuLowRank final : public PackedDelta {
- public:
-  CpuLowRank(WeightFormat format, const LowRank& op, const GemmKernels& kernels)
-      : format_(format), rank_(op.a.rows), in_(op.a.cols), out_(op.b.rows), kernels_(&kernels) {}
-
-  DeltaCost cost() const override { return {a_bytes() + b_bytes(), 2 * rank_ * (in_ + out_)}; }
-
-  WeightFormat format() const { return format_; }
-  int64_t rank() const { return rank_; }
-  int64_t in() const { return in_; }
-  int64_t out() const { return out_; }
-  const GemmKernels& kernels() const { return *kernels_; }
-  int64_t a_bytes() const { return (MatrixBytes(format_, in_, rank_) + 63) / 64 * 64; }
-  int64_t b_bytes() const { return MatrixBytes(format_, rank_, out_); }
-  const char* a() const { return memory_.get(); }
-  const char* b() const { return memory_.get() + a_bytes(); }
-  void set_memory(std::shared_ptr<char> memory) { memory_ = std::move(memory); }
-
- private:
-  WeightFormat format_;
-  int64_t rank_;
-  int64_t in_;
-  int64_t out_;
-  const GemmKernels* kernels_;
-  std::shared_ptr<char> memory_;  // A's panels, then B's
-};
-
-const CpuLowRank& OpOf(const DeltaSegment& segment) {
-  return static_cast<const CpuLowRank&>(*segment.op);
-}
-
-absl::Status CheckLowRank(const LowRank& op) {
-  if (op.a.rows < 1 || op.a.cols < 1 || op.b.rows < 1 || op.b.cols != op.a.rows) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "low rank: A is [rank, in] and B is [out, rank], got A [%d, %d], B [%d, %d]", op.a.rows,
-        op.a.cols, op.b.rows, op.b.cols));
-  }
-  for (const TensorView* tensor : {&op.a, &op.b}) {
-    const DType dtype = tensor->dtype;
-    if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "low rank: expected f32, f16 or bf16 factors, got %s", std::string(InfoOf(dtype).name)));
-    }
-  }
-  return absl::OkStatus();
-}
-
-void PackFactor(const TensorView& tensor, float scale, WeightFormat format, char* to) {
-  std::vector<float> rows(static_cast<size_t>(std::min(tensor.rows, kPanelColumns) * tensor.cols));
-  for (int64_t first = 0; first < tensor.rows; first += kPanelColumns) {
-    const int64_t columns = std::min(kPanelColumns, tensor.rows - first);
-    for (int64_t column = 0; column < columns; ++column) {
-      DecodeRow(tensor, first + column, rows.data() + column * tensor.cols);
-    }
-    for (int64_t i = 0; i < columns * tensor.cols; ++i) rows[static_cast<size_t>(i)] *= scale;
-    WritePanel(format, rows.data(), tensor.cols, columns, to);
-    to += PanelBytes(format, tensor.cols, kPanelColumns);
-  }
-}
-
-// y rows += B (A x rows) for rows [begin, end) of one segment.
-void ApplyRows(const DeltaSegment& segment, const PanelTask& inputs, FloatRows y, int64_t begin,
-               int64_t end) {
-  const CpuLowRank& op = OpOf(segment);
-  const bool half = op.format() == WeightFormat::kBF16 && !op.kernels().bf16_takes_f32_rows;
-  const int64_t unit = half ? op.kernels().bf16_depth_multiple : 2;
-  const int64_t padded = (op.rank() + unit - 1) / unit * unit;
-  char* memory = WorkerScratch().Reserve(kRowsPerPass * padded * 6);
-  auto* middle = reinterpret_cast<float*>(memory);
-  auto* middle16 = reinterpret_cast<uint16_t*>(memory + kRowsPerPass * padded * 4);
-  const PanelKernel kernel = KernelOf(op.kernels(), op.format());
-
-  PanelTask shrink = RowsOf(inputs, begin, end);
-  shrink.panels = op.a();
-  shrink.panel_bytes = PanelBytes(op.format(), op.in(), kPanelColumns);
-  shrink.columns = op.rank();
-  shrink.y = middle;
-  shrink.y_stride = padded;
-  kernel(shrink);
-
-  PanelTask expand;
-  expand.rows = end - begin;
-  expand.x = half ? static_cast<const void*>(middle16) : middle;
-  expand.x_bytes = half ? 2 : 4;
-  expand.x_stride = padded;
-  expand.depth = op.rank();
-  for (int64_t row = 0; row < expand.rows; ++row) {
-    float* from = middle + row * padded;
-    std::fill(from + op.rank(), from + padded, 0.0f);
-    if (!half) continue;
-    for (int64_t r = 0; r < padded; ++r) middle16[row * padded + r] = ToBf16(from[r]);
-  }
-  expand.panels = op.b();
-  expand.panel_bytes = PanelBytes(op.format(), op.rank(), kPanelColumns);
-  expand.columns = op.out();
-  expand.accumulate = true;
-  expand.y = y.Row(begin) + segment.y_column;
-  expand.y_stride = y.stride;
-  kernel(expand);
-}
+constexpr int64_t kCutUnit = 32;  // long segments are cut between pairs of tiles
 
 // Row ends of the tasks: runs of rows of about equal cost, cut where segments begin or between
 // their tiles.
@@ -132,7 +28,7 @@ std::vector<int64_t> CutRows(std::span<const DeltaSegment> segments, int64_t row
   int64_t total = 0;
   for (const DeltaSegment& segment : segments) {
     if (segment.row_begin >= segment.row_end) continue;
-    const int64_t bytes = OpOf(segment).cost().bytes;
+    const int64_t bytes = SiteOpOf(segment).streamed_bytes();
     const int64_t row_cost =
         bytes / 16 + 64;  // a row in a tile costs about what streaming 1/16 of the op does
     for (int64_t row = segment.row_begin; row < segment.row_end; ++row) {
@@ -158,52 +54,148 @@ std::vector<int64_t> CutRows(std::span<const DeltaSegment> segments, int64_t row
   return ends;
 }
 
-void CheckSegment(const DeltaSegment& segment, ActivationRows x, FloatRows y) {
-  KERNEL_CHECK(segment.op != nullptr, "delta: a segment without an op");
-  KERNEL_CHECK(
-      segment.row_begin >= 0 && segment.row_begin <= segment.row_end && segment.row_end <= x.rows,
-      "delta: a segment's rows");
-  KERNEL_CHECK(OpOf(segment).in() == x.cols, "delta: an op of another width");
-  KERNEL_CHECK(segment.y_column >= 0 && segment.y_column + OpOf(segment).out() <= y.cols,
-               "delta: a segment's columns");
-}
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, ComputeMode mode,
-                                                          Isa isa) {
-  const LowRank& low_rank = std::get<LowRank>(op);
-  if (absl::Status status = CheckLowRank(low_rank); !status.ok()) return status;
-  const WeightFormat format = mode == ComputeMode::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
-  auto packed = std::make_unique<CpuLowRank>(format, low_rank, KernelsOf(isa));
-  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(packed->cost().bytes);
-  if (!memory.ok()) return memory.status();
-  PackFactor(low_rank.a, 1.0f, format, memory->get());
-  PackFactor(low_rank.b, low_rank.scale, format, memory->get() + packed->a_bytes());
-  packed->set_memory(*std::move(memory));
-  return packed;
-}
-
-void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y,
-              ThreadPool& pool) {
-  if (segments.empty()) return;
-  KERNEL_CHECK(x.rows == y.rows, "delta: rows");
-  for (const DeltaSegment& segment : segments) CheckSegment(segment, x, y);
-  PanelTask inputs;
-  const CpuLowRank& any = OpOf(segments[0]);
-  PrepareInputs(any.format(), any.kernels(), x, pool, &inputs);
-  const std::vector<int64_t> ends = CutRows(segments, x.rows, pool.num_threads());
+// Calls run(segment, begin, end) for each segment's rows in each task, in the segments' order.
+void ForEachRun(std::span<const DeltaSegment> segments, int64_t rows, ThreadPool& pool,
+                absl::FunctionRef<void(const DeltaSegment&, int64_t, int64_t)> run) {
+  const std::vector<int64_t> ends = CutRows(segments, rows, pool.num_threads());
   pool.Run(static_cast<int64_t>(ends.size()), [&](int64_t task, int) {
     const int64_t task_begin = task == 0 ? 0 : ends[static_cast<size_t>(task) - 1];
     const int64_t task_end = ends[static_cast<size_t>(task)];
     for (const DeltaSegment& segment : segments) {
       const int64_t begin = std::max(task_begin, segment.row_begin);
       const int64_t end = std::min(task_end, segment.row_end);
-      for (int64_t row = begin; row < end; row += kRowsPerPass) {
-        ApplyRows(segment, inputs, y, row, std::min(end, row + kRowsPerPass));
-      }
+      if (begin < end) run(segment, begin, end);
     }
   });
+}
+
+void CheckSegments(std::span<const DeltaSegment> segments, int64_t rows, int64_t in, int64_t out) {
+  for (const DeltaSegment& segment : segments) {
+    KERNEL_CHECK(segment.op != nullptr, "delta: a segment without an op");
+    KERNEL_CHECK(
+        segment.row_begin >= 0 && segment.row_begin <= segment.row_end && segment.row_end <= rows,
+        "delta: a segment's rows");
+    const DeltaShape& shape = SiteOpOf(segment).shape();
+    KERNEL_CHECK(in < 0 || shape.in == 0 || shape.in == in, "delta: an op of another width");
+    KERNEL_CHECK(segment.y_column >= 0 && (out < 0 || segment.y_column + shape.out <= out),
+                 "delta: a segment's columns");
+  }
+}
+
+SiteInputs InputsOf(std::span<const DeltaSegment> segments, ActivationRows x, ThreadPool& pool) {
+  SiteInputs inputs{x, {}};
+  for (const DeltaSegment& segment : segments) {
+    const GemmKernels* kernels = SiteOpOf(segment).panel_kernels();
+    if (kernels == nullptr) continue;
+    const WeightFormat format = x.dtype == DType::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
+    PrepareInputs(format, *kernels, x, pool, &inputs.panels);
+    break;
+  }
+  return inputs;
+}
+
+void StoreRow(const float* from, const ActivationRows& x, int64_t row) {
+  auto* to = static_cast<uint16_t*>(x.data) + row * x.stride;
+  for (int64_t i = 0; i < x.cols; ++i) to[i] = ToBf16(from[i]);
+}
+
+// x[t] = op(x[t]) for a run of rows: transforms in fp32, a bottleneck's sum added to x.
+void TransformInputRows(const DeltaSegment& segment, const SiteInputs& inputs, int64_t begin,
+                        int64_t end) {
+  const ActivationRows& x = inputs.x;
+  std::vector<float> rows(static_cast<size_t>((end - begin) * x.cols));
+  std::vector<float> scratch;
+  for (int64_t row = begin; row < end; ++row) {
+    std::copy_n(WideRow(x, row, scratch), x.cols, rows.data() + (row - begin) * x.cols);
+  }
+  const CpuSiteOp& op = SiteOpOf(segment);
+  if (op.adds_to_input()) {
+    const FloatRows sums{rows.data() - begin * x.cols, end, x.cols, x.cols};
+    op.Add({segment, inputs, sums, begin, end});
+  }
+  for (int64_t row = begin; row < end; ++row) {
+    float* values = rows.data() + (row - begin) * x.cols;
+    if (!op.adds_to_input()) op.TransformInputRow(values);
+    if (x.dtype == DType::kF32) {
+      std::copy_n(values, x.cols, static_cast<float*>(x.data) + row * x.stride);
+    } else {
+      StoreRow(values, x, row);
+    }
+  }
+}
+
+}  // namespace
+
+const float* WideRow(const ActivationRows& x, int64_t row, std::vector<float>& scratch) {
+  if (x.dtype == DType::kF32) return static_cast<const float*>(x.data) + row * x.stride;
+  const auto* from = static_cast<const uint16_t*>(x.data) + row * x.stride;
+  scratch.resize(static_cast<size_t>(x.cols));
+  for (int64_t i = 0; i < x.cols; ++i) scratch[static_cast<size_t>(i)] = FromBf16(from[i]);
+  return scratch.data();
+}
+
+void CpuSiteOp::Add(const SiteRows&) const { KERNEL_CHECK(false, "delta: not an op that adds"); }
+void CpuSiteOp::TransformInputRow(float*) const {
+  KERNEL_CHECK(false, "delta: not an op on inputs");
+}
+void CpuSiteOp::TransformOutputRow(float*) const {
+  KERNEL_CHECK(false, "delta: not an op on outputs");
+}
+void CpuSiteOp::TransformEmbeddingRow(int32_t, float*) const {
+  KERNEL_CHECK(false, "delta: not an op on embeddings");
+}
+
+absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, ComputeMode mode,
+                                                          Isa isa, PackShare& share) {
+  if (absl::Status status = CheckDeltaOp(op); !status.ok()) return status;
+  const SitePacking packing{mode, KernelsOf(isa), share};
+  absl::StatusOr<std::unique_ptr<CpuSiteOp>> packed =
+      std::visit([&packing](const auto& kind) { return PackOp(kind, packing); }, op);
+  if (!packed.ok()) return packed.status();
+  return std::unique_ptr<PackedDelta>(*std::move(packed));
+}
+
+void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y,
+              ThreadPool& pool) {
+  if (segments.empty()) return;
+  KERNEL_CHECK(x.rows == y.rows, "delta: rows");
+  CheckSegments(segments, x.rows, x.cols, y.cols);
+  const SiteInputs inputs = InputsOf(segments, x, pool);
+  ForEachRun(segments, x.rows, pool, [&](const DeltaSegment& segment, int64_t begin, int64_t end) {
+    SiteOpOf(segment).Add({segment, inputs, y, begin, end});
+  });
+}
+
+void TransformInputCpu(std::span<const DeltaSegment> segments, ActivationRows x, ThreadPool& pool) {
+  CheckSegments(segments, x.rows, x.cols, -1);
+  // One at a time: an op reads what the one before it wrote.
+  for (const DeltaSegment& segment : segments) {
+    const std::span<const DeltaSegment> one(&segment, 1);
+    const SiteInputs inputs = InputsOf(one, x, pool);
+    ForEachRun(one, x.rows, pool, [&](const DeltaSegment&, int64_t begin, int64_t end) {
+      TransformInputRows(segment, inputs, begin, end);
+    });
+  }
+}
+
+void TransformOutputCpu(std::span<const DeltaSegment> segments, FloatRows y, ThreadPool& pool) {
+  CheckSegments(segments, y.rows, -1, y.cols);
+  ForEachRun(segments, y.rows, pool, [&](const DeltaSegment& segment, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      SiteOpOf(segment).TransformOutputRow(y.Row(row) + segment.y_column);
+    }
+  });
+}
+
+void TransformEmbeddingCpu(std::span<const DeltaSegment> segments, std::span<const int32_t> ids,
+                           FloatRows rows, ThreadPool& pool) {
+  CheckSegments(segments, rows.rows, -1, rows.cols);
+  ForEachRun(
+      segments, rows.rows, pool, [&](const DeltaSegment& segment, int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          SiteOpOf(segment).TransformEmbeddingRow(ids[static_cast<size_t>(row)], rows.Row(row));
+        }
+      });
 }
 
 }  // namespace polyad::cpu

@@ -44,4 +44,10 @@ inline Scratch& WorkerScratch() {
   return scratch;
 }
 
+// Sums that an op scales before they go on to y.
+inline Scratch& SinkScratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 }  // namespace polyad::cpu

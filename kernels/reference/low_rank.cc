@@ -1,40 +1,65 @@
-// y[t, column + o] += scale * sum_r B[o, r] (sum_i A[r, i] x[t, i]) for t in each segment, in the
-// order given
+// low rank:  y[o] += outer[o] scale sum_r B[o, r] inner[r] (sum_i A[r, i] x[i])
+// dense:     y[o] += scale sum_i D[o, i] x[i];  dense rows: y[rows[n]] += sum_i V[n, i] x[i]
+// kronecker: y[a k + b] += scale sum_c sum_d C[a, c] D[b, d] x[c n + d]
+// bias:      y[o] += b[o]
 
-#include "kernels/api/check.h"
+#include "kernels/reference/delta_terms.h"
 #include "kernels/reference/element.h"
-#include "kernels/reference/reference_backend.h"
 
 namespace polyad::ref {
 namespace {
 
-void ApplyToRow(const StoredLowRank& op, const ActivationRows& x, int64_t t, float* y) {
-  std::vector<double> hidden(static_cast<size_t>(op.a.out()), 0.0);
-  for (int64_t r = 0; r < op.a.out(); ++r) {
-    for (int64_t i = 0; i < x.cols; ++i) {
-      hidden[static_cast<size_t>(r)] += ReadElement(op.a.view(), r, i) * ReadElement(x, t, i);
-    }
+double Dot(const TensorView& matrix, int64_t row, const std::vector<double>& x) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < matrix.cols; ++i) {
+    sum += ReadElement(matrix, row, i) * x[static_cast<size_t>(i)];
   }
-  for (int64_t o = 0; o < op.b.out(); ++o) {
-    double sum = 0.0;
-    for (int64_t r = 0; r < op.b.in(); ++r) {
-      sum += ReadElement(op.b.view(), o, r) * hidden[static_cast<size_t>(r)];
-    }
-    y[o] = static_cast<float>(y[o] + op.scale * sum);
-  }
+  return sum;
 }
 
 }  // namespace
 
-void ReferenceBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x,
-                             FloatRows y) {
-  for (const DeltaSegment& segment : segments) {
-    const auto& op = static_cast<const StoredLowRank&>(*segment.op);
-    KERNEL_CHECK(op.a.in() == x.cols && segment.y_column + op.b.out() <= y.cols, "delta shapes");
-    for (int64_t t = segment.row_begin; t < segment.row_end; ++t) {
-      ApplyToRow(op, x, t, y.Row(t) + segment.y_column);
+void AddTerm(const LowRank& op, const TermRow& row) {
+  std::vector<double> hidden(static_cast<size_t>(op.a.rows));
+  for (size_t r = 0; r < hidden.size(); ++r) {
+    hidden[r] = Dot(op.a, static_cast<int64_t>(r), row.x) * (op.inner.empty() ? 1.0 : op.inner[r]);
+  }
+  for (size_t o = 0; o < row.y.size(); ++o) {
+    const double outer = op.outer.empty() ? 1.0 : op.outer[o];
+    row.y[o] += row.weight * outer * op.scale * Dot(op.b, static_cast<int64_t>(o), hidden);
+  }
+}
+
+void AddTerm(const Dense& op, const TermRow& row) {
+  for (size_t o = 0; o < row.y.size(); ++o) {
+    row.y[o] += row.weight * op.scale * Dot(op.delta, static_cast<int64_t>(o), row.x);
+  }
+}
+
+void AddTerm(const DenseRows& op, const TermRow& row) {
+  for (size_t n = 0; n < op.rows.size(); ++n) {
+    row.y[static_cast<size_t>(op.rows[n])] +=
+        row.weight * Dot(op.values, static_cast<int64_t>(n), row.x);
+  }
+}
+
+void AddTerm(const Kronecker& op, const TermRow& row) {
+  for (int64_t a = 0; a < op.c.rows; ++a) {
+    std::vector<double> mixed(static_cast<size_t>(op.d.cols), 0.0);
+    for (int64_t c = 0; c < op.c.cols; ++c) {
+      const double weight = ReadElement(op.c, a, c);
+      for (int64_t d = 0; d < op.d.cols; ++d) {
+        mixed[static_cast<size_t>(d)] += weight * row.x[static_cast<size_t>(c * op.d.cols + d)];
+      }
+    }
+    for (int64_t b = 0; b < op.d.rows; ++b) {
+      row.y[static_cast<size_t>(a * op.d.rows + b)] += row.weight * op.scale * Dot(op.d, b, mixed);
     }
   }
+}
+
+void AddTerm(const Bias& op, const TermRow& row) {
+  for (size_t o = 0; o < row.y.size(); ++o) row.y[o] += row.weight * op.values[o];
 }
 
 }  // namespace polyad::ref

@@ -5,8 +5,9 @@
 #include <limits>
 
 #include "absl/strings/str_format.h"
-#include "kernels/api/check.h"
+#include "kernels/api/delta_check.h"
 #include "kernels/reference/element.h"
+#include "kernels/reference/stored_delta.h"
 
 namespace polyad::ref {
 
@@ -28,13 +29,6 @@ std::vector<double> StoredMatrix::Row(int64_t row) const {
     values[static_cast<size_t>(col)] = ReadElement(view_, row, col);
   }
   return values;
-}
-
-StoredLowRank::StoredLowRank(const LowRank& op)
-    : a(std::span(&op.a, 1)), b(std::span(&op.b, 1)), scale(op.scale) {}
-
-DeltaCost StoredLowRank::cost() const {
-  return {a.bytes() + b.bytes(), 2 * a.out() * (a.in() + b.out())};
 }
 
 StoredKv::StoredKv(const KvShape& shape, int64_t num_blocks)
@@ -76,13 +70,10 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::PackMatrix(
   return std::make_unique<StoredMatrix>(parts);
 }
 
-absl::StatusOr<std::unique_ptr<PackedDelta>> ReferenceBackend::PackDelta(const DeltaOp& op) {
-  const LowRank& low_rank = std::get<LowRank>(op);
-  if (low_rank.a.rows != low_rank.b.cols) {
-    return absl::InvalidArgumentError(absl::StrFormat("low-rank ranks differ: A has %d, B has %d",
-                                                      low_rank.a.rows, low_rank.b.cols));
-  }
-  return std::make_unique<StoredLowRank>(low_rank);
+absl::StatusOr<std::unique_ptr<PackedDelta>> ReferenceBackend::PackDelta(const DeltaOp& op,
+                                                                         PackShare&) {
+  if (absl::Status status = CheckDeltaOp(op); !status.ok()) return status;
+  return std::make_unique<StoredDelta>(op);
 }
 
 absl::StatusOr<std::unique_ptr<KvStorage>> ReferenceBackend::AllocateKv(const KvShape& shape,

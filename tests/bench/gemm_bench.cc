@@ -131,10 +131,11 @@ void DeltaStep(benchmark::State& state, Isa isa) {
     for (int64_t layer = 0; layer < kLayers; ++layer) {
       for (const Site& site : kSites) {
         for (int64_t out : site.outs) {
+          PackShare share;
           const LowRank op{{zeros.data(), DType::kF32, rank, site.in},
                            {zeros.data(), DType::kF32, out, rank},
                            1.0f};
-          adapter.push_back(*PackDeltaCpu(op, ComputeMode::kAuto, isa));
+          adapter.push_back(*PackDeltaCpu(op, ComputeMode::kAuto, isa, share));
           bytes += adapter.back()->cost().bytes;
         }
       }

@@ -192,11 +192,12 @@ class LowRankRun final : public OpRun {
         x_(backend, rows_, in, x_values_),
         y_values_(RandomValues(rows_ * (out + 1), 61)),
         y_(rows_, out + 1) {
+    PackShare share;
     for (size_t i = 0; i < ranks.size(); ++i) {
       a_.push_back(MakeWeight(dtype, ranks[i], in, static_cast<uint32_t>(70 + i)));
       b_.push_back(MakeWeight(dtype, out, ranks[i], static_cast<uint32_t>(90 + i)));
       if (ranks[i] == 0) continue;  // rows of the base model
-      packed_.push_back(*backend.PackDelta(LowRank{a_[i].view(), b_[i].view(), kScale}));
+      packed_.push_back(*backend.PackDelta(LowRank{a_[i].view(), b_[i].view(), kScale}, share));
       const auto begin = static_cast<int64_t>(i) * kRowsPerAdapter;
       segments_.push_back({begin, begin + kRowsPerAdapter, 1, packed_.back().get()});
     }

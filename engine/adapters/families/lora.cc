@@ -1,9 +1,13 @@
-#include "engine/adapters/families/lora.h"
+// LoRA and rsLoRA, as PEFT saves them: y += s B (A x), s = alpha / r, or alpha / sqrt(r) with
+// use_rslora; r and alpha may differ by module (rank_pattern, alpha_pattern). Lowers to one LowRank
+// per adapted linear site; a fused projection (GPT-2's c_attn) is one site. Source: zoo
+// sections 4.1 and 5.1; peft 0.21.2, tuners/lora.
 
 #include <cmath>
 #include <string>
 #include <string_view>
 
+#include "engine/adapters/families/family.h"
 #include "engine/adapters/peft_config.h"
 
 namespace polyad {
@@ -149,12 +153,12 @@ StatusOr<SiteOp> LowerModule(AdapterSource& source, const ModelSpec& spec, const
   op.scale = static_cast<float>(scale);
   POLYAD_RETURN_IF_ERROR(
       CheckShapes(path, op, ShapeOf(spec, site->site), static_cast<int64_t>(rank)));
-  return SiteOp{*site, op};
+  return SiteOp{*site, op, OpStage::kDelta};
 }
 
 }  // namespace
 
-StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const ModelSpec& spec) {
+StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const LoweringContext& context) {
   POLYAD_ASSIGN_OR_RETURN(const Scalars scalars, ReadScalars(source.config()));
   AdapterProgram program;
   for (const std::string& name : source.RemainingNames()) {
@@ -162,7 +166,7 @@ StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const ModelSpec& spec)
     if (!view.starts_with(kPrefix) || !view.ends_with(kSuffixA)) continue;
     const std::string path(
         view.substr(kPrefix.size(), view.size() - kPrefix.size() - kSuffixA.size()));
-    POLYAD_ASSIGN_OR_RETURN(SiteOp op, LowerModule(source, spec, scalars, path));
+    POLYAD_ASSIGN_OR_RETURN(SiteOp op, LowerModule(source, context.spec, scalars, path));
     program.ops.push_back(std::move(op));
   }
   return program;

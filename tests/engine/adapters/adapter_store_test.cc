@@ -232,7 +232,7 @@ TEST_F(AdapterStoreTest, WatchersSeeEveryChange) {
 }
 
 TEST_F(AdapterStoreTest, InspectingReportsWithoutLoading) {
-  const StatusOr<LoadReport> report = InspectAdapter(root_ + "/first", spec_);
+  const StatusOr<LoadReport> report = InspectAdapter(root_ + "/first", {spec_});
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->family, "LORA");
   EXPECT_TRUE(store_->List().empty());

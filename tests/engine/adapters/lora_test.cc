@@ -42,7 +42,8 @@ StatusOr<AdapterProgram> Lower(const Files& files, AdapterSource* keep) {
       AdapterSource::FromBytes(files.config, SafetensorsBytes(files.tensors));
   if (!source.ok()) return source.status();
   *keep = std::move(*source);
-  return LowerAdapter(*keep, TinySpec());
+  static const ModelSpec spec = TinySpec();
+  return LowerAdapter(*keep, {spec});
 }
 
 StatusOr<AdapterProgram> Lower(const Files& files) {
@@ -50,7 +51,7 @@ StatusOr<AdapterProgram> Lower(const Files& files) {
       AdapterSource::FromBytes(files.config, SafetensorsBytes(files.tensors));
   if (!source.ok()) return source.status();
   const ModelSpec spec = TinySpec();
-  POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, LowerAdapter(*source, spec));
+  POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, LowerAdapter(*source, {spec}));
   POLYAD_RETURN_IF_ERROR(LayerDeltaNorms(program, spec).status());
   for (SiteOp& op : program.ops) std::get<LowRank>(op.op).a.data = nullptr;  // the source dies here
   return program;

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "engine/base/check.h"
+#include "engine/model/file_base_weights.h"
 #include "kernels/backend_factory.h"
 
 namespace polyad {
@@ -29,15 +30,17 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
   loaded.backend = std::move(*backend);
   StatusOr<ModelFiles> files = OpenModel(path);
   POLYAD_CHECK(files.ok(), files.status().ToString().c_str());
-  loaded.files = std::make_unique<ModelFiles>(std::move(*files));
+  loaded.files = std::make_shared<const ModelFiles>(std::move(*files));
   ModelOptions model_options;
   model_options.kv_bytes = kv_bytes;
   StatusOr<std::unique_ptr<Model>> model =
       Model::Load(*loaded.files, *loaded.backend, model_options);
   POLYAD_CHECK(model.ok(), model.status().ToString().c_str());
   loaded.model = std::move(*model);
+  AdapterStoreOptions store_options;
+  store_options.base = std::make_shared<FileBaseWeights>(loaded.files);
   loaded.adapters =
-      std::make_unique<AdapterStore>(loaded.model->spec(), *loaded.backend, AdapterStoreOptions{});
+      std::make_unique<AdapterStore>(loaded.model->spec(), *loaded.backend, store_options);
   return loaded;
 }
 

@@ -58,7 +58,7 @@ int32_t ArgMaxOf(const float* logits, int64_t vocab_size);
 // A model loaded for a test, with the backend it lives on.
 struct TestModel {
   std::unique_ptr<Backend> backend;
-  std::unique_ptr<ModelFiles> files;
+  std::shared_ptr<const ModelFiles> files;
   std::unique_ptr<Model> model;
   std::unique_ptr<AdapterStore> adapters;
 };

@@ -47,7 +47,8 @@ class DeltaTest : public testing::TestWithParam<Case> {
     for (int64_t i = 0; i < out * rank; ++i) op.b.push_back(normal(random));
     LowRank low_rank{
         {op.a.data(), DType::kF32, rank, in}, {op.b.data(), DType::kF32, out, rank}, scale};
-    auto packed = PackDeltaCpu(low_rank, GetParam().mode, GetParam().isa);
+    PackShare share;
+    auto packed = PackDeltaCpu(low_rank, GetParam().mode, GetParam().isa, share);
     EXPECT_TRUE(packed.ok()) << packed.status();
     op.packed = *std::move(packed);
     for (float& value : op.a) value = Held(value, GetParam().mode);
@@ -234,14 +235,16 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, DeltaTest, testing::ValuesIn(Cases()), NameOf
 TEST(PackDeltaTest, RefusesFactorsThatDoNotChain) {
   const std::vector<float> zeros(64, 0.0f);
   const LowRank op{{zeros.data(), DType::kF32, 4, 8}, {zeros.data(), DType::kF32, 8, 3}, 1.0f};
-  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(),
+  PackShare share;
+  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa(), share).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 
 TEST(PackDeltaTest, RefusesQuantisedFactors) {
   const std::vector<float> zeros(64, 0.0f);
   const LowRank op{{zeros.data(), DType::kQ8_0, 1, 32}, {zeros.data(), DType::kF32, 8, 1}, 1.0f};
-  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa()).status().code(),
+  PackShare share;
+  EXPECT_EQ(PackDeltaCpu(op, ComputeMode::kAuto, BestIsa(), share).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

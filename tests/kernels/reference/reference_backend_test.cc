@@ -86,8 +86,9 @@ TEST_F(ReferenceBackendTest, PackingRefusesPartsThatDiffer) {
 TEST_F(ReferenceBackendTest, LowRankAddsToItsRowsAndColumnsOnly) {
   const std::vector<float> a = {1, 1};  // rank 1, in 2
   const std::vector<float> b = {1, 2};  // out 2, rank 1
+  PackShare share;
   const auto op = *backend_.PackDelta(
-      LowRank{{a.data(), DType::kF32, 1, 2}, {b.data(), DType::kF32, 2, 1}, 0.5f});
+      LowRank{{a.data(), DType::kF32, 1, 2}, {b.data(), DType::kF32, 2, 1}, 0.5f}, share);
   std::vector<float> x = {1, 1, 3, 5};
   std::vector<float> y = {0, 0, 0, 7, 7, 7};
   const DeltaSegment segment{1, 2, 1, op.get()};

@@ -1,0 +1,88 @@
+#include "kernels/cpu/panel_factor.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/number_format.h"
+#include "kernels/cpu/packed_memory.h"
+
+namespace polyad::cpu {
+namespace {
+
+int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+void WritePanels(const TensorView& matrix, float scale, WeightFormat format, char* to) {
+  std::vector<float> rows(static_cast<size_t>(std::min(matrix.rows, kPanelColumns) * matrix.cols));
+  for (int64_t first = 0; first < matrix.rows; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, matrix.rows - first);
+    for (int64_t column = 0; column < columns; ++column) {
+      DecodeRow(matrix, first + column, rows.data() + column * matrix.cols);
+    }
+    for (int64_t i = 0; i < columns * matrix.cols; ++i) rows[static_cast<size_t>(i)] *= scale;
+    WritePanel(format, rows.data(), matrix.cols, columns, to);
+    to += PanelBytes(format, matrix.cols, kPanelColumns);
+  }
+}
+
+}  // namespace
+
+void PanelFactor::Describe(PanelTask* task) const {
+  task->panels = panels.get();
+  task->panel_bytes = PanelBytes(format, in, kPanelColumns);
+  task->depth = in;
+  task->columns = out;
+}
+
+absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
+                                       const SitePacking& packing) {
+  PanelFactor factor;
+  factor.format = packing.format();
+  factor.kernels = &packing.kernels;
+  factor.out = matrix.rows;
+  factor.in = matrix.cols;
+  factor.bytes = MatrixBytes(factor.format, matrix.cols, matrix.rows);
+  const PackShare::Key key{matrix.data, matrix.rows, matrix.cols, matrix.dtype, scale};
+  if (auto packed = packing.share.Find(key)) {
+    factor.panels = std::static_pointer_cast<const char>(packed);
+    return factor;
+  }
+  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(factor.bytes);
+  if (!memory.ok()) return memory.status();
+  WritePanels(matrix, scale, factor.format, memory->get());
+  factor.panels = *std::move(memory);
+  factor.added_bytes = factor.bytes;
+  packing.share.Insert(key, factor.panels);
+  return factor;
+}
+
+MiddleRows::MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch,
+                       int64_t before)
+    : next_(next),
+      cols_(cols),
+      half_(next.format == WeightFormat::kBF16 && !next.kernels->bf16_takes_f32_rows) {
+  stride_ = RoundUp(cols, half_ ? next.kernels->bf16_depth_multiple : 2);
+  const int64_t begin = RoundUp(before, 64);
+  end_bytes_ = begin + num_rows * stride_ * 6;
+  char* memory = scratch.Reserve(end_bytes_) + begin;
+  rows_ = reinterpret_cast<float*>(memory);
+  half_rows_ = reinterpret_cast<uint16_t*>(memory + num_rows * stride_ * 4);
+}
+
+PanelTask MiddleRows::AsInputs(int64_t num_rows) {
+  for (int64_t row = 0; row < num_rows; ++row) {
+    float* from = Row(row);
+    std::fill(from + cols_, from + stride_, 0.0f);
+    if (half_) {
+      for (int64_t i = 0; i < stride_; ++i) half_rows_[row * stride_ + i] = ToBf16(from[i]);
+    }
+  }
+  PanelTask task;
+  task.rows = num_rows;
+  task.x = half_ ? static_cast<const void*>(half_rows_) : rows_;
+  task.x_bytes = half_ ? 2 : 4;
+  task.x_stride = stride_;
+  task.depth = cols_;
+  return task;
+}
+
+}  // namespace polyad::cpu

@@ -1,0 +1,60 @@
+#pragma once
+
+// A matrix of an adapter in panels of the product kernels (gemm_kernels.h), and the products of a
+// few rows that a worker makes with it. Factors that view the same memory are packed once per
+// adapter (PackShare).
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/site_op.h"
+
+namespace polyad::cpu {
+
+struct PanelFactor {
+  WeightFormat format = WeightFormat::kF32;
+  const GemmKernels* kernels = nullptr;
+  int64_t out = 0;
+  int64_t in = 0;
+  std::shared_ptr<const char> panels;
+  int64_t bytes = 0;        // of the panels
+  int64_t added_bytes = 0;  // of them packed here and not before
+
+  PanelKernel kernel() const { return KernelOf(*kernels, format); }
+  // Sets what a task needs of the factor; inputs, rows and y are the caller's.
+  void Describe(PanelTask* task) const;
+};
+
+// The matrix times `scale`. RESOURCE_EXHAUSTED when memory is refused.
+absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
+                                       const SitePacking& packing);
+
+// fp32 rows of `cols` that a worker computed, at `stride` floats, as inputs for a factor's kernel:
+// padded with zeros, and rounded to bf16 where the kernel reads bf16.
+class MiddleRows {
+ public:
+  // Room for `num_rows` rows in the worker's scratch, after `before` bytes that belong to others.
+  MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch,
+             int64_t before = 0);
+
+  float* Row(int64_t row) { return rows_ + row * stride_; }
+  int64_t stride() const { return stride_; }
+  // Bytes from the scratch's beginning to this one's end.
+  int64_t end_bytes() const { return end_bytes_; }
+  // Inputs of `next` for the rows written so far; the rows may not change afterwards.
+  PanelTask AsInputs(int64_t num_rows);
+
+ private:
+  const PanelFactor& next_;
+  const int64_t cols_;
+  const bool half_;
+  int64_t stride_ = 0;
+  int64_t end_bytes_ = 0;
+  float* rows_ = nullptr;
+  uint16_t* half_rows_ = nullptr;
+};
+
+}  // namespace polyad::cpu

@@ -1,0 +1,91 @@
+#pragma once
+
+// What the CPU backend keeps of an adapter's op, whatever its kind. Apply, TransformInput and
+// TransformOutput divide the work by rows: a task owns a run of rows and runs, in the order of the
+// segments, every op that touches them, so that no sum is split and a row's bits depend on its own
+// ops alone. Immutable once packed.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/api/backend.h"
+#include "kernels/api/delta_check.h"
+#include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/packed_matrix.h"
+
+namespace polyad::cpu {
+
+// The rows of one call: as they came, and prepared for products where an op asks for that.
+struct SiteInputs {
+  ActivationRows x;
+  PanelTask panels;
+};
+
+// Rows [begin, end) of one segment; y is the segment's first column of row 0.
+struct SiteRows {
+  const DeltaSegment& segment;
+  const SiteInputs& inputs;
+  FloatRows y;
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  float* Y(int64_t row) const { return y.Row(row) + segment.y_column; }
+  float Weight(int64_t row) const {
+    if (segment.row_scale == nullptr) return segment.scale;
+    return segment.scale * segment.row_scale[row - segment.row_begin];
+  }
+};
+
+class CpuSiteOp : public PackedDelta {
+ public:
+  explicit CpuSiteOp(const DeltaOp& op) : shape_(ShapeOf(op)), flops_(FlopsPerToken(op)) {}
+
+  DeltaCost cost() const override { return {bytes_, flops_}; }
+  const DeltaShape& shape() const { return shape_; }
+  // Bytes one row streams, whoever packed them: what dividing the work goes by.
+  int64_t streamed_bytes() const { return streamed_bytes_; }
+
+  // The product kernels that read SiteInputs::panels; null where the op does not.
+  virtual const GemmKernels* panel_kernels() const { return nullptr; }
+  // As an input op: x += op(x), and not TransformInputRow.
+  virtual bool adds_to_input() const { return false; }
+  // Each kind does what its stage calls for; the rest is a broken invariant.
+  // y[t] += weight op(x[t])
+  virtual void Add(const SiteRows& rows) const;
+  // x = op(x), one row of fp32 [in]; y = op(y), one row of fp32 [out]; e = op(e, token)
+  virtual void TransformInputRow(float* x) const;
+  virtual void TransformOutputRow(float* y) const;
+  virtual void TransformEmbeddingRow(int32_t token, float* row) const;
+
+ protected:
+  void set_bytes(int64_t added, int64_t streamed) {
+    bytes_ = added;
+    streamed_bytes_ = streamed;
+  }
+
+ private:
+  DeltaShape shape_;
+  int64_t flops_;
+  int64_t bytes_ = 0;
+  int64_t streamed_bytes_ = 0;
+};
+
+struct SitePacking {
+  ComputeMode mode = ComputeMode::kAuto;
+  const GemmKernels& kernels;
+  PackShare& share;
+
+  WeightFormat format() const {
+    return mode == ComputeMode::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
+  }
+};
+
+// Row `row` as fp32: where it lies, or widened into `scratch`, whose last row it replaces.
+const float* WideRow(const ActivationRows& x, int64_t row, std::vector<float>& scratch);
+
+inline const CpuSiteOp& SiteOpOf(const DeltaSegment& segment) {
+  return static_cast<const CpuSiteOp&>(*segment.op);
+}
+
+}  // namespace polyad::cpu
