@@ -4,9 +4,11 @@
 // of kernels/api alone. Ops borrow their tensors from the AdapterSource, which must outlive
 // packing.
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/adapters/soft_prompt.h"
 #include "engine/spec/sites.h"
 #include "kernels/api/delta_op.h"
 
@@ -20,6 +22,8 @@ struct SiteOp {
 struct AdapterProgram {
   std::string family;  // as the family table calls it: "LORA"
   std::vector<SiteOp> ops;
+  std::optional<SoftPromptTensors> soft_prompt;
+  std::vector<int32_t> invocation_tokens;  // activated adapters only
 };
 
 }  // namespace polyad

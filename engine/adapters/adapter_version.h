@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/adapters/soft_prompt.h"
 #include "engine/base/digest.h"
 #include "engine/base/strong_id.h"
 #include "kernels/api/delta_op.h"
@@ -49,6 +50,7 @@ class AdapterVersion {
   // Of all its ops together.
   DeltaCost cost() const {
     DeltaCost sum;
+    if (soft_prompt_ != nullptr) sum.bytes += soft_prompt_->bytes;
     for (const auto& group : deltas_) {
       for (const SiteDelta& delta : group) {
         const DeltaCost cost = delta.op->cost();
@@ -58,7 +60,19 @@ class AdapterVersion {
     }
     return sum;
   }
-  void Add(int64_t layer, SiteGroup group, SiteDelta delta) {  // while lowering only
+  // Virtual tokens at the head of every sequence; null: none.
+  const SoftPrompt* soft_prompt() const { return soft_prompt_.get(); }
+  int64_t num_virtual_tokens() const {
+    return soft_prompt_ == nullptr ? 0 : soft_prompt_->num_tokens;
+  }
+  // Not empty (activated LoRA): the adapter acts from the last occurrence of these in the prompt
+  // on; rows before it, or all where they do not occur, are the base model's.
+  const std::vector<int32_t>& invocation_tokens() const { return invocation_tokens_; }
+
+  // While lowering only.
+  void SetSoftPrompt(std::shared_ptr<const SoftPrompt> prompt) { soft_prompt_ = std::move(prompt); }
+  void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
+  void Add(int64_t layer, SiteGroup group, SiteDelta delta) {
     deltas_[static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group))].push_back(
         std::move(delta));
   }
@@ -66,6 +80,8 @@ class AdapterVersion {
  private:
   Identity identity_;
   std::vector<std::vector<SiteDelta>> deltas_;  // [layer * kNumSiteGroups + group]
+  std::shared_ptr<const SoftPrompt> soft_prompt_;
+  std::vector<int32_t> invocation_tokens_;
 };
 
 }  // namespace polyad
