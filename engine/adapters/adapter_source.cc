@@ -146,6 +146,24 @@ StatusOr<const OwnedTensor*> AdapterSource::TakeTensor(const std::string& name) 
   return &entry.tensor;
 }
 
+StatusOr<const OwnedTensor*> AdapterSource::TakeIntegers(const std::string& name) {
+  const auto found = index_.find(name);
+  if (found == index_.end()) return InvalidArgument("tensor %s: missing from the file", name);
+  Entry& entry = tensors_[found->second];
+  switch (entry.tensor.dtype) {
+    case DType::kI8:
+    case DType::kU8:
+    case DType::kI16:
+    case DType::kI32:
+    case DType::kI64:
+      entry.taken = true;
+      return &entry.tensor;
+    default:
+      return InvalidArgument("tensor %s: expected integers, got %s", name,
+                             InfoOf(entry.tensor.dtype).name);
+  }
+}
+
 Status AdapterSource::CheckAllTaken() const {
   for (const Entry& entry : tensors_) {
     if (!entry.taken) {

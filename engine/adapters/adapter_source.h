@@ -48,6 +48,8 @@ class AdapterSource {
   StatusOr<TensorView> TakeMatrix(const std::string& name);
   // The same with any number of dimensions, which the caller checks. Borrowed from this source.
   StatusOr<const OwnedTensor*> TakeTensor(const std::string& name);
+  // The same for whole numbers of any integer type.
+  StatusOr<const OwnedTensor*> TakeIntegers(const std::string& name);
   // INVALID_ARGUMENT naming the first tensor that no lowering took.
   Status CheckAllTaken() const;
 
