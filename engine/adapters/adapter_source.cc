@@ -112,6 +112,10 @@ StatusOr<AdapterSource> AdapterSource::Build(const std::string& config, RandomAc
   return source;
 }
 
+const char* AdapterSource::tensor_file() const {
+  return format_ == AdapterFormat::kAdapterHub ? kAdapterHubFile : kPeftFile;
+}
+
 std::vector<std::string> AdapterSource::RemainingNames() const {
   std::vector<std::string> names;
   for (const Entry& entry : tensors_) {

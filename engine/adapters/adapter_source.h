@@ -33,6 +33,7 @@ class AdapterSource {
                                            AdapterFormat format = AdapterFormat::kPeft);
 
   AdapterFormat format() const { return format_; }
+  const char* tensor_file() const;  // "adapter_model.safetensors"
   const OrderedJson& config() const { return config_; }
   const Digest& digest() const { return digest_; }  // of config and tensors, as bytes
   int64_t file_bytes() const { return file_bytes_; }

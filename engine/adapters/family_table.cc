@@ -1,5 +1,6 @@
 #include "engine/adapters/family_table.h"
 
+#include "engine/adapters/adapterhub_config.h"
 #include "engine/adapters/families/lora.h"
 
 namespace polyad {
@@ -9,23 +10,36 @@ constexpr Family kFamilies[] = {
     {"LORA", LowerLora},
 };
 
+// The table's key for a directory, from its configuration.
+StatusOr<std::string> TypeOf(const AdapterSource& source) {
+  if (source.format() == AdapterFormat::kAdapterHub) return AdapterHubType(source.config());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          OrderedJsonFields::Of(source.config(), "adapter_config.json"));
+  return config.String("peft_type");
+}
+
+bool ChangesNothing(const AdapterProgram& program) {
+  return program.ops.empty() && !program.soft_prompt;
+}
+
 }  // namespace
 
 std::span<const Family> FamilyTable() { return kFamilies; }
 
 StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const ModelSpec& spec) {
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
-                          OrderedJsonFields::Of(source.config(), "adapter_config.json"));
-  POLYAD_ASSIGN_OR_RETURN(const std::string type, config.String("peft_type"));
+  POLYAD_ASSIGN_OR_RETURN(const std::string type, TypeOf(source));
   for (const Family& family : FamilyTable()) {
-    if (family.peft_type != type) continue;
+    if (family.format != source.format() || family.type != type) continue;
     POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, spec));
     POLYAD_RETURN_IF_ERROR(source.CheckAllTaken());
-    if (program.ops.empty()) {
-      return InvalidArgument("adapter_model.safetensors: no tensor changes the model");
+    if (ChangesNothing(program)) {
+      return InvalidArgument("%s: no tensor changes the model", source.tensor_file());
     }
     program.family = type;
     return program;
+  }
+  if (source.format() == AdapterFormat::kAdapterHub) {
+    return Unimplemented("adapter_config.json: AdapterHub's %s adapters are not served", type);
   }
   return Unimplemented("adapter_config.json: peft_type '%s' is not served", type);
 }
