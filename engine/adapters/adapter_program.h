@@ -6,12 +6,14 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/adapters/base_weights.h"
+#include "engine/adapters/soft_prompt.h"
 #include "engine/spec/sites.h"
 #include "kernels/api/delta_op.h"
 
@@ -89,6 +91,8 @@ struct AdapterProgram {
   std::vector<DeltaOp> embedding_ops;
   std::vector<NormReplacement> norms;
   std::vector<SubLayerHook> hooks;  // in the order they run
+  std::optional<SoftPromptTensors> soft_prompt;
+  std::vector<int32_t> invocation_tokens;  // activated adapters only
   ProgramArena arena;
 };
 

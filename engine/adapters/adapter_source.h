@@ -3,8 +3,9 @@
 // An adapter directory read once and checked: the parsed config and every tensor of
 // adapter_model.safetensors in memory we own (never mapped: a tenant could truncate the file under
 // us). Lowerings take tensors by name; what nobody takes refuses the adapter, so nothing is
-// silently dropped. Owned by one loader task, short-lived, not thread-safe. Format: PEFT
-// (adapter_config.json, adapter_model.safetensors). Pickle files are refused by name.
+// silently dropped. Owned by one loader task, short-lived, not thread-safe. Formats: PEFT
+// (adapter_config.json, adapter_model.safetensors) and AdapterHub (adapter_config.json,
+// adapter.safetensors). Pickle files are refused by name.
 
 #include <cstdint>
 #include <string>
@@ -19,14 +20,20 @@
 
 namespace polyad {
 
+// Whose layout a directory has. It decides what the configuration means.
+enum class AdapterFormat { kPeft, kAdapterHub };
+
 class AdapterSource {
  public:
   // Files are opened beneath the directory without following links. RESOURCE_EXHAUSTED where they
   // are larger than `max_file_bytes` together.
   static StatusOr<AdapterSource> Open(const Directory& directory, int64_t max_file_bytes);
   // The same from bytes in memory, for tests and fuzzers.
-  static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors);
+  static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors,
+                                           AdapterFormat format = AdapterFormat::kPeft);
 
+  AdapterFormat format() const { return format_; }
+  const char* tensor_file() const;  // "adapter_model.safetensors"
   const OrderedJson& config() const { return config_; }
   const Digest& digest() const { return digest_; }  // of config and tensors, as bytes
   int64_t file_bytes() const { return file_bytes_; }
@@ -35,9 +42,15 @@ class AdapterSource {
   // Names still untaken, in file order.
   std::vector<std::string> RemainingNames() const;
   bool Has(const std::string& name) const;
+  // As stored; empty where the tensor is missing.
+  std::vector<int64_t> ShapeOf(const std::string& name) const;
   // Marks the tensor as read and returns it as [rows, cols]. INVALID_ARGUMENT names it where it is
   // missing, has another number of dimensions, an unusable dtype, or a NaN or infinity in it.
   StatusOr<TensorView> TakeMatrix(const std::string& name);
+  // The same with any number of dimensions, which the caller checks. Borrowed from this source.
+  StatusOr<const OwnedTensor*> TakeTensor(const std::string& name);
+  // The same for whole numbers of any integer type.
+  StatusOr<const OwnedTensor*> TakeIntegers(const std::string& name);
   // INVALID_ARGUMENT naming the first tensor that no lowering took.
   Status CheckAllTaken() const;
 
@@ -49,6 +62,7 @@ class AdapterSource {
   };
   static StatusOr<AdapterSource> Build(const std::string& config, RandomAccessFile tensors);
 
+  AdapterFormat format_ = AdapterFormat::kPeft;
   OrderedJson config_;  // members in file order: patterns match first come, first served
   Digest digest_{};
   int64_t file_bytes_ = 0;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/adapters/adapter_program.h"
+#include "engine/adapters/soft_prompt.h"
 #include "engine/base/digest.h"
 #include "engine/base/strong_id.h"
 #include "kernels/api/delta_op.h"
@@ -90,7 +91,15 @@ class AdapterVersion {
     return found == norms_.end() ? nullptr : &found->second;
   }
   bool replaces_norms() const { return !norms_.empty(); }
-  DeltaCost cost() const { return cost_; }  // of all its ops together
+  // Virtual tokens at the head of every sequence; null: none.
+  const SoftPrompt* soft_prompt() const { return soft_prompt_.get(); }
+  int64_t num_virtual_tokens() const {
+    return soft_prompt_ == nullptr ? 0 : soft_prompt_->num_tokens;
+  }
+  // Not empty (activated LoRA): the adapter acts from the last occurrence of these in the prompt
+  // on; rows before it, or all where they do not occur, are the base model's.
+  const std::vector<int32_t>& invocation_tokens() const { return invocation_tokens_; }
+  DeltaCost cost() const { return cost_; }  // of all its parts together
 
   // While loading only.
   GroupOps& MutableAt(int64_t layer, SiteGroup group) { return groups_[Index(layer, group)]; }
@@ -100,6 +109,11 @@ class AdapterVersion {
   void ReplaceNorm(int64_t layer, NormSite site, NormVectors norm) {
     norms_[{layer, site}] = std::move(norm);
   }
+  void SetSoftPrompt(std::shared_ptr<const SoftPrompt> prompt) {
+    soft_prompt_ = std::move(prompt);
+    AddCost({soft_prompt_->bytes, 0});
+  }
+  void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
   void AddCost(const DeltaCost& cost) {
     cost_.bytes += cost.bytes;
     cost_.flops_per_token += cost.flops_per_token;
@@ -114,6 +128,8 @@ class AdapterVersion {
   std::vector<GroupOps> groups_;  // [(num_layers + 1) * kNumSiteGroups]; the head's come last
   std::vector<std::shared_ptr<const PackedDelta>> embedding_ops_;
   std::map<std::pair<int64_t, NormSite>, NormVectors> norms_;
+  std::shared_ptr<const SoftPrompt> soft_prompt_;
+  std::vector<int32_t> invocation_tokens_;
   DeltaCost cost_;
 };
 

@@ -149,7 +149,7 @@ StatusOr<std::vector<double>> LayerDeltaNorms(const AdapterProgram& program,
   }
   for (const DeltaOp& op : program.embedding_ops) total += FrobeniusNorm(op);
   if (!std::isfinite(total)) return InvalidArgument("embedding: the change overflows");
-  if (total == 0 && program.norms.empty()) {
+  if (total == 0 && program.norms.empty() && !program.soft_prompt) {
     return InvalidArgument(
         "adapter_model.safetensors: every change is zero, so the adapter does nothing");
   }

@@ -1,8 +1,10 @@
 #include "engine/adapters/family_table.h"
 
+#include "engine/adapters/adapterhub_config.h"
+
 namespace polyad {
 
-#define POLYAD_FAMILY(name, lower) \
+#define POLYAD_FAMILY(format, type, lower) \
   StatusOr<AdapterProgram> lower(AdapterSource& source, const LoweringContext& context);
 #include "engine/adapters/families/families.inc"
 #undef POLYAD_FAMILY
@@ -10,14 +12,22 @@ namespace polyad {
 namespace {
 
 constexpr Family kFamilies[] = {
-#define POLYAD_FAMILY(name, lower) {name, lower},
+#define POLYAD_FAMILY(format, type, lower) {type, lower, AdapterFormat::format},
 #include "engine/adapters/families/families.inc"
 #undef POLYAD_FAMILY
 };
 
-bool IsEmpty(const AdapterProgram& program) {
+// The table's key for a directory, from its configuration.
+StatusOr<std::string> TypeOf(const AdapterSource& source) {
+  if (source.format() == AdapterFormat::kAdapterHub) return AdapterHubType(source.config());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          OrderedJsonFields::Of(source.config(), "adapter_config.json"));
+  return config.String("peft_type");
+}
+
+bool ChangesNothing(const AdapterProgram& program) {
   return program.ops.empty() && program.embedding_ops.empty() && program.norms.empty() &&
-         program.hooks.empty();
+         program.hooks.empty() && !program.soft_prompt;
 }
 
 }  // namespace
@@ -25,18 +35,19 @@ bool IsEmpty(const AdapterProgram& program) {
 std::span<const Family> FamilyTable() { return kFamilies; }
 
 StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
-                          OrderedJsonFields::Of(source.config(), "adapter_config.json"));
-  POLYAD_ASSIGN_OR_RETURN(const std::string type, config.String("peft_type"));
+  POLYAD_ASSIGN_OR_RETURN(const std::string type, TypeOf(source));
   for (const Family& family : FamilyTable()) {
-    if (family.peft_type != type) continue;
+    if (family.format != source.format() || family.type != type) continue;
     POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, context));
     POLYAD_RETURN_IF_ERROR(source.CheckAllTaken());
-    if (IsEmpty(program)) {
-      return InvalidArgument("adapter_model.safetensors: no tensor changes the model");
+    if (ChangesNothing(program)) {
+      return InvalidArgument("%s: no tensor changes the model", source.tensor_file());
     }
     program.family = type;
     return program;
+  }
+  if (source.format() == AdapterFormat::kAdapterHub) {
+    return Unimplemented("adapter_config.json: AdapterHub's %s adapters are not served", type);
   }
   return Unimplemented("adapter_config.json: peft_type '%s' is not served", type);
 }

@@ -16,11 +16,12 @@
 namespace polyad {
 
 struct Family {
-  std::string_view peft_type;  // adapter_config.json's peft_type
+  std::string_view type;  // peft_type, or what AdapterHubType says
   // Takes the tensors it understands from the source and returns their ops. INVALID_ARGUMENT:
   // malformed; FAILED_PRECONDITION: made for another base; UNIMPLEMENTED: a known variant that is
   // not served.
   StatusOr<AdapterProgram> (*lower)(AdapterSource& source, const LoweringContext& context);
+  AdapterFormat format = AdapterFormat::kPeft;
 };
 
 std::span<const Family> FamilyTable();

@@ -3,6 +3,7 @@
 #include <utility>
 #include <variant>
 
+#include "engine/adapters/soft_prompt.h"
 #include "engine/base/check.h"
 #include "kernels/api/delta_check.h"
 
@@ -182,6 +183,11 @@ Status PackProgram(const AdapterProgram& program, const ModelSpec& spec, Backend
   for (const NormReplacement& norm : program.norms) {
     version.ReplaceNorm(norm.layer, norm.site, {norm.weight, norm.bias});
   }
+  if (program.soft_prompt) {
+    POLYAD_ASSIGN_OR_RETURN(auto prompt, PackSoftPrompt(*program.soft_prompt, spec, backend));
+    version.SetSoftPrompt(std::move(prompt));
+  }
+  version.SetInvocationTokens(program.invocation_tokens);
   return absl::OkStatus();
 }
 

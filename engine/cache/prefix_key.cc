@@ -19,6 +19,14 @@ void AddText(Sha256& hash, std::string_view text) {
   hash.Update(text);
 }
 
+PrefixKey Join(const PrefixKey& previous, const PrefixKey& owner) {
+  Sha256 hash;
+  hash.Update("polyad prefix owner 1");
+  hash.Update(previous.bytes.data(), previous.bytes.size());
+  hash.Update(owner.bytes.data(), owner.bytes.size());
+  return Truncate(hash.Finish());
+}
+
 }  // namespace
 
 PrefixKey RootKey(const PrefixRoot& root) {
@@ -40,11 +48,16 @@ PrefixKey ChainKey(const PrefixKey& previous, std::span<const int32_t> tokens) {
   return Truncate(hash.Finish());
 }
 
-void ExtendKeys(std::span<const int32_t> tokens, std::vector<PrefixKey>& keys) {
+void ExtendKeys(std::span<const int32_t> tokens, PrefixChain& chain) {
+  std::vector<PrefixKey>& keys = chain.keys;
   POLYAD_CHECK(!keys.empty(), "keys[0] is the root");
   const size_t num_full = tokens.size() / kBlockTokens;
   for (size_t block = keys.size() - 1; block < num_full; ++block) {
-    keys.push_back(ChainKey(keys.back(), tokens.subspan(block * kBlockTokens, kBlockTokens)));
+    PrefixKey previous = keys.back();
+    if (chain.owner.has_value() && static_cast<int64_t>(block) == chain.num_head_blocks) {
+      previous = Join(previous, *chain.owner);
+    }
+    keys.push_back(ChainKey(previous, tokens.subspan(block * kBlockTokens, kBlockTokens)));
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -37,9 +38,20 @@ PrefixKey RootKey(const PrefixRoot& root);
 PrefixKey ChainKey(const PrefixKey& previous,
                    std::span<const int32_t> tokens);  // kBlockTokens tokens
 
-// Appends the keys of the full blocks of `tokens` that `keys` does not hold yet. keys[0] is the
-// root, keys[i] names tokens [0, i * kBlockTokens).
-void ExtendKeys(std::span<const int32_t> tokens, std::vector<PrefixKey>& keys);
+// The keys of a sequence's full blocks: keys[0] is the root, keys[i] names tokens [0, i *
+// kBlockTokens). Empty: nothing is shared. A chain's head may belong to more than the whole does: a
+// soft prompt's blocks to every tenant of the adapter, the text before an activated adapter's
+// invocation to the base. Then `owner` joins at the first block past the head.
+struct PrefixChain {
+  std::vector<PrefixKey> keys;
+  int64_t num_head_blocks = 0;
+  std::optional<PrefixKey> owner;
+
+  bool empty() const { return keys.empty(); }
+};
+
+// Appends the keys of the full blocks of `tokens` that the chain does not hold yet.
+void ExtendKeys(std::span<const int32_t> tokens, PrefixChain& chain);
 
 }  // namespace polyad
 

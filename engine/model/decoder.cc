@@ -1,6 +1,8 @@
 #include "engine/model/decoder.h"
 
 #include <algorithm>
+#include <numeric>
+#include <span>
 
 #include "engine/base/check.h"
 #include "engine/model/workspace.h"
@@ -55,6 +57,8 @@ FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
                           {batch.block_ids.data() + sequence.block_begin,
                            static_cast<size_t>(sequence.block_end - sequence.block_begin)}});
   }
+  StorePrefixes(batch, kv);
+  if (batch.num_rows() == 0) return Head(batch);
   Embed(batch, space_.residual.Slice(0, batch.num_rows()));
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) Layer(layer, batch, kv);
   return Head(batch);
@@ -70,8 +74,33 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
     }
   }
   if (!segments.empty()) backend_.TransformEmbedding(segments, batch.token_ids, residual);
+  for (const StepPrompt& rows : batch.prompts) {
+    prompt_rows_.resize(static_cast<size_t>(rows.row_end - rows.row_begin));
+    std::iota(prompt_rows_.begin(), prompt_rows_.end(), static_cast<int32_t>(rows.first));
+    backend_.GatherRows(rows.prompt->embeddings, prompt_rows_,
+                        residual.Slice(rows.row_begin, rows.row_end));
+  }
   if (weights_.position_embedding != nullptr) {
     backend_.AddRows(*weights_.position_embedding, batch.positions, residual);
+  }
+}
+
+// Keys and values of soft prompts, as they are: without heads of q, rotation and norms, storing is
+// all that RotateAndStore does.
+void Decoder::StorePrefixes(const StepBatch& batch, KvStorage& kv) {
+  for (const StepPrefix& prefix : batch.prefixes) {
+    const int64_t count = prefix.slot_end - prefix.slot_begin;
+    prompt_rows_.assign(static_cast<size_t>(count), 0);
+    QkvArgs store;
+    store.positions = prompt_rows_;
+    store.slots = std::span(batch.prefix_slots)
+                      .subspan(static_cast<size_t>(prefix.slot_begin), static_cast<size_t>(count));
+    store.kv = &kv;
+    for (store.layer = 0; store.layer < spec_.num_layers; ++store.layer) {
+      const FloatRows& rows = prefix.prompt->kv[static_cast<size_t>(store.layer)];
+      store.qkv = rows.Slice(prefix.first, prefix.first + count);
+      backend_.RotateAndStore(store);
+    }
   }
 }
 

@@ -46,6 +46,7 @@ class Decoder {
  private:
   Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend, int64_t max_position);
   Status AllocateWorkspace(int64_t max_step_tokens);
+  void StorePrefixes(const StepBatch& batch, KvStorage& kv);
   void Embed(const StepBatch& batch, FloatRows residual);
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
@@ -66,6 +67,7 @@ class Decoder {
   Workspace space_;
   std::vector<AttentionSequence> sequences_;  // reused between layers
   std::vector<StepSegment> sample_segments_;  // reused between steps
+  std::vector<int32_t> prompt_rows_;          // reused between soft prompts
 };
 
 }  // namespace polyad

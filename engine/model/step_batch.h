@@ -1,9 +1,10 @@
 #pragma once
 
 // One step's work as device-ready arrays: the rows of several sequences (prefill chunks and decodes
-// alike), sorted by adapter so that each adapter is one segment. Made by runtime's Flatten, read by
-// Model::Forward, dies with the step. Worked example: sequence A (adapter 7) decodes at position 9,
-// sequence B (base) prefills positions 0..2:
+// alike), sorted by adapter so that each adapter is one segment (an activated adapter's sequence
+// may begin with a segment of the base). A sequence of which only prefixes are stored has no rows.
+// Made by runtime's Flatten, read by Model::Forward, dies with the step. Worked example: sequence A
+// (adapter 7) decodes at position 9, sequence B (base) prefills positions 0..2:
 //   token_ids [b0 b1 b2 a9]  positions [0 1 2 9]  segments [{base, 0, 3}, {7, 3, 4}]  sample_rows
 //   [2, 3]
 
@@ -28,14 +29,34 @@ struct StepSequence {
   int64_t block_end = 0;
 };
 
+// Rows of virtual tokens: row_begin + i is soft prompt embedding first + i.
+struct StepPrompt {
+  const SoftPrompt* prompt = nullptr;
+  int64_t first = 0;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+};
+
+// Virtual tokens whose keys and values are only stored: no rows, nothing is computed for them.
+// Token first + i of the soft prompt goes to prefix_slots[slot_begin + i].
+struct StepPrefix {
+  const SoftPrompt* prompt = nullptr;
+  int64_t first = 0;
+  int64_t slot_begin = 0;
+  int64_t slot_end = 0;
+};
+
 struct StepBatch {
-  std::vector<int32_t> token_ids;  // [num_rows]
+  std::vector<int32_t> token_ids;  // [num_rows]; 0 for virtual tokens
   std::vector<int32_t> positions;  // [num_rows]
   std::vector<int64_t> slots;      // [num_rows] block * kBlockTokens + offset
   std::vector<StepSequence> sequences;
   std::vector<int32_t> block_ids;  // block tables, one after another
   std::vector<StepSegment> segments;
   std::vector<int32_t> sample_rows;  // rows whose logits are wanted, ascending
+  std::vector<StepPrompt> prompts;
+  std::vector<StepPrefix> prefixes;
+  std::vector<int64_t> prefix_slots;
 
   int64_t num_rows() const { return static_cast<int64_t>(token_ids.size()); }
 };

@@ -59,6 +59,9 @@ struct Request {
   CacheParams cache;
   std::shared_ptr<const AdapterVersion> adapter;
   AdapterIdentity adapter_identity;
+  // First prompt token whose row runs the adapter; rows before it are the base model's. 0 but for
+  // activated adapters; past every token where the prompt does not invoke one.
+  int64_t adapter_begin = 0;
   int32_t priority = 0;
   int64_t arrival_us = 0;
   int64_t deadline_us = 0;  // 0: none

@@ -17,7 +17,7 @@ void Publish(Sequence& sequence, EngineState& state) {
              sequence.keys);
   const int64_t num_full = sequence.num_computed / kBlockTokens;
   for (int64_t block = sequence.num_published; block < num_full; ++block) {
-    state.pool.Publish(sequence.keys[static_cast<size_t>(block + 1)],
+    state.pool.Publish(sequence.keys.keys[static_cast<size_t>(block + 1)],
                        sequence.blocks[static_cast<size_t>(block)]);
   }
   sequence.num_published = std::max(sequence.num_published, num_full);
@@ -90,7 +90,7 @@ void CommitOne(const FlatStep::Item& item, SampledItem sampled, EngineState& sta
   Publish(sequence, state);
   for (TokenLogprob& scored : sampled.prompt_logprobs)
     owner.prompt_logprobs.push_back(std::move(scored));
-  if (!owner.prompt_done && sequence.num_computed >= sequence.num_prompt()) {
+  if (!owner.prompt_done && sequence.num_computed >= sequence.prompt_end()) {
     CompletePrompt(sequence, state, now_us);
   }
   if (sampled.token_id >= 0) {
@@ -106,14 +106,14 @@ void AdmitOne(const StepPlan::Admission& admission, EngineState& state, int64_t 
   Sequence& sequence = *state.Find(admission.id);
   ActiveRequest& owner = *sequence.owner;
   if (admission.cached_blocks > 0) {
-    state.pool.TakePrefix(sequence.keys, admission.cached_blocks, sequence.blocks);
+    state.pool.TakePrefix(sequence.keys.keys, admission.cached_blocks, sequence.blocks);
   }
   sequence.running = true;
   sequence.num_computed = admission.cached_blocks * kBlockTokens;
   sequence.num_published = admission.cached_blocks;
   if (owner.admitted_us > 0) return;
   owner.admitted_us = now_us;
-  owner.cached_tokens = sequence.num_computed;
+  owner.cached_tokens = std::max<int64_t>(0, sequence.num_computed - owner.num_virtual);
   state.left_queue.push_back(owner.number);
   if (sequence.keys.empty()) return;
   state.counters.prefix_queries += sequence.num_prompt();

@@ -30,6 +30,7 @@ void EngineState::AddRequest(Arrive arrive, int64_t now_us) {
   owner->token_cost = arrive.token_cost;
   owner->account = ledger_.Enter(owner->request->tenant);
   const Request& request = *owner->request;
+  if (request.adapter != nullptr) owner->num_virtual = request.adapter->num_virtual_tokens();
   owner->choice_finished.resize(static_cast<size_t>(request.sampling.num_choices), false);
   owner->stop_ids = request.stopping.stop_token_ids;
   if (!request.stopping.ignore_eos) {
@@ -41,7 +42,7 @@ void EngineState::AddRequest(Arrive arrive, int64_t now_us) {
   auto sequence = std::make_unique<Sequence>();
   sequence->id = IdOf(owner->number, 0);
   sequence->owner = owner.get();
-  sequence->tokens = request.prompt_tokens;
+  sequence->tokens = SequenceTokens(request);
   sequence->keys = std::move(arrive.prompt_keys);
   sequences_.emplace(sequence->id, std::move(sequence));
   const int64_t number = owner->number;
@@ -60,7 +61,7 @@ void EngineState::AddOtherChoices(const Sequence& first) {
     sequence->id = IdOf(owner.number, choice);
     sequence->owner = &owner;
     sequence->choice = choice;
-    sequence->tokens = owner.request->prompt_tokens;
+    sequence->tokens = SequenceTokens(*owner.request);
     sequence->keys = first.keys;
     sequences_.emplace(sequence->id, std::move(sequence));
   }
@@ -174,7 +175,8 @@ SequenceView EngineState::ViewOf(const Sequence& sequence, bool look_up) const {
   view.first_logits = sequence.first_logits();
   view.token_cost = sequence.owner->token_cost;
   if (look_up && !sequence.keys.empty()) {
-    const BlockPool::Match match = pool.FindPrefix(sequence.keys, sequence.max_cached_blocks());
+    const BlockPool::Match match =
+        pool.FindPrefix(sequence.keys.keys, sequence.max_cached_blocks());
     view.cached_blocks = match.num_blocks;
     view.unheld_cached_blocks = match.from_cache;
   }

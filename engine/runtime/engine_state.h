@@ -25,7 +25,7 @@ namespace polyad {
 struct EngineLimits {
   SchedulerLimits scheduler;
   int64_t num_blocks = 0;
-  int64_t max_context = 0;  // tokens of prompt and output
+  int64_t max_context = 0;  // tokens of prompt and output, virtual ones too
   std::vector<int32_t> eos_token_ids;
 };
 

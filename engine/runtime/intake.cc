@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "engine/cache/block_pool.h"
 #include "engine/runtime/scheduler.h"
+#include "engine/runtime/sequence.h"
 
 namespace polyad {
 namespace {
@@ -26,6 +29,16 @@ Status CheckBytes(const char* field, size_t bytes, int64_t limit) {
   return InvalidArgument("%s: expected at most %d bytes, got %d", field, limit, bytes);
 }
 
+// Where the last invocation in the prompt begins (activated LoRA, zoo section 5.7).
+int64_t AdapterBegin(const Request& request) {
+  if (request.adapter == nullptr || request.adapter->invocation_tokens().empty()) return 0;
+  const std::vector<int32_t>& prompt = request.prompt_tokens;
+  const std::vector<int32_t>& invocation = request.adapter->invocation_tokens();
+  const auto found =
+      std::find_end(prompt.begin(), prompt.end(), invocation.begin(), invocation.end());
+  return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
+}
+
 }  // namespace
 
 StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
@@ -35,6 +48,7 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->tenant = spec.tenant;
   POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec.model, *request));
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
+  request->adapter_begin = AdapterBegin(*request);
   request->request_id = std::move(spec.request_id);
   request->sampling = std::move(spec.sampling);
   request->stopping = std::move(spec.stopping);
@@ -124,16 +138,22 @@ StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {
 }
 
 // A token that is only sampled needs neither a position nor a place in the cache, hence the last
-// one is free.
+// one is free. Virtual tokens need both.
 Status Intake::CheckFits(const Request& request) const {
+  const int64_t num_virtual =
+      request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens();
   const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
   const int64_t wanted = request.stopping.max_tokens;
-  const int64_t most = options_.max_context - (wanted > 0 ? 1 : 0);
+  const int64_t most = options_.max_context - (wanted > 0 ? 1 : 0) - num_virtual;
   if (num_prompt > most) {
-    return InvalidArgument("prompt: expected at most %d tokens, got %d", most, num_prompt);
+    const std::string beside =
+        num_virtual > 0 ? absl::StrFormat(" beside the adapter's %d", num_virtual) : "";
+    return InvalidArgument("prompt: expected at most %d tokens%s, got %d",
+                           std::max<int64_t>(most, 0), beside, num_prompt);
   }
+  const int64_t begin = num_virtual + num_prompt;
   const int64_t num_tokens =
-      std::min(num_prompt + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
+      std::min(begin + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
   if (BlocksFor(num_tokens) > options_.num_blocks) {
     return InvalidArgument(
         "prompt and max_tokens: expected at most %d tokens (the K/V cache), got %d",
@@ -165,20 +185,39 @@ int64_t Intake::TokenCost(const AdapterVersion* adapter) const {
 }
 
 // Choices of one request share their prompt even where the client asked for no sharing with others.
-std::vector<PrefixKey> Intake::KeysOf(const Request& request, int64_t number) const {
+// Blocks of virtual tokens alone are every tenant's of the adapter; blocks before an invocation are
+// the tenant's with the base model.
+PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   const bool is_private = request.cache.bypass_prefix_cache || !options_.prefix_cache;
-  if (is_private && request.sampling.num_choices == 1) return {};
+  const AdapterVersion* adapter = request.adapter.get();
+  const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
+  const bool shares_prompt = options_.prefix_cache && num_virtual >= kBlockTokens;
+  if (is_private && request.sampling.num_choices == 1 && !shares_prompt) return {};
   PrefixRoot root;
-  if (request.adapter != nullptr) {
-    root.adapter_digest = request.adapter->identity().digest;
-    root.adapter_version = request.adapter->id();
-  }
   root.tenant = request.tenant;
   root.salt = request.cache.salt;
   root.private_request = is_private ? number : 0;
-  std::vector<PrefixKey> keys = {RootKey(root)};
-  ExtendKeys(request.prompt_tokens, keys);
-  return keys;
+  PrefixChain chain;
+  if (request.adapter_begin > 0) {
+    chain.keys = {RootKey(root)};
+    chain.num_head_blocks = request.adapter_begin / kBlockTokens;
+  }
+  if (adapter != nullptr) {
+    root.adapter_digest = adapter->identity().digest;
+    root.adapter_version = adapter->id();
+  }
+  const PrefixKey owner = RootKey(root);
+  if (shares_prompt) {
+    chain.keys = {RootKey({root.adapter_digest, root.adapter_version, "", "", 0})};
+    chain.num_head_blocks = num_virtual / kBlockTokens;
+  }
+  if (chain.keys.empty()) {
+    chain.keys = {owner};
+  } else {
+    chain.owner = owner;
+  }
+  ExtendKeys(SequenceTokens(request), chain);
+  return chain;
 }
 
 }  // namespace polyad

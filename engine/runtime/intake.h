@@ -35,7 +35,7 @@ class Intake {
   struct Options {
     std::string model_name;   // the base model's: asks for no adapter
     int64_t vocab_size = 0;   // of the logits
-    int64_t max_context = 0;  // tokens of prompt and output
+    int64_t max_context = 0;  // tokens of prompt and output, virtual ones too
     int64_t num_blocks = 0;
     int64_t max_prompt_bytes = 0;
     int64_t base_flops_per_token = 0;  // adapters cost in proportion; 0: they cost nothing
@@ -54,7 +54,7 @@ class Intake {
   StatusOr<std::vector<int32_t>> Encode(const RequestSpec& spec) const;
   Status ResolveAdapter(std::string_view model, Request& request) const;
   int64_t TokenCost(const AdapterVersion* adapter) const;
-  std::vector<PrefixKey> KeysOf(const Request& request, int64_t number) const;
+  PrefixChain KeysOf(const Request& request, int64_t number) const;
 
   const Options options_;
   const Parts parts_;

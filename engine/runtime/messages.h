@@ -19,9 +19,8 @@ namespace polyad {
 struct Arrive {
   int64_t number = 0;
   std::shared_ptr<const Request> request;
-  std::vector<PrefixKey>
-      prompt_keys;         // root and full blocks of the prompt; empty: nothing is shared
-  int64_t token_cost = 0;  // scheduler.h, kBaseTokenCost for the base model
+  PrefixChain prompt_keys;  // root and full blocks of the prompt; empty: nothing is shared
+  int64_t token_cost = 0;   // scheduler.h, kBaseTokenCost for the base model
 };
 struct CancelRequest {
   int64_t number = 0;

@@ -33,7 +33,7 @@ Status ScorePrompt(const FlatStep::Item& item, FloatRows logits, Sampler& sample
     return absl::OkStatus();
   for (int64_t row = item.sample_begin; row < item.sample_end; ++row) {
     const int64_t next = item.first_sampled + (row - item.sample_begin) + 1;
-    if (next >= sequence.num_prompt()) break;
+    if (next >= sequence.prompt_end()) break;
     POLYAD_ASSIGN_OR_RETURN(
         TokenLogprob scored,
         sampler.Score(RowOf(logits, row), sequence.tokens[static_cast<size_t>(next)], *asked));
@@ -50,8 +50,8 @@ Status SampleOne(const FlatStep::Item& item, FloatRows logits, Sampler& sampler,
     const std::span<const int32_t> tokens(sequence.tokens);
     SampleInput input;
     input.logits = row;
-    input.prompt = tokens.first(static_cast<size_t>(sequence.num_prompt()));
-    input.output = tokens.subspan(static_cast<size_t>(sequence.num_prompt()));
+    input.prompt = sequence.owner->request->prompt_tokens;
+    input.output = tokens.subspan(static_cast<size_t>(sequence.prompt_end()));
     if (MustNotStop(sequence)) input.forbidden = sequence.owner->stop_ids;
     input.choice = sequence.choice;
     POLYAD_ASSIGN_OR_RETURN(out.token_id, sampler.Sample(input, request.sampling));

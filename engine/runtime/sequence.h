@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/adapters/adapter_version.h"
 #include "engine/base/strong_id.h"
 #include "engine/cache/block_pool.h"
 #include "engine/request/request.h"
@@ -15,10 +16,21 @@
 
 namespace polyad {
 
+// What a sequence begins with: the adapter's virtual tokens, then the prompt.
+inline std::vector<int32_t> SequenceTokens(const Request& request) {
+  std::vector<int32_t> tokens;
+  const int64_t num_virtual =
+      request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens();
+  for (int64_t i = 0; i < num_virtual; ++i) tokens.push_back(VirtualToken(i));
+  tokens.insert(tokens.end(), request.prompt_tokens.begin(), request.prompt_tokens.end());
+  return tokens;
+}
+
 struct ActiveRequest {
   int64_t number = 0;
   std::shared_ptr<const Request> request;
   int64_t token_cost = 0;
+  int64_t num_virtual = 0;  // tokens of the adapter's soft prompt, before the prompt
   TenantLedger::Account* account = nullptr;
   std::vector<int32_t> stop_ids;      // end-of-sequence and the request's own, sorted
   std::vector<bool> choice_finished;  // [n]
@@ -33,24 +45,27 @@ struct Sequence {
   ActiveRequest* owner = nullptr;
   int32_t choice = 0;
   bool running = false;
-  std::vector<int32_t> tokens;  // prompt and output
+  std::vector<int32_t> tokens;  // virtual (negative ids), prompt and output
   int64_t num_computed = 0;     // tokens whose K/V are in the cache
   BlockTable blocks;            // running: room for every token; waiting: empty
-  std::vector<PrefixKey> keys;  // root and full computed blocks; empty: nothing is shared
+  PrefixChain keys;             // root and full computed blocks; empty: nothing is shared
   int64_t num_published = 0;    // full blocks the pool can find
   int64_t first_token_us = 0;
   int64_t last_token_us = 0;
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_prompt() const { return static_cast<int64_t>(owner->request->prompt_tokens.size()); }
-  int64_t num_output() const { return num_tokens() - num_prompt(); }
+  int64_t prompt_begin() const { return owner->num_virtual; }
+  int64_t prompt_end() const { return prompt_begin() + num_prompt(); }
+  int64_t num_output() const { return num_tokens() - prompt_end(); }
 
   // First position whose logits are wanted: that of the newest token, or where scoring the prompt
   // stands.
   int64_t first_logits() const {
     const bool scores =
         choice == 0 && !owner->prompt_done && owner->request->output.prompt_logprobs.has_value();
-    return scores ? static_cast<int64_t>(owner->prompt_logprobs.size()) : num_tokens() - 1;
+    return scores ? prompt_begin() + static_cast<int64_t>(owner->prompt_logprobs.size())
+                  : num_tokens() - 1;
   }
   // Cached tokens it can start from: never all, so that its next token has logits.
   int64_t max_cached_blocks() const { return first_logits() / kBlockTokens; }

@@ -11,36 +11,89 @@ const AdapterVersion* AdapterOf(const Sequence& sequence) {
   return sequence.owner->request->adapter.get();
 }
 
-int64_t AdapterRank(const Sequence& sequence) {
-  const AdapterVersion* adapter = AdapterOf(sequence);
-  return adapter == nullptr ? -1 : adapter->id().value();
+// Rows that all precede the adapter's invocation go with the base model's.
+int64_t AdapterRank(const FlatStep::Item& item) {
+  const AdapterVersion* adapter = AdapterOf(*item.sequence);
+  const int64_t adapter_begin = item.sequence->owner->request->adapter_begin;
+  const bool acts = item.work.first + item.work.count > adapter_begin;
+  return adapter == nullptr || !acts ? -1 : adapter->id().value();
+}
+
+int64_t SlotOf(const Sequence& sequence, int64_t index) {
+  const BlockId block = sequence.blocks[static_cast<size_t>(index / kBlockTokens)];
+  return block.value() * kBlockTokens + index % kBlockTokens;
+}
+
+// The virtual tokens among [first, end) of a sequence: a store where the prompt is keys and values,
+// else rows. Returns the first index past them.
+int64_t AppendVirtual(const Sequence& sequence, int64_t first, int64_t end, StepBatch& batch) {
+  const SoftPrompt* prompt = AdapterOf(sequence) ? AdapterOf(sequence)->soft_prompt() : nullptr;
+  const int64_t stop = std::min(end, sequence.prompt_begin());
+  if (prompt == nullptr || first >= stop) return first;
+  if (prompt->stores_kv) {
+    const auto slot_begin = static_cast<int64_t>(batch.prefix_slots.size());
+    for (int64_t i = first; i < stop; ++i) batch.prefix_slots.push_back(SlotOf(sequence, i));
+    batch.prefixes.push_back({prompt, first, slot_begin, slot_begin + stop - first});
+    return stop;
+  }
+  batch.prompts.push_back({prompt, first, batch.num_rows(), batch.num_rows() + stop - first});
+  return first;
+}
+
+void AppendRow(const Sequence& sequence, int64_t index, StepBatch& batch) {
+  const SoftPrompt* prompt = AdapterOf(sequence) ? AdapterOf(sequence)->soft_prompt() : nullptr;
+  const int64_t position = prompt == nullptr ? index : prompt->PositionOf(index);
+  batch.token_ids.push_back(std::max(sequence.tokens[static_cast<size_t>(index)], 0));
+  batch.positions.push_back(static_cast<int32_t>(position));
+  batch.slots.push_back(SlotOf(sequence, index));
+}
+
+void AppendSequence(const FlatStep::Item& item, int64_t row_begin, StepBatch& batch) {
+  StepSequence rows;
+  rows.row_begin = row_begin;
+  rows.row_end = batch.num_rows();
+  rows.context_end = item.work.first + item.work.count;
+  rows.block_begin = static_cast<int64_t>(batch.block_ids.size());
+  for (const BlockId block : item.sequence->blocks) {
+    batch.block_ids.push_back(static_cast<int32_t>(block.value()));
+  }
+  rows.block_end = static_cast<int64_t>(batch.block_ids.size());
+  batch.sequences.push_back(rows);
 }
 
 void AppendRows(FlatStep::Item& item, StepBatch& batch) {
   const Sequence& sequence = *item.sequence;
-  const StepPlan::Work& work = item.work;
-  StepSequence rows;
-  rows.row_begin = batch.num_rows();
-  rows.block_begin = static_cast<int64_t>(batch.block_ids.size());
-  for (const BlockId block : sequence.blocks) {
-    batch.block_ids.push_back(static_cast<int32_t>(block.value()));
-  }
-  rows.block_end = static_cast<int64_t>(batch.block_ids.size());
-  item.first_sampled = std::max(work.first, sequence.first_logits());
+  const int64_t end = item.work.first + item.work.count;
+  const int64_t row_begin = batch.num_rows();
+  item.first_sampled = std::max(item.work.first, sequence.first_logits());
   item.sample_begin = static_cast<int64_t>(batch.sample_rows.size());
-  for (int64_t position = work.first; position < work.first + work.count; ++position) {
-    if (position >= item.first_sampled) {
+  for (int64_t i = AppendVirtual(sequence, item.work.first, end, batch); i < end; ++i) {
+    if (i >= item.first_sampled) {
       batch.sample_rows.push_back(static_cast<int32_t>(batch.num_rows()));
     }
-    const BlockId block = sequence.blocks[static_cast<size_t>(position / kBlockTokens)];
-    batch.token_ids.push_back(sequence.tokens[static_cast<size_t>(position)]);
-    batch.positions.push_back(static_cast<int32_t>(position));
-    batch.slots.push_back(block.value() * kBlockTokens + position % kBlockTokens);
+    AppendRow(sequence, i, batch);
   }
   item.sample_end = static_cast<int64_t>(batch.sample_rows.size());
-  rows.row_end = batch.num_rows();
-  rows.context_end = work.first + work.count;
-  batch.sequences.push_back(rows);
+  if (batch.num_rows() > row_begin) AppendSequence(item, row_begin, batch);
+}
+
+void ExtendSegment(const AdapterVersion* adapter, int64_t row_end, StepBatch& batch) {
+  const int64_t row_begin = batch.segments.empty() ? 0 : batch.segments.back().row_end;
+  if (row_begin == row_end) return;
+  if (batch.segments.empty() || batch.segments.back().adapter != adapter) {
+    batch.segments.push_back({adapter, row_begin, row_begin});
+  }
+  batch.segments.back().row_end = row_end;
+}
+
+// The rows just appended: the base model's up to where the adapter begins, then the adapter's.
+void AppendSegments(const FlatStep::Item& item, StepBatch& batch) {
+  const int64_t end = batch.num_rows();
+  const int64_t begin = batch.segments.empty() ? 0 : batch.segments.back().row_end;
+  const int64_t adapter_begin = item.sequence->owner->request->adapter_begin;
+  const int64_t num_base = std::clamp<int64_t>(adapter_begin - item.work.first, 0, end - begin);
+  ExtendSegment(nullptr, begin + num_base, batch);
+  ExtendSegment(AdapterOf(*item.sequence), end, batch);
 }
 
 }  // namespace
@@ -56,18 +109,13 @@ FlatStep Flatten(const StepPlan& plan, EngineState& state) {
     flat.items.push_back(item);
   }
   std::sort(flat.items.begin(), flat.items.end(), [](const auto& a, const auto& b) {
-    const int64_t rank_a = AdapterRank(*a.sequence);
-    const int64_t rank_b = AdapterRank(*b.sequence);
+    const int64_t rank_a = AdapterRank(a);
+    const int64_t rank_b = AdapterRank(b);
     return rank_a != rank_b ? rank_a < rank_b : a.work.id < b.work.id;
   });
   for (FlatStep::Item& item : flat.items) {
-    const AdapterVersion* adapter = AdapterOf(*item.sequence);
-    const int64_t row = flat.batch.num_rows();
-    if (flat.batch.segments.empty() || flat.batch.segments.back().adapter != adapter) {
-      flat.batch.segments.push_back({adapter, row, row});
-    }
     AppendRows(item, flat.batch);
-    flat.batch.segments.back().row_end = flat.batch.num_rows();
+    AppendSegments(item, flat.batch);
   }
   return flat;
 }

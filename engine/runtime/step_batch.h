@@ -22,7 +22,7 @@ struct FlatStep {
     int64_t first_sampled = 0;
   };
   StepBatch batch;
-  std::vector<Item> items;  // as batch.sequences
+  std::vector<Item> items;  // as batch.sequences, and those without rows
 };
 
 FlatStep Flatten(const StepPlan& plan, EngineState& state);

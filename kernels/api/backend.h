@@ -93,7 +93,8 @@ struct RopeTable {
 };
 
 // Splits fused rows [q | k | v] after projection: optional per-head RMS norm of q and k (Qwen3),
-// rotation of q (in place) and k, and stores k and v in their cache slots.
+// rotation of q (in place) and k, and stores k and v in their cache slots. With num_heads 0, no
+// norms and no rotation, it stores rows of [k | v] as they are (prefixes).
 struct QkvArgs {
   FloatRows qkv;  // [num_tokens, (num_heads + 2 num_kv_heads) * head_dim]
   int64_t num_heads = 0;

@@ -31,17 +31,23 @@ def rng_for(*key):
 
 
 def library_versions():
-    import gguf  # noqa: F401
-    from importlib.metadata import version
-    names = ["torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "numpy"]
-    return {name: version(name).split("+")[0] for name in names}
+    """Of what is installed here: AdapterHub's goldens come from an environment of their own."""
+    from importlib.metadata import PackageNotFoundError, version
+    names = ["torch", "transformers", "peft", "adapters", "tokenizers", "safetensors", "gguf", "numpy"]
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name).split("+")[0]
+        except PackageNotFoundError:
+            pass
+    return found
 
 
 @torch.no_grad()
 def forward(model, ids):
-    """ids [batch, n] -> float32 logits [batch, n, vocab]."""
+    """ids [batch, n] -> float32 logits [batch, n, vocab], without those of virtual tokens in front."""
     mask = torch.ones_like(ids)
-    return model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+    return model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -ids.shape[1]:].float()
 
 
 def greedy(model, prompts, num_steps=NUM_GREEDY):
@@ -54,14 +60,16 @@ def greedy(model, prompts, num_steps=NUM_GREEDY):
     return ids[:, prompts.shape[1]:], torch.stack(margins, dim=1)
 
 
-def pick_prompt(model, name, length, vocab):
-    """The candidate whose greedy continuation has the largest smallest margin."""
+def pick_prompt(model, name, length, vocab, edit=None):
+    """The candidate whose greedy continuation has the largest smallest margin; edit changes candidates."""
     rng = rng_for("prompt", name, length)
     count = min(_NUM_CANDIDATES, 96 if length > 20 else _NUM_CANDIDATES)
     if length == 1:
         ids = np.arange(NUM_SPECIAL_TOKENS, vocab)[:, None]
     else:
         ids = rng.integers(NUM_SPECIAL_TOKENS, vocab, (count, length))
+    if edit:
+        edit(ids)
     candidates = torch.from_numpy(ids).long()
     tokens, margins = greedy(model, candidates)
     distinct = torch.tensor([len(set(row.tolist())) for row in tokens])
@@ -70,12 +78,11 @@ def pick_prompt(model, name, length, vocab):
     return candidates[int(score.argmax())]
 
 
-def make_golden(model, name, vocab, lengths):
-    """-> (tensors, summary) for prompts of the given lengths."""
-    model.eval()
+def make_golden(model, name, vocab, lengths, edit=None):
+    """-> (tensors, summary) for prompts of the given lengths; the model is in evaluation mode."""
     tensors, smallest = {}, float("inf")
     for i, length in enumerate(lengths):
-        prompt = pick_prompt(model, name, length, vocab)
+        prompt = pick_prompt(model, name, length, vocab, edit)
         tokens, margins = greedy(model, prompt[None])
         logits = forward(model, prompt[None])[0].numpy()
         smallest = min(smallest, margins.min().item())

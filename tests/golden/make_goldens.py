@@ -2,14 +2,25 @@
 """Regenerates the goldens, or checks that they can be; see README.md. Run through tools/golden."""
 import argparse
 import filecmp
+import importlib
 import os
+import re
 import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "tools")]
 
-PARTS = ("models", "gguf", "lora", "smollm2")
+# Adapter families: tests/golden/recipes/<name>.py with build(out). One line adds one.
+RECIPES = (
+    "lora",
+    "dora",
+)
+# Those whose library needs an environment of its own (requirements-adapters.txt); made when named.
+OTHER_RECIPES = (
+)
+PARTS = ("models", "gguf", *RECIPES)  # what no argument means
+ON_REQUEST = (*OTHER_RECIPES, "smollm2")
 # Float32 sums may be ordered otherwise on another machine; token ids and weights may not differ.
 LOGIT_TOLERANCE = 1e-3
 
@@ -21,9 +32,9 @@ def build(parts, out, smollm2_dir):
     if "gguf" in parts:
         import gguf_models
         gguf_models.build(out)
-    if "lora" in parts:
-        from recipes import lora
-        lora.build(out)
+    for name in (*RECIPES, *OTHER_RECIPES):
+        if name in parts:
+            importlib.import_module(f"recipes.{name}").build(out)
     if "smollm2" in parts:
         import smollm2_text
         smollm2_text.build(out, smollm2_dir)
@@ -66,19 +77,24 @@ def check(parts, smollm2_dir):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} (default: all but smollm2)")
+    parser.add_argument("parts", nargs="*", 
+                        help=f"of {', '.join(PARTS)} (default: these), {', '.join(ON_REQUEST)}")
+    parser.add_argument("--only", metavar="REGEX", default="",
+                        help="of the adapters, those whose <model>/<name> it is found in")
     parser.add_argument("--check", action="store_true", help="compare with the committed files instead")
     parser.add_argument("--smollm2", metavar="DIR", help="bfloat16 directory of SmolLM2-135M-Instruct")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    parts = args.parts or PARTS[:3]
-    if set(parts) - set(PARTS):
-        parser.error(f"unknown parts {sorted(set(parts) - set(PARTS))}")
+    parts = args.parts or PARTS
+    if unknown := set(parts) - set(PARTS) - set(ON_REQUEST):
+        parser.error(f"unknown parts {sorted(unknown)}")
     if "smollm2" in parts and not args.smollm2:
         parser.error("smollm2 needs --smollm2 DIR")
     import torch
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
+    import adapter_goldens
+    adapter_goldens.WHAT_TO_BUILD = re.compile(args.only)
     if args.check:
         sys.exit(check(parts, args.smollm2) > 0)
     build(parts, HERE, args.smollm2)

@@ -55,8 +55,9 @@ StatusOr<FloatRows> FakeModel::Run(const StepBatch& batch) {
   }
   CheckShape(batch);
   row_states_.assign(static_cast<size_t>(batch.num_rows()), 0);
-  for (const StepSequence& rows : batch.sequences) Store(batch, rows, AdapterOf(batch, rows));
-  for (const StepSequence& rows : batch.sequences) Read(batch, rows, AdapterOf(batch, rows));
+  for (const StepPrefix& prefix : batch.prefixes) StorePrefix(batch, prefix);
+  for (const StepSequence& rows : batch.sequences) Store(batch, rows);
+  for (const StepSequence& rows : batch.sequences) Read(batch, rows);
   const auto num_samples = static_cast<int64_t>(batch.sample_rows.size());
   logits_.resize(static_cast<size_t>(num_samples * kFakeVocab));
   for (int64_t i = 0; i < num_samples; ++i) {
@@ -74,19 +75,9 @@ StatusOr<FloatRows> FakeModel::Run(const StepBatch& batch) {
 void FakeModel::ArgMax(FloatRows logits, std::span<TokenScore> best) { FakeArgMax(logits, best); }
 
 void FakeModel::CheckShape(const StepBatch& batch) {
+  CheckSegments(batch);
   const int64_t num_rows = batch.num_rows();
   int64_t row = 0;
-  int64_t last_adapter = -2;
-  for (const StepSegment& segment : batch.segments) {
-    const int64_t adapter = segment.adapter == nullptr ? -1 : segment.adapter->id().value();
-    if (segment.row_begin != row || segment.row_end <= row)
-      Violate("segments do not tile the rows");
-    if (adapter <= last_adapter) Violate("an adapter has more than one segment");
-    last_adapter = adapter;
-    row = segment.row_end;
-  }
-  if (row != num_rows) Violate("segments do not cover the rows");
-  row = 0;
   for (const StepSequence& rows : batch.sequences) {
     if (rows.row_begin != row || rows.row_end <= row) Violate("sequences do not tile the rows");
     row = rows.row_end;
@@ -95,47 +86,98 @@ void FakeModel::CheckShape(const StepBatch& batch) {
   int32_t last = -1;
   for (const int32_t sample : batch.sample_rows) {
     if (sample <= last || sample >= num_rows) Violate("sample rows are not ascending");
+    if (TokenOf(batch, sample) < 0) Violate("a virtual token is sampled from");
     last = sample;
   }
 }
 
-int64_t FakeModel::AdapterOf(const StepBatch& batch, const StepSequence& rows) {
-  for (const StepSegment& segment : batch.segments) {
-    if (rows.row_begin < segment.row_begin || rows.row_begin >= segment.row_end) continue;
-    if (rows.row_end > segment.row_end) Violate("a sequence straddles two segments");
-    return segment.adapter == nullptr ? -1 : segment.adapter->id().value();
+// One segment for an adapter, but that each sequence of an activated one may begin with the base's.
+void FakeModel::CheckSegments(const StepBatch& batch) {
+  int64_t row = 0;
+  int64_t last_adapter = -1;
+  for (size_t i = 0; i < batch.segments.size(); ++i) {
+    const StepSegment& segment = batch.segments[i];
+    if (segment.row_begin != row || segment.row_end <= row)
+      Violate("segments do not tile the rows");
+    row = segment.row_end;
+    if (segment.adapter == nullptr) {
+      const bool activates = i + 1 < batch.segments.size() &&
+                             !batch.segments[i + 1].adapter->invocation_tokens().empty();
+      if (i > 0 && !activates) Violate("the base has more than one segment");
+      continue;
+    }
+    const int64_t adapter = segment.adapter->id().value();
+    const bool again = adapter == last_adapter && !segment.adapter->invocation_tokens().empty();
+    if (adapter <= last_adapter && !again) Violate("an adapter has more than one segment");
+    last_adapter = adapter;
   }
-  return -1;
+  if (row != batch.num_rows()) Violate("segments do not cover the rows");
 }
 
-void FakeModel::Store(const StepBatch& batch, const StepSequence& rows, int64_t adapter) {
+const AdapterVersion* FakeModel::AdapterOf(const StepBatch& batch, int64_t row) {
+  for (const StepSegment& segment : batch.segments) {
+    if (row >= segment.row_begin && row < segment.row_end) return segment.adapter;
+  }
+  Violate("a row has no segment");
+  return nullptr;
+}
+
+int32_t FakeModel::TokenOf(const StepBatch& batch, int64_t row) {
+  for (const StepPrompt& rows : batch.prompts) {
+    if (row < rows.row_begin || row >= rows.row_end) continue;
+    return VirtualToken(rows.first + row - rows.row_begin);
+  }
+  return batch.token_ids[static_cast<size_t>(row)];
+}
+
+void FakeModel::StorePrefix(const StepBatch& batch, const StepPrefix& prefix) {
+  if (!prefix.prompt->stores_kv) Violate("embeddings are stored as keys and values");
+  for (int64_t i = prefix.slot_begin; i < prefix.slot_end; ++i) {
+    const int64_t index = prefix.first + i - prefix.slot_begin;
+    if (index >= prefix.prompt->num_tokens) Violate("a prefix is stored past its end");
+    Entry& entry = entries_[static_cast<size_t>(batch.prefix_slots[static_cast<size_t>(i)])];
+    entry = {VirtualToken(index), index, prefix.prompt->bytes};  // the simulation's adapter id
+  }
+}
+
+void FakeModel::Store(const StepBatch& batch, const StepSequence& rows) {
   for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
     const auto r = static_cast<size_t>(row);
-    const int32_t position = batch.positions[r];
-    if (position != rows.context_end - (rows.row_end - row))
-      Violate("positions do not end the context");
+    const int64_t index = rows.context_end - (rows.row_end - row);
+    const AdapterVersion* adapter = AdapterOf(batch, row);
+    const SoftPrompt* prompt = adapter == nullptr ? nullptr : adapter->soft_prompt();
+    if (batch.positions[r] != (prompt == nullptr ? index : prompt->PositionOf(index)))
+      Violate("a row stands at another position");
     const int64_t block =
-        batch.block_ids[static_cast<size_t>(rows.block_begin + position / kBlockTokens)];
-    if (batch.slots[r] != block * kBlockTokens + position % kBlockTokens)
+        batch.block_ids[static_cast<size_t>(rows.block_begin + index / kBlockTokens)];
+    if (batch.slots[r] != block * kBlockTokens + index % kBlockTokens)
       Violate("a slot is not its block's");
-    entries_[static_cast<size_t>(batch.slots[r])] = {batch.token_ids[r], position, adapter};
+    entries_[static_cast<size_t>(batch.slots[r])] = {TokenOf(batch, row), index,
+                                                     adapter ? adapter->id().value() : -1};
   }
 }
 
-// Reads the whole context through the block table, as attention does.
-void FakeModel::Read(const StepBatch& batch, const StepSequence& rows, int64_t adapter) {
+// Reads the whole context through the block table, as attention does. Keys are those of the row's
+// adapter; before an invocation, the base's.
+void FakeModel::Read(const StepBatch& batch, const StepSequence& rows) {
+  const AdapterVersion* adapter = AdapterOf(batch, rows.row_end - 1);
+  const int64_t expected = adapter == nullptr ? -1 : adapter->id().value();
+  bool may_be_base = adapter != nullptr && !adapter->invocation_tokens().empty();
+  const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
   uint64_t state = 0;
-  const int64_t first_row_position = rows.context_end - (rows.row_end - rows.row_begin);
-  for (int64_t position = 0; position < rows.context_end; ++position) {
+  const int64_t first_row = rows.context_end - (rows.row_end - rows.row_begin);
+  for (int64_t index = 0; index < rows.context_end; ++index) {
     const int64_t block =
-        batch.block_ids[static_cast<size_t>(rows.block_begin + position / kBlockTokens)];
-    const Entry& entry =
-        entries_[static_cast<size_t>(block * kBlockTokens + position % kBlockTokens)];
-    if (entry.position != position) Violate("a cached key stands at another position");
-    if (entry.adapter != adapter) Violate("a cached key was computed with another adapter");
+        batch.block_ids[static_cast<size_t>(rows.block_begin + index / kBlockTokens)];
+    const Entry& entry = entries_[static_cast<size_t>(block * kBlockTokens + index % kBlockTokens)];
+    if (entry.index != index) Violate("a cached key stands at another place");
+    if ((entry.token < 0) != (index < num_virtual)) Violate("a soft prompt is not at the head");
+    may_be_base = may_be_base && entry.adapter == -1;
+    if (entry.adapter != expected && !may_be_base)
+      Violate("a cached key was computed with another adapter");
     state = FakeChain(state, entry.token, entry.adapter);
-    if (position >= first_row_position) {
-      row_states_[static_cast<size_t>(rows.row_begin + position - first_row_position)] = state;
+    if (index >= first_row) {
+      row_states_[static_cast<size_t>(rows.row_begin + index - first_row)] = state;
     }
   }
 }

@@ -33,16 +33,20 @@ class FakeModel final : public StepRunner {
 
  private:
   struct Entry {
-    int32_t token = -1;
-    int32_t position = -1;
+    int32_t token = 0;
+    int64_t index = -1;  // in its sequence
     int64_t adapter = -1;
   };
 
   void CheckShape(const StepBatch& batch);
-  void Store(const StepBatch& batch, const StepSequence& rows, int64_t adapter);
-  void Read(const StepBatch& batch, const StepSequence& rows, int64_t adapter);
+  void CheckSegments(const StepBatch& batch);
+  void StorePrefix(const StepBatch& batch, const StepPrefix& prefix);
+  void Store(const StepBatch& batch, const StepSequence& rows);
+  void Read(const StepBatch& batch, const StepSequence& rows);
   void Violate(const std::string& what);
-  int64_t AdapterOf(const StepBatch& batch, const StepSequence& rows);
+  const AdapterVersion* AdapterOf(const StepBatch& batch, int64_t row);
+  // The row's id, or the virtual token's that it stands for.
+  static int32_t TokenOf(const StepBatch& batch, int64_t row);
 
   std::vector<Entry> entries_;        // by slot
   std::vector<uint64_t> row_states_;  // by row of the batch

@@ -11,8 +11,23 @@
 namespace polyad {
 namespace {
 
-int64_t AdapterOf(const Request& request) {
-  return request.adapter == nullptr ? -1 : request.adapter->id().value();
+// Of the prompt's or the output's token `index`.
+int64_t AdapterOf(const Request& request, size_t index) {
+  const bool acts = static_cast<int64_t>(index) >= request.adapter_begin;
+  return request.adapter == nullptr || !acts ? -1 : request.adapter->id().value();
+}
+
+int64_t NumVirtual(const Request& request) {
+  return request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens();
+}
+
+// After the soft prompt.
+uint64_t FirstState(const Request& request) {
+  uint64_t state = 0;
+  for (int64_t i = 0; i < NumVirtual(request); ++i) {
+    state = FakeChain(state, VirtualToken(i), AdapterOf(request, 0));
+  }
+  return state;
 }
 
 bool Holds(const std::vector<int32_t>& ids, int32_t id) {
@@ -36,11 +51,14 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
   const StoppingParams& stopping = request.stopping;
   Sampler sampler(kFakeVocab);
   OracleAnswer answer;
-  uint64_t state = 0;
-  for (const int32_t id : request.prompt_tokens) state = FakeChain(state, id, AdapterOf(request));
+  uint64_t state = FirstState(request);
+  const size_t num_prompt = request.prompt_tokens.size();
+  for (size_t i = 0; i < num_prompt; ++i) {
+    state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request, i));
+  }
   std::string late_text;  // where stop strings count: after min_tokens
   while (static_cast<int64_t>(answer.token_ids.size()) < stopping.max_tokens &&
-         static_cast<int64_t>(request.prompt_tokens.size() + answer.token_ids.size()) <
+         NumVirtual(request) + static_cast<int64_t>(num_prompt + answer.token_ids.size()) <
              model.max_context) {
     std::vector<float> logits(kFakeVocab);
     FakeLogits(state, logits.data());
@@ -59,7 +77,7 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
       answer.token_logprobs.push_back(*sampler.Score(logits, *token, *request.output.logprobs));
     }
     answer.token_ids.push_back(*token);
-    state = FakeChain(state, *token, AdapterOf(request));
+    state = FakeChain(state, *token, AdapterOf(request, num_prompt + answer.token_ids.size() - 1));
     if (!early && Holds(stop_ids, *token)) {
       answer.reason = FinishReason::kStop;
       if (Holds(stopping.stop_token_ids, *token)) answer.stop_reason = std::to_string(*token);
@@ -83,9 +101,9 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
 std::vector<TokenLogprob> ScorePromptAlone(const Request& request) {
   Sampler sampler(kFakeVocab);
   std::vector<TokenLogprob> scored;
-  uint64_t state = 0;
+  uint64_t state = FirstState(request);
   for (size_t i = 0; i + 1 < request.prompt_tokens.size(); ++i) {
-    state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request));
+    state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request, i));
     std::vector<float> logits(kFakeVocab);
     FakeLogits(state, logits.data());
     scored.push_back(

@@ -170,7 +170,22 @@ class World {
     identity.digest[0] =
         static_cast<uint8_t>(dice_.Below(2));  // content may repeat between versions
     adapters_[name] = std::make_shared<AdapterVersion>(identity, 1);
+    if (dice_.Chance(35)) {
+      adapters_[name]->SetSoftPrompt(RandomPrompt(identity.id));
+    } else if (dice_.Chance(20)) {
+      adapters_[name]->SetInvocationTokens(RandomTokens(dice_.Between(1, 2)));
+    }
     all_versions_.push_back(adapters_[name]);
+  }
+  // Embeddings, or keys and values with text after them or beside them; the fake needs no numbers,
+  // but knows whose a stored prefix is by its size.
+  std::shared_ptr<const SoftPrompt> RandomPrompt(AdapterVersionId version) {
+    auto prompt = std::make_shared<SoftPrompt>();
+    prompt->num_tokens = dice_.Between(1, dice_.Chance(50) ? 12 : 50);
+    prompt->stores_kv = dice_.Chance(50);
+    prompt->shifts_positions = !prompt->stores_kv || dice_.Chance(50);
+    prompt->bytes = version.value();
+    return prompt;
   }
   StatusOr<Intake::Lease> Acquire(std::string_view name) {
     const auto found = adapters_.find(std::string(name));
@@ -261,6 +276,9 @@ class World {
       return;
     }
     ++result_.num_requests;
+    const int64_t begin = record->request->adapter_begin;
+    if (begin > 0 && begin < static_cast<int64_t>(record->request->prompt_tokens.size()))
+      ++result_.num_invocations;
     records_.push_back(std::move(record));
   }
 
@@ -275,20 +293,39 @@ class World {
     for (EngineOutput& output : outputs_.DrainNow()) delivery_.Deliver(std::move(output));
   }
 
+  struct BlockOwner {
+    std::string tenant;
+    const AdapterVersion* adapter = nullptr;
+  };
+  // A block is one tenant's with one adapter; a soft prompt's own blocks are every tenant's, and
+  // those before an invocation are the base's.
+  void CheckOwner(const Request& request, int64_t index, BlockId block,
+                  std::map<int64_t, BlockOwner>& owners) {
+    const int64_t end = (index + 1) * kBlockTokens;
+    BlockOwner owner{request.tenant, request.adapter.get()};
+    if (end <= request.adapter_begin) owner.adapter = nullptr;
+    const auto [entry, inserted] = owners.emplace(block.value(), owner);
+    if (inserted) return;
+    if (entry->second.adapter != owner.adapter) Fail("a block is held across adapters");
+    if (entry->second.tenant == owner.tenant) return;
+    const bool virtual_only =
+        owner.adapter != nullptr && end <= owner.adapter->num_virtual_tokens();
+    if (!virtual_only) Fail("a block is held across tenants");
+    ++result_.num_shared_prompts;
+  }
+
   // After every step.
   void CheckState() {
     const EngineState& state = loop_.state();
     state.CheckInvariants();
     const SchedulerLimits& limits = options_.limits.scheduler;
     int64_t num_running = 0;
-    std::map<int64_t, std::pair<std::string, const AdapterVersion*>> owners;
+    std::map<int64_t, BlockOwner> owners;
     for (const auto& [id, sequence] : state.sequences()) {
       const Request& request = *sequence->owner->request;
       if (sequence->running) ++num_running;
-      for (const BlockId block : sequence->blocks) {
-        const std::pair owner(request.tenant, request.adapter.get());
-        const auto [entry, inserted] = owners.emplace(block.value(), owner);
-        if (!inserted && entry->second != owner) Fail("a block is held across tenants or adapters");
+      for (size_t i = 0; i < sequence->blocks.size(); ++i) {
+        CheckOwner(request, static_cast<int64_t>(i), sequence->blocks[i], owners);
       }
       if (request.deadline_us > 0 && request.deadline_us <= clock_.NowMicros()) {
         Fail("a request outlives its deadline");

@@ -18,6 +18,8 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
     sum.num_cancelled += result.num_cancelled;
     sum.prefix_hits += result.prefix_hits;
     sum.num_stop_strings += result.num_stop_strings;
+    sum.num_shared_prompts += result.num_shared_prompts;
+    sum.num_invocations += result.num_invocations;
   }
   // The seeds reach what they are there for.
   EXPECT_GT(sum.num_finished, 5000);
@@ -28,6 +30,8 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   EXPECT_GT(sum.num_cancelled, 500);
   EXPECT_GT(sum.prefix_hits, 5000);
   EXPECT_GT(sum.num_stop_strings, 200);
+  EXPECT_GT(sum.num_shared_prompts, 200);
+  EXPECT_GT(sum.num_invocations, 200);
 }
 
 TEST(Simulation, ASeedIsAHistory) {

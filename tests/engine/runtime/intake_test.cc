@@ -64,6 +64,23 @@ class IntakeTest : public ::testing::Test {
 
   FakeTokenizer tokenizer_;
   FakeClock clock_;
+  // Makes "pirate" another version of `id`, with a soft prompt or an invocation.
+  void SetAdapter(int64_t id, int64_t num_virtual, std::vector<int32_t> invocation) {
+    AdapterVersion::Identity identity;
+    identity.id = AdapterVersionId(id);
+    auto version = std::make_shared<AdapterVersion>(identity, 1);
+    if (num_virtual > 0) {
+      auto prompt = std::make_shared<SoftPrompt>();
+      prompt->num_tokens = num_virtual;
+      version->SetSoftPrompt(std::move(prompt));
+    }
+    version->SetInvocationTokens(std::move(invocation));
+    adapter_ = std::move(version);
+  }
+  std::vector<PrefixKey> KeysOf(const RequestSpec& spec, int64_t number = 1) {
+    return Prepare(spec, number)->prompt_keys.keys;
+  }
+
   std::shared_ptr<const AdapterVersion> adapter_;
 };
 
@@ -150,11 +167,11 @@ TEST_F(IntakeTest, PromptsAreSharedOnlyWithinATenantAnAdapterAndASalt) {
   specs[1].tenant = "other";
   specs[2].cache.salt = "salt";
   specs[3].model = "pirate";
-  const auto keys = Prepare(plain, 1)->prompt_keys;
+  const auto keys = Prepare(plain, 1)->prompt_keys.keys;
   ASSERT_EQ(keys.size(), 2u);
-  EXPECT_EQ(Prepare(specs[0], 2)->prompt_keys, keys);
+  EXPECT_EQ(Prepare(specs[0], 2)->prompt_keys.keys, keys);
   for (size_t i = 1; i < specs.size(); ++i)
-    EXPECT_NE(Prepare(specs[i], 2)->prompt_keys[1], keys[1]) << i;
+    EXPECT_NE(Prepare(specs[i], 2)->prompt_keys.keys[1], keys[1]) << i;
 }
 
 TEST_F(IntakeTest, BypassingTheCacheSharesOnlyBetweenARequestsChoices) {
@@ -162,8 +179,71 @@ TEST_F(IntakeTest, BypassingTheCacheSharesOnlyBetweenARequestsChoices) {
   spec.cache.bypass_prefix_cache = true;
   EXPECT_TRUE(Prepare(spec)->prompt_keys.empty());
   spec.sampling.num_choices = 2;
-  EXPECT_NE(Prepare(spec, 1)->prompt_keys[1], Prepare(spec, 2)->prompt_keys[1]);
+  EXPECT_NE(Prepare(spec, 1)->prompt_keys.keys[1], Prepare(spec, 2)->prompt_keys.keys[1]);
   EXPECT_TRUE(Make(/*prefix_cache=*/false).Prepare(Spec({1}), 1, nullptr)->prompt_keys.empty());
+}
+
+TEST_F(IntakeTest, BlocksOfASoftPromptAreEveryTenantsAndTheTextAfterIsNot) {
+  SetAdapter(5, 20, {});
+  RequestSpec spec = Spec(std::vector<int32_t>(30, 1));
+  spec.model = "pirate";
+  const auto keys = KeysOf(spec);
+  ASSERT_EQ(keys.size(), 4u);  // 20 virtual and 30 text tokens
+  std::vector<RequestSpec> others(3, spec);
+  others[0].tenant = "other";
+  others[1].cache.salt = "salt";
+  others[2].cache.bypass_prefix_cache = true;
+  for (const RequestSpec& other : others) {
+    const auto theirs = KeysOf(other, 2);
+    EXPECT_EQ(theirs[1], keys[1]);
+    EXPECT_NE(theirs[2], keys[2]);  // four virtual tokens and text
+    EXPECT_NE(theirs[3], keys[3]);
+  }
+  EXPECT_EQ(KeysOf(spec, 2), keys);
+  SetAdapter(6, 20, {});  // a new version
+  EXPECT_NE(KeysOf(spec)[1], keys[1]);
+}
+
+TEST_F(IntakeTest, VirtualTokensCountAgainstTheContext) {
+  SetAdapter(5, 60, {});
+  RequestSpec spec = Spec(std::vector<int32_t>(40, 1), /*max_tokens=*/1);
+  spec.model = "pirate";
+  ExpectInvalid(spec, "at most 39 tokens beside the adapter's 60, got 40");
+  spec = Spec(std::vector<int32_t>(4, 1), /*max_tokens=*/1);
+  spec.model = "pirate";
+  EXPECT_TRUE(Prepare(spec).ok());  // 64 tokens fill the four blocks
+  spec.stopping.max_tokens = 2;
+  ExpectInvalid(spec, "at most 64 tokens (the K/V cache), got 65");
+}
+
+TEST_F(IntakeTest, AnActivatedAdapterBeginsAtTheLastInvocation) {
+  SetAdapter(5, 0, {3, 4});
+  RequestSpec spec = Spec({3, 4, 1, 3, 4, 1});
+  spec.model = "pirate";
+  EXPECT_EQ(Prepare(spec)->request->adapter_begin, 3);
+  spec.prompt = TokenPrompt{{3, 1, 4}};
+  EXPECT_GT(Prepare(spec)->request->adapter_begin, 1000);
+  spec.model = "";
+  EXPECT_EQ(Prepare(spec)->request->adapter_begin, 0);
+}
+
+TEST_F(IntakeTest, BlocksBeforeAnInvocationAreTheTenantsWithTheBase) {
+  SetAdapter(5, 0, {3});
+  std::vector<int32_t> ids(48, 1);
+  ids[20] = 3;
+  RequestSpec with_adapter = Spec(ids);
+  with_adapter.model = "pirate";
+  const auto base = KeysOf(Spec(ids));
+  const auto keys = KeysOf(with_adapter);
+  EXPECT_EQ(keys[1], base[1]);
+  EXPECT_NE(keys[2], base[2]);
+  EXPECT_NE(keys[3], base[3]);
+  RequestSpec other = with_adapter;
+  other.tenant = "other";
+  EXPECT_NE(KeysOf(other)[1], keys[1]);
+  ids[20] = 1;  // not invoked: the base's throughout
+  with_adapter.prompt = TokenPrompt{ids};
+  EXPECT_EQ(KeysOf(with_adapter), KeysOf(Spec(ids)));
 }
 
 TEST_F(IntakeTest, RefusesWhatIsTooLateAlready) {

@@ -30,8 +30,10 @@ class StepBatchTest : public ::testing::Test {
   }
 
   void Add(int64_t number, std::vector<int32_t> prompt,
-           std::shared_ptr<const AdapterVersion> adapter, bool scores = false) {
+           std::shared_ptr<const AdapterVersion> adapter, bool scores = false,
+           int64_t adapter_begin = 0) {
     auto request = std::make_shared<Request>();
+    request->adapter_begin = adapter_begin;
     request->prompt_tokens = std::move(prompt);
     request->adapter = std::move(adapter);
     if (scores) request->output.prompt_logprobs = 0;
@@ -39,6 +41,18 @@ class StepBatchTest : public ::testing::Test {
     arrive.number = number;
     arrive.request = std::move(request);
     state_.AddRequest(std::move(arrive), 0);
+  }
+  static std::shared_ptr<const AdapterVersion> WithPrompt(int64_t id, int64_t num_tokens,
+                                                          bool stores_kv, bool shifts = true) {
+    AdapterVersion::Identity identity;
+    identity.id = AdapterVersionId(id);
+    auto version = std::make_shared<AdapterVersion>(identity, 1);
+    auto prompt = std::make_shared<SoftPrompt>();
+    prompt->num_tokens = num_tokens;
+    prompt->stores_kv = stores_kv;
+    prompt->shifts_positions = shifts;
+    version->SetSoftPrompt(std::move(prompt));
+    return version;
   }
   static SequenceId Id(int64_t number) { return SequenceId(number * kMaxChoices); }
 
@@ -86,6 +100,66 @@ TEST_F(StepBatchTest, ASlotIsItsBlocksPlace) {
 TEST_F(StepBatchTest, AScoredPromptWantsTheLogitsOfEveryRow) {
   Add(1, {1, 2, 3, 4}, nullptr, /*scores=*/true);
   EXPECT_THAT(FlattenAll({{1, 3}}).batch.sample_rows, ElementsAre(0, 1, 2));
+}
+
+TEST_F(StepBatchTest, EmbeddedVirtualTokensAreRowsAtTheHead) {
+  const auto seven = WithPrompt(7, 2, /*stores_kv=*/false);
+  Add(1, {11, 12}, seven, /*scores=*/true);
+  const FlatStep flat = FlattenAll({{1, 4}});
+  EXPECT_THAT(flat.batch.token_ids, ElementsAre(0, 0, 11, 12));
+  EXPECT_THAT(flat.batch.positions, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(flat.batch.sample_rows, ElementsAre(2, 3));  // none of a virtual token
+  ASSERT_EQ(flat.batch.prompts.size(), 1u);
+  EXPECT_EQ(flat.batch.prompts[0].prompt, seven->soft_prompt());
+  EXPECT_EQ(flat.batch.prompts[0].row_begin, 0);
+  EXPECT_EQ(flat.batch.prompts[0].row_end, 2);
+  EXPECT_TRUE(flat.batch.prefixes.empty());
+}
+
+TEST_F(StepBatchTest, AStoredPrefixHasSlotsAndNoRows) {
+  const auto seven = WithPrompt(7, 18, /*stores_kv=*/true);
+  Add(1, {11, 12}, seven);
+  const FlatStep flat = FlattenAll({{1, 20}});
+  EXPECT_THAT(flat.batch.token_ids, ElementsAre(11, 12));
+  EXPECT_THAT(flat.batch.positions, ElementsAre(18, 19));
+  ASSERT_EQ(flat.batch.prefixes.size(), 1u);
+  EXPECT_EQ(flat.batch.prefix_slots.size(), 18u);
+  EXPECT_EQ(flat.batch.prefix_slots[17], flat.batch.block_ids[1] * kBlockTokens + 1);
+  EXPECT_EQ(flat.batch.slots[0], flat.batch.block_ids[1] * kBlockTokens + 2);
+  EXPECT_EQ(flat.batch.sequences[0].context_end, 20);
+}
+
+TEST_F(StepBatchTest, AChunkOfStoresAloneIsNoSequence) {
+  Add(1, {11, 12}, WithPrompt(7, 18, /*stores_kv=*/true));
+  Add(2, {21}, nullptr);
+  const FlatStep flat = FlattenAll({{1, 10}, {2, 1}});
+  EXPECT_THAT(flat.batch.token_ids, ElementsAre(21));
+  EXPECT_EQ(flat.batch.sequences.size(), 1u);
+  EXPECT_EQ(flat.batch.segments.size(), 1u);
+  EXPECT_EQ(flat.batch.prefix_slots.size(), 10u);
+  EXPECT_EQ(flat.items.size(), 2u);
+}
+
+TEST_F(StepBatchTest, TextBesideAnUnshiftedPrefixStartsAtPositionZero) {
+  Add(1, {11, 12}, WithPrompt(7, 3, /*stores_kv=*/true, /*shifts=*/false));
+  const FlatStep flat = FlattenAll({{1, 5}});
+  EXPECT_THAT(flat.batch.positions, ElementsAre(0, 1));
+  EXPECT_EQ(flat.batch.sequences[0].context_end, 5);
+}
+
+TEST_F(StepBatchTest, RowsBeforeAnInvocationAreTheBases) {
+  const auto seven = Adapter(7);
+  Add(1, {11, 12, 13}, seven, false, /*adapter_begin=*/2);
+  Add(2, {21, 22}, seven, false, /*adapter_begin=*/1);
+  Add(3, {31, 32}, seven, false, /*adapter_begin=*/9);
+  const FlatStep flat = FlattenAll({{1, 3}, {2, 2}, {3, 2}});
+  EXPECT_THAT(flat.batch.token_ids, ElementsAre(31, 32, 11, 12, 13, 21, 22));
+  std::vector<std::pair<const AdapterVersion*, int64_t>> segments;
+  for (const StepSegment& segment : flat.batch.segments) {
+    segments.emplace_back(segment.adapter, segment.row_end);
+  }
+  EXPECT_THAT(segments, ElementsAre(std::pair(nullptr, 4), std::pair(seven.get(), 5),
+                                    std::pair(nullptr, 6), std::pair(seven.get(), 7)));
 }
 
 }  // namespace

@@ -1,0 +1,72 @@
+#include "engine/adapters/soft_prompt.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace polyad {
+namespace {
+
+Status CheckSizes(const SoftPromptTensors& tensors, const ModelSpec& spec) {
+  if (tensors.num_tokens < 1) {
+    return InvalidArgument("soft prompt: expected at least one virtual token, got %d",
+                           tensors.num_tokens);
+  }
+  if (tensors.kv.empty()) {
+    const int64_t expected = tensors.num_tokens * spec.hidden_size;
+    const auto got = static_cast<int64_t>(tensors.embeddings.size());
+    if (got == expected) return absl::OkStatus();
+    return InvalidArgument("soft prompt: expected %d numbers for %d embeddings, got %d", expected,
+                           tensors.num_tokens, got);
+  }
+  if (static_cast<int64_t>(tensors.kv.size()) != spec.num_layers || !tensors.embeddings.empty()) {
+    return InvalidArgument("soft prompt: expected keys and values of %d layers, got %d",
+                           spec.num_layers, tensors.kv.size());
+  }
+  const int64_t expected = tensors.num_tokens * 2 * spec.KvWidth();
+  for (const std::vector<float>& layer : tensors.kv) {
+    const auto got = static_cast<int64_t>(layer.size());
+    if (got == expected) continue;
+    return InvalidArgument("soft prompt: expected %d numbers for %d keys and values, got %d",
+                           expected, tensors.num_tokens, got);
+  }
+  return absl::OkStatus();
+}
+
+// Without a shift every text token sees the whole prefix, however far it is; pages slide by index.
+Status CheckWindow(const SoftPromptTensors& tensors, const ModelSpec& spec) {
+  const bool slides = std::any_of(spec.sliding_window.begin(), spec.sliding_window.end(),
+                                  [](int64_t window) { return window > 0; });
+  if (tensors.shifts_positions || !slides) return absl::OkStatus();
+  return Unimplemented(
+      "prefix: one that takes no positions (AdapterHub's) is not served on a model with a sliding "
+      "window");
+}
+
+}  // namespace
+
+StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTensors& tensors,
+                                                           const ModelSpec& spec,
+                                                           Backend& backend) {
+  POLYAD_RETURN_IF_ERROR(CheckSizes(tensors, spec));
+  POLYAD_RETURN_IF_ERROR(CheckWindow(tensors, spec));
+  auto prompt = std::make_shared<SoftPrompt>();
+  prompt->num_tokens = tensors.num_tokens;
+  prompt->shifts_positions = tensors.shifts_positions;
+  prompt->stores_kv = !tensors.kv.empty();
+  const int64_t width = prompt->stores_kv ? 2 * spec.KvWidth() : spec.hidden_size;
+  const int64_t tables = prompt->stores_kv ? spec.num_layers : 1;
+  prompt->bytes = tables * tensors.num_tokens * width * static_cast<int64_t>(sizeof(float));
+  POLYAD_ASSIGN_OR_RETURN(prompt->memory, backend.Allocate(prompt->bytes));
+  auto* next = static_cast<float*>(prompt->memory.get());
+  const auto place = [&](const std::vector<float>& values) {
+    const FloatRows rows{next, tensors.num_tokens, width, width};
+    std::memcpy(next, values.data(), values.size() * sizeof(float));
+    next += values.size();
+    return rows;
+  };
+  if (!prompt->stores_kv) prompt->embeddings = place(tensors.embeddings);
+  for (const std::vector<float>& layer : tensors.kv) prompt->kv.push_back(place(layer));
+  return std::shared_ptr<const SoftPrompt>(std::move(prompt));
+}
+
+}  // namespace polyad

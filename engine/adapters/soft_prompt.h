@@ -1,0 +1,56 @@
+#pragma once
+
+// A soft prompt: p virtual tokens at the head of every sequence of an adapter, given as embeddings
+// (prompt tuning; they run through the layers like text) or as each layer's keys and values (prefix
+// tuning; nothing is computed for them, they are stored as they are: no rotation, no norm). A
+// sequence holds virtual token i as the id -1 - i; they have blocks, chunks and cached prefixes
+// like text, count against the context, and are nobody's prompt or output. Immutable, owned by its
+// AdapterVersion. Formats: zoo section 5.7.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/spec/model_spec.h"
+#include "kernels/api/backend.h"
+
+namespace polyad {
+
+constexpr int32_t VirtualToken(int64_t index) { return static_cast<int32_t>(-1 - index); }
+constexpr int64_t VirtualIndex(int32_t token) { return -1 - static_cast<int64_t>(token); }
+
+// What a family lowers to; exactly one of `embeddings` and `kv` is filled.
+struct SoftPromptTensors {
+  int64_t num_tokens = 0;
+  std::vector<float> embeddings;  // [num_tokens, hidden]
+  std::vector<std::vector<float>>
+      kv;  // per layer [num_tokens, 2 * kv width]: a token's keys, then its values
+  bool shifts_positions =
+      true;  // text starts at position num_tokens (PEFT), else at 0 (AdapterHub)
+};
+
+// The same in the backend's memory.
+struct SoftPrompt {
+  int64_t num_tokens = 0;
+  bool shifts_positions = true;
+  bool stores_kv = false;
+  FloatRows embeddings;          // [num_tokens, hidden] unless stores_kv
+  std::vector<FloatRows> kv;     // per layer [num_tokens, 2 * kv width] if stores_kv
+  std::shared_ptr<void> memory;  // of all of them
+  int64_t bytes = 0;
+
+  // Position of token `index` of the sequence, virtual tokens first. Never negative: an unshifted
+  // prefix is not rotated, its own positions mean nothing.
+  int64_t PositionOf(int64_t index) const {
+    if (shifts_positions) return index;
+    return index < num_tokens ? 0 : index - num_tokens;
+  }
+};
+
+// INVALID_ARGUMENT where a size is not the model's; UNIMPLEMENTED for an unshifted prefix beside a
+// sliding window.
+StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTensors& tensors,
+                                                           const ModelSpec& spec, Backend& backend);
+
+}  // namespace polyad
