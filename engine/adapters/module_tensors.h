@@ -1,11 +1,10 @@
 #pragma once
 
-// What most families share on the way from tensor names to sites: "base_model.model.<module
-// path>.<leaf>". A lowering asks for the modules that have one of its leaves, and takes each
-// module's tensors with their shapes checked; the module knows its site in the base. Short-lived,
-// one loader thread; borrows the AdapterSource. INVALID_ARGUMENT: a tensor missing or of another
-// shape than the configuration says; FAILED_PRECONDITION: a module or a size that the base model
-// does not have. Every message names the tensor, expected and got. Source: zoo section 4.1.
+// What most families share on the way from tensor names to sites: "base_model.model.<module path>.<leaf>". A lowering
+// asks for the modules that have one of its leaves, and takes each module's tensors with their shapes checked; the
+// module knows its site in the base. Short-lived, one loader thread; borrows the AdapterSource. INVALID_ARGUMENT: a
+// tensor missing or of another shape than the configuration says; FAILED_PRECONDITION: a module or a size that the base
+// model does not have. Every message names the tensor, expected and got. Source: zoo section 4.1.
 
 #include <cstdint>
 #include <initializer_list>
@@ -61,8 +60,7 @@ class ModuleTensors {
 
   std::string NameOf(std::string_view leaf) const;
   bool Has(std::string_view leaf) const { return source_->Has(NameOf(leaf)); }
-  StatusOr<FloatTensor> Floats(std::string_view leaf,
-                               std::initializer_list<int64_t> expected) const;
+  StatusOr<FloatTensor> Floats(std::string_view leaf, std::initializer_list<int64_t> expected) const;
   StatusOr<Matrix> Take(std::string_view leaf, int64_t rows, int64_t cols) const;
   StatusOr<std::vector<float>> TakeVector(std::string_view leaf, int64_t size) const;
   // As stored, without a copy.
@@ -75,9 +73,8 @@ class ModuleTensors {
   SiteShape shape_;
 };
 
-// Every linear module of the base that has an untaken tensor with one of the leaves
-// ("lora_A.weight"), each once, in the order of its first tensor in the file. Embeddings and heads
-// are given out only to families that ask for them.
+// Every linear module of the base that has an untaken tensor with one of the leaves ("lora_A.weight"), each once, in
+// the order of its first tensor in the file. Embeddings and heads are given out only to families that ask for them.
 struct ModuleQuery {
   std::span<const std::string_view> leaves;
   bool with_embedding = false;
