@@ -6,9 +6,12 @@
 // name and carry a process-unique id, which is never reused: the cache and the batch compare ids,
 // not names.
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -99,6 +102,14 @@ class AdapterVersion {
   // Not empty (activated LoRA): the adapter acts from the last occurrence of these in the prompt
   // on; rows before it, or all where they do not occur, are the base model's.
   const std::vector<int32_t>& invocation_tokens() const { return invocation_tokens_; }
+  // The first of a prompt's tokens whose row runs the adapter (zoo section 5.7: PEFT looks in the
+  // prompt alone); past every token where the prompt does not invoke it.
+  int64_t BeginIn(std::span<const int32_t> prompt) const {
+    if (invocation_tokens_.empty()) return 0;
+    const auto found = std::find_end(prompt.begin(), prompt.end(), invocation_tokens_.begin(),
+                                     invocation_tokens_.end());
+    return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
+  }
   DeltaCost cost() const { return cost_; }  // of all its parts together
 
   // While loading only.

@@ -25,7 +25,7 @@ Status CheckSizes(const SoftPromptTensors& tensors, const ModelSpec& spec) {
   const int64_t expected = tensors.num_tokens * 2 * spec.KvWidth();
   for (const std::vector<float>& layer : tensors.kv) {
     const auto got = static_cast<int64_t>(layer.size());
-    if (got == expected) continue;
+    if (got == expected || got == 0) continue;
     return InvalidArgument("soft prompt: expected %d numbers for %d keys and values, got %d",
                            expected, tensors.num_tokens, got);
   }
@@ -54,12 +54,15 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   prompt->shifts_positions = tensors.shifts_positions;
   prompt->stores_kv = !tensors.kv.empty();
   const int64_t width = prompt->stores_kv ? 2 * spec.KvWidth() : spec.hidden_size;
-  const int64_t tables = prompt->stores_kv ? spec.num_layers : 1;
-  prompt->bytes = tables * tensors.num_tokens * width * static_cast<int64_t>(sizeof(float));
+  size_t count = tensors.embeddings.size();
+  for (const std::vector<float>& layer : tensors.kv) count += layer.size();
+  if (count == 0) return InvalidArgument("soft prompt: expected keys and values, got none");
+  prompt->bytes = static_cast<int64_t>(count * sizeof(float));
   POLYAD_ASSIGN_OR_RETURN(prompt->memory, backend.Allocate(prompt->bytes));
   auto* next = static_cast<float*>(prompt->memory.get());
   const auto place = [&](const std::vector<float>& values) {
-    const FloatRows rows{next, tensors.num_tokens, width, width};
+    const int64_t num_rows = values.empty() ? 0 : tensors.num_tokens;
+    const FloatRows rows{next, num_rows, width, width};
     std::memcpy(next, values.data(), values.size() * sizeof(float));
     next += values.size();
     return rows;

@@ -23,9 +23,9 @@ constexpr int64_t VirtualIndex(int32_t token) { return -1 - static_cast<int64_t>
 // What a family lowers to; exactly one of `embeddings` and `kv` is filled.
 struct SoftPromptTensors {
   int64_t num_tokens = 0;
-  std::vector<float> embeddings;  // [num_tokens, hidden]
-  std::vector<std::vector<float>>
-      kv;  // per layer [num_tokens, 2 * kv width]: a token's keys, then its values
+  std::vector<float> embeddings;       // [num_tokens, hidden]
+  std::vector<std::vector<float>> kv;  // per layer [num_tokens, 2 * kv width]: a token's keys, then
+                                       // its values; empty: the layer does not see the prefix
   bool shifts_positions =
       true;  // text starts at position num_tokens (PEFT), else at 0 (AdapterHub)
 };

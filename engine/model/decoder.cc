@@ -98,6 +98,7 @@ void Decoder::StorePrefixes(const StepBatch& batch, KvStorage& kv) {
     store.kv = &kv;
     for (store.layer = 0; store.layer < spec_.num_layers; ++store.layer) {
       const FloatRows& rows = prefix.prompt->kv[static_cast<size_t>(store.layer)];
+      if (rows.rows == 0) continue;
       store.qkv = rows.Slice(prefix.first, prefix.first + count);
       backend_.RotateAndStore(store);
     }
@@ -190,6 +191,7 @@ void Decoder::RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& k
 void Decoder::Attend(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   RotateAndStore(layer, batch, kv);
   const int64_t rows = batch.num_rows();
+  HidePrefixes(layer, batch);
   AttentionArgs attention;
   attention.qkv = space_.qkv.Slice(0, rows);
   attention.out = space_.attended.Slice(0, rows);
@@ -200,6 +202,16 @@ void Decoder::Attend(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   attention.kv = &kv;
   attention.layer = layer;
   backend_.Attention(attention);
+}
+
+// A layer that a prefix leaves out has nothing in its slots.
+void Decoder::HidePrefixes(int64_t layer, const StepBatch& batch) {
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const SoftPrompt* prompt = batch.sequences[i].soft_prompt;
+    if (prompt == nullptr || !prompt->stores_kv) continue;
+    const bool has_it = prompt->kv[static_cast<size_t>(layer)].rows > 0;
+    sequences_[i].first_key = has_it ? 0 : prompt->num_tokens;
+  }
 }
 
 FloatRows Decoder::Head(const StepBatch& batch) {

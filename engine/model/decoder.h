@@ -49,6 +49,7 @@ class Decoder {
   void StorePrefixes(const StepBatch& batch, KvStorage& kv);
   void Embed(const StepBatch& batch, FloatRows residual);
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
+  void HidePrefixes(int64_t layer, const StepBatch& batch);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv);
   FloatRows Head(const StepBatch& batch);

@@ -27,6 +27,7 @@ struct StepSequence {
   int64_t context_end = 0;  // tokens in the cache after this step
   int64_t block_begin = 0;  // range of block_ids: the whole block table
   int64_t block_end = 0;
+  const SoftPrompt* soft_prompt = nullptr;
 };
 
 // Rows of virtual tokens: row_begin + i is soft prompt embedding first + i.

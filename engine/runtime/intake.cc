@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <span>
 #include <utility>
 
@@ -29,16 +28,6 @@ Status CheckBytes(const char* field, size_t bytes, int64_t limit) {
   return InvalidArgument("%s: expected at most %d bytes, got %d", field, limit, bytes);
 }
 
-// Where the last invocation in the prompt begins (activated LoRA, zoo section 5.7).
-int64_t AdapterBegin(const Request& request) {
-  if (request.adapter == nullptr || request.adapter->invocation_tokens().empty()) return 0;
-  const std::vector<int32_t>& prompt = request.prompt_tokens;
-  const std::vector<int32_t>& invocation = request.adapter->invocation_tokens();
-  const auto found =
-      std::find_end(prompt.begin(), prompt.end(), invocation.begin(), invocation.end());
-  return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
-}
-
 }  // namespace
 
 StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
@@ -48,7 +37,9 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->tenant = spec.tenant;
   POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec.model, *request));
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
-  request->adapter_begin = AdapterBegin(*request);
+  if (request->adapter != nullptr) {
+    request->adapter_begin = request->adapter->BeginIn(request->prompt_tokens);
+  }
   request->request_id = std::move(spec.request_id);
   request->sampling = std::move(spec.sampling);
   request->stopping = std::move(spec.stopping);

@@ -11,6 +11,11 @@ const AdapterVersion* AdapterOf(const Sequence& sequence) {
   return sequence.owner->request->adapter.get();
 }
 
+const SoftPrompt* PromptOf(const Sequence& sequence) {
+  const AdapterVersion* adapter = AdapterOf(sequence);
+  return adapter == nullptr ? nullptr : adapter->soft_prompt();
+}
+
 // Rows that all precede the adapter's invocation go with the base model's.
 int64_t AdapterRank(const FlatStep::Item& item) {
   const AdapterVersion* adapter = AdapterOf(*item.sequence);
@@ -27,7 +32,7 @@ int64_t SlotOf(const Sequence& sequence, int64_t index) {
 // The virtual tokens among [first, end) of a sequence: a store where the prompt is keys and values,
 // else rows. Returns the first index past them.
 int64_t AppendVirtual(const Sequence& sequence, int64_t first, int64_t end, StepBatch& batch) {
-  const SoftPrompt* prompt = AdapterOf(sequence) ? AdapterOf(sequence)->soft_prompt() : nullptr;
+  const SoftPrompt* prompt = PromptOf(sequence);
   const int64_t stop = std::min(end, sequence.prompt_begin());
   if (prompt == nullptr || first >= stop) return first;
   if (prompt->stores_kv) {
@@ -41,7 +46,7 @@ int64_t AppendVirtual(const Sequence& sequence, int64_t first, int64_t end, Step
 }
 
 void AppendRow(const Sequence& sequence, int64_t index, StepBatch& batch) {
-  const SoftPrompt* prompt = AdapterOf(sequence) ? AdapterOf(sequence)->soft_prompt() : nullptr;
+  const SoftPrompt* prompt = PromptOf(sequence);
   const int64_t position = prompt == nullptr ? index : prompt->PositionOf(index);
   batch.token_ids.push_back(std::max(sequence.tokens[static_cast<size_t>(index)], 0));
   batch.positions.push_back(static_cast<int32_t>(position));
@@ -58,6 +63,7 @@ void AppendSequence(const FlatStep::Item& item, int64_t row_begin, StepBatch& ba
     batch.block_ids.push_back(static_cast<int32_t>(block.value()));
   }
   rows.block_end = static_cast<int64_t>(batch.block_ids.size());
+  rows.soft_prompt = PromptOf(*item.sequence);
   batch.sequences.push_back(rows);
 }
 

@@ -116,6 +116,7 @@ struct AttentionSequence {
   int64_t row_end = 0;
   int64_t context_end = 0;
   std::span<const int32_t> blocks;  // block table
+  int64_t first_key = 0;  // keys before it are hidden: a prefix that this layer does not have
 };
 
 // Causal attention over paged K/V; keys are visited by absolute position in fixed pieces.
@@ -128,6 +129,21 @@ struct AttentionArgs {
   std::span<const AttentionSequence> sequences;
   const KvStorage* kv = nullptr;
   int64_t layer = 0;
+};
+
+// A second attention beside the causal one, over a few keys that an adapter brings, with a softmax
+// of its own (LLaMA-Adapter, Zhang et al. 2023): per row and head h,
+//   out[h] += gate[h] * sum_j softmax_j(scale q[h] . k[j, g]) v[j, g],  g = h / (num_heads /
+//   num_kv_heads).
+struct GatedPrefixArgs {
+  FloatRows q;         // [rows, num_heads * head_dim], as RotateAndStore left it
+  FloatRows kv;        // [num_keys, 2 * num_kv_heads * head_dim]: keys, then values
+  ActivationRows out;  // [rows, num_heads * head_dim]
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  float scale = 1.0f;
+  const float* gate = nullptr;  // [num_heads]
 };
 
 struct TokenScore {
@@ -168,6 +184,7 @@ class Backend {
   virtual void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) = 0;
   virtual void RotateAndStore(const QkvArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
+  virtual void AddGatedPrefix(const GatedPrefixArgs& args) = 0;
   // gated: y[t] = act(x[t][0:n]) * x[t][n:2n];  plain: y[t] = act(x[t])
   virtual void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) = 0;
   // out[i] = x[rows[i]]

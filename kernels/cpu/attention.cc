@@ -22,9 +22,9 @@ AttentionPartial PartialIn(float* memory) {
   return {memory, memory + 16, memory + 16 + kTileRows * 16};
 }
 
-int64_t FirstKey(const AttentionArgs& args, int64_t position) {
-  if (args.sliding_window <= 0) return 0;
-  return std::max<int64_t>(0, position - args.sliding_window + 1);
+int64_t FirstKey(const AttentionArgs& args, const AttentionSequence& sequence, int64_t position) {
+  if (args.sliding_window <= 0) return sequence.first_key;
+  return std::max(sequence.first_key, position - args.sliding_window + 1);
 }
 
 int64_t NumSpans(int64_t context_end) { return (context_end + kSpanTokens - 1) / kSpanTokens; }
@@ -140,7 +140,7 @@ AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range
     const int64_t row = sequence.row_begin + (range.first + r) / call.group;
     const int64_t head = range.kv_head * call.group + (range.first + r) % call.group;
     tile.position[r] = sequence.context_end - (sequence.row_end - row);
-    tile.first_key[r] = FirstKey(args, tile.position[r]);
+    tile.first_key[r] = FirstKey(args, sequence, tile.position[r]);
     kernels_.scale_query(
         args.qkv.Row(row) + head * call.head_dim, call.head_dim, args.scale * kLog2E,
         reinterpret_cast<char*>(memory) + r * call.padded_dim * kernels_.query_bytes);

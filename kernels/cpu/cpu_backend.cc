@@ -6,6 +6,7 @@
 
 #include "kernels/api/check.h"
 #include "kernels/cpu/delta.h"
+#include "kernels/cpu/gated_prefix.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kv_storage.h"
 #include "kernels/cpu/number_format.h"
@@ -148,6 +149,18 @@ void CpuBackend::RotateAndStoreRow(const QkvArgs& args, int64_t row) const {
 }
 
 void CpuBackend::Attention(const AttentionArgs& args) { attention_.Run(args); }
+
+void CpuBackend::AddGatedPrefix(const GatedPrefixArgs& args) {
+  const int64_t width = args.num_heads * args.head_dim;
+  KERNEL_CHECK(args.kv.rows > 0 && args.kv.cols == 2 * args.num_kv_heads * args.head_dim,
+               "prefix shape");
+  KERNEL_CHECK(args.q.rows == args.out.rows && args.q.cols == width && args.out.cols == width,
+               "gated prefix rows");
+  ForRows(args.q.rows, 2 * args.kv.rows * width, [&](int64_t row) {
+    std::vector<float> scratch;
+    AddGatedPrefixRow(args, row, scratch);
+  });
+}
 
 void CpuBackend::Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) {
   KERNEL_CHECK(x.rows == y.rows && x.cols == (gated ? 2 * y.cols : y.cols), "activation shapes");

@@ -39,6 +39,7 @@ class CpuBackend final : public Backend {
   void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) override;
   void RotateAndStore(const QkvArgs& args) override;
   void Attention(const AttentionArgs& args) override;
+  void AddGatedPrefix(const GatedPrefixArgs& args) override;
   void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) override;
   void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;

@@ -22,8 +22,8 @@ std::vector<double> AttendOne(const AttentionArgs& args, const AttentionSequence
                               const float* q, int64_t position, int64_t kv_head) {
   const auto& kv = static_cast<const StoredKv&>(*args.kv);
   const int64_t dim = kv.shape().head_dim;
-  const int64_t begin =
-      args.sliding_window > 0 ? std::max<int64_t>(0, position - args.sliding_window + 1) : 0;
+  const int64_t oldest = args.sliding_window > 0 ? position - args.sliding_window + 1 : 0;
+  const int64_t begin = std::max(sequence.first_key, oldest);
   std::vector<double> scores;
   for (int64_t j = begin; j <= position; ++j) {
     const float* k = kv.K(args.layer, SlotOf(sequence, j), kv_head);

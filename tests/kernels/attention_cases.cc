@@ -36,8 +36,9 @@ class AttentionRun : public OpRun {
       std::iota(positions.begin(), positions.end(), 0);
       RememberNorms(all.view());
       StoreEverywhere(all.view(), positions, SlotsOf(s, 0));
+      if (shape.num_stored > 0) StoreAsTheyAre(all.view(), s);
       std::copy_n(all.view().Row(context - rows), rows * Width(shape), qkv_.view().Row(row));
-      sequences_.push_back({row, row + rows, context, blocks_[s]});
+      sequences_.push_back({row, row + rows, context, blocks_[s], shape.first_key});
       row += rows;
     }
   }
@@ -178,6 +179,28 @@ class AttentionRun : public OpRun {
     layer_ = 0;
   }
 
+  // Other numbers over the first tokens, not rotated and not normed.
+  void StoreAsTheyAre(FloatRows rows, size_t sequence) {
+    const int64_t width = 2 * shape_.num_kv_heads * shape_.head_dim;
+    FloatBuffer kv(shape_.num_stored, width, RandomValues(shape_.num_stored * width, 40));
+    FloatRows like = kv.view();
+    for (int64_t row = 0; row < like.rows; ++row) {
+      std::copy_n(like.Row(row), width, rows.Row(row) + shape_.num_heads * shape_.head_dim);
+    }
+    RememberNorms(rows.Slice(0, shape_.num_stored));
+    const std::vector<int32_t> positions(static_cast<size_t>(shape_.num_stored), 0);
+    std::vector<int64_t> slots = SlotsOf(sequence, 0);
+    slots.resize(positions.size());
+    QkvArgs args;
+    args.qkv = like;
+    args.positions = positions;
+    args.slots = slots;
+    args.kv = kv_.get();
+    for (args.layer = 0; args.layer < shape_.num_layers; ++args.layer) {
+      backend_.RotateAndStore(args);
+    }
+  }
+
   int64_t layer_ = 0;
   std::vector<float> q_norm_;
   std::vector<float> k_norm_;
@@ -229,11 +252,67 @@ class RotateRun final : public AttentionRun {
   QkvArgs args_;
 };
 
+class GatedPrefixRun final : public OpRun {
+ public:
+  GatedPrefixRun(Backend& backend, const AttentionShape& shape, int64_t rows, int64_t num_keys)
+      : backend_(backend),
+        shape_(shape),
+        q_(rows, shape.num_heads * shape.head_dim,
+           RandomValues(rows * shape.num_heads * shape.head_dim, 50)),
+        kv_(num_keys, 2 * shape.num_kv_heads * shape.head_dim,
+            RandomValues(num_keys * 2 * shape.num_kv_heads * shape.head_dim, 51)),
+        before_(RandomValues(rows * q_.cols, 52)),
+        gate_(RandomValues(shape.num_heads, 53)),
+        out_(backend, rows, q_.cols) {}
+
+  void Run() override {
+    out_ = ActivationBuffer(backend_, q_.rows, q_.cols, before_);
+    GatedPrefixArgs args;
+    args.q = q_.view();
+    args.kv = kv_.view();
+    args.out = out_.rows();
+    args.num_heads = shape_.num_heads;
+    args.num_kv_heads = shape_.num_kv_heads;
+    args.head_dim = shape_.head_dim;
+    args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+    args.gate = gate_.data();
+    backend_.AddGatedPrefix(args);
+  }
+  std::vector<double> Output() const override { return out_.Values(); }
+
+  // A score errs by eps |q| |k|, a weight by twice that, the sum by as much of the largest value.
+  std::vector<double> Tolerance() const override {
+    const double dim = static_cast<double>(shape_.head_dim);
+    double largest = 0;
+    for (const float value : kv_.values) {
+      largest = std::max(largest, std::abs(static_cast<double>(value)));
+    }
+    const double score = NormOf(q_.values.data(), q_.rows * q_.cols) * largest;
+    std::vector<double> tolerance = out_.Values();
+    for (size_t i = 0; i < tolerance.size(); ++i) {
+      const size_t head = i / static_cast<size_t>(shape_.head_dim) % gate_.size();
+      tolerance[i] = RoundingOf(backend_, tolerance[i]) +
+                     dim * kEps32 * (1 + std::abs(gate_[head]) * largest * (2 * score + 4));
+    }
+    return tolerance;
+  }
+
+ private:
+  Backend& backend_;
+  const AttentionShape shape_;
+  FloatBuffer q_;
+  FloatBuffer kv_;
+  const std::vector<float> before_;
+  const std::vector<float> gate_;
+  ActivationBuffer out_;
+};
+
 std::string Describe(const char* op, const AttentionShape& shape) {
   const auto [context, rows] = shape.contexts.front();
-  return absl::StrFormat("%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d", op,
-                         shape.contexts.size(), context, rows, shape.num_heads, shape.head_dim,
-                         shape.num_kv_heads, shape.window);
+  return absl::StrFormat(
+      "%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d/stored:%d/first:%d", op,
+      shape.contexts.size(), context, rows, shape.num_heads, shape.head_dim, shape.num_kv_heads,
+      shape.window, shape.num_stored, shape.first_key);
 }
 
 }  // namespace
@@ -260,6 +339,17 @@ OpCase RotateCase(const AttentionShape& shape) {
                                 shape.head_dim);
   }
   out.make = [shape](Backend& backend) { return std::make_unique<RotateRun>(backend, shape); };
+  return out;
+}
+
+OpCase GatedPrefixCase(const AttentionShape& shape, int64_t rows, int64_t num_keys) {
+  OpCase out;
+  out.name = absl::StrFormat("gated_prefix/rows:%d/keys:%d/heads:%dx%dover%d", rows, num_keys,
+                             shape.num_heads, shape.head_dim, shape.num_kv_heads);
+  out.flops = 4 * static_cast<double>(rows * num_keys * shape.num_heads * shape.head_dim);
+  out.make = [=](Backend& backend) {
+    return std::make_unique<GatedPrefixRun>(backend, shape, rows, num_keys);
+  };
   return out;
 }
 

@@ -16,6 +16,8 @@ struct AttentionShape {
   int64_t rotary_dim = 0;
   int64_t window = 0;
   bool head_norms = false;
+  int64_t num_stored = 0;  // first keys and values of each context, stored as they are
+  int64_t first_key = 0;   // keys before it are hidden
   int64_t num_layers =
       2;  // each Run takes the next one: with many, the pages come from beyond the caches
 };
@@ -25,5 +27,8 @@ OpCase AttentionCase(const AttentionShape& shape);
 
 // The step's q rows after rotation, k and v stored.
 OpCase RotateCase(const AttentionShape& shape);
+
+// A second softmax over an adapter's own keys, added to what the first gave.
+OpCase GatedPrefixCase(const AttentionShape& shape, int64_t rows, int64_t num_keys);
 
 }  // namespace polyad::test

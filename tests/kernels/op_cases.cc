@@ -42,6 +42,18 @@ std::vector<OpCase> ConformanceCases() {
       {.num_heads = 3, .num_kv_heads = 1, .head_dim = 32, .contexts = {{600, 30}}, .window = 70},
   };
   for (const AttentionShape& shape : attention) cases.push_back(AttentionCase(shape));
+  AttentionShape prefixed = attention[0];
+  prefixed.num_stored = 3;
+  cases.push_back(AttentionCase(prefixed));
+  prefixed.head_norms = true;
+  prefixed.contexts = {{650, 3}, {40, 20}};
+  prefixed.num_stored = 18;
+  cases.push_back(AttentionCase(prefixed));
+  prefixed.first_key = 18;
+  cases.push_back(AttentionCase(prefixed));
+  cases.push_back(GatedPrefixCase(attention[0], 3, 10));
+  cases.push_back(GatedPrefixCase(attention[1], 5, 1));
+  cases.push_back(GatedPrefixCase(attention[3], 2, 7));
   for (DType dtype :
        {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     cases.push_back(EmbedCase(dtype, 5, 96));

@@ -146,7 +146,7 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
   std::vector<const GoldenPrompt*> expected;
   for (size_t tenant = 0; tenant < leases.size(); ++tenant) {
     for (const GoldenPrompt& prompt : goldens[tenant]) {
-      sequences.push_back({prompt.tokens, leases[tenant], {}, 0});
+      sequences.push_back(MakeSequence(prompt.tokens, leases[tenant]));
       expected.push_back(&prompt);
       EXPECT_EQ(
           harness.Greedy(prompt.tokens, leases[tenant], static_cast<int64_t>(prompt.greedy.size())),
@@ -161,7 +161,8 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
     for (; end < sequences.size(); ++end) {
       const auto count = static_cast<int64_t>(sequences[end].tokens.size());
       if (rows + count > 512) break;
-      chunks.push_back({&sequences[end], count, count});
+      chunks.push_back(
+          {&sequences[end], count, static_cast<int64_t>(expected[end]->tokens.size())});
       rows += count;
     }
     const std::vector<std::vector<float>> logits = harness.Step(chunks);

@@ -71,12 +71,11 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
     std::vector<size_t> adapter_of(size);
     for (size_t i = 0; i < size; ++i) {
       adapter_of[i] = rng() % leases_[0].size();
-      sequences[i].tokens = RandomTokens(rng, vocab);
-      sequences[i].adapter = leases_[threads_index][adapter_of[i]];
+      sequences[i] = MakeSequence(RandomTokens(rng, vocab), leases_[threads_index][adapter_of[i]]);
     }
     const size_t watched = rng() % size;
-    TestSequence lonely{
-        sequences[watched].tokens, leases_[1 - threads_index][adapter_of[watched]], {}, 0};
+    TestSequence lonely = sequences[watched];
+    lonely.adapter = leases_[1 - threads_index][adapter_of[watched]];
     const auto total = static_cast<int64_t>(lonely.tokens.size());
     std::vector<std::vector<float>> expected;
     expected.push_back(alone.Step({{&lonely, total - kGenerated, 1}})[0]);
@@ -94,6 +93,7 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
         if (sequence.num_computed == 0 && rng() % 2 == 0) {  // a prefix hit where somebody has it
           for (TestSequence& other : sequences) {
             if (&other == &sequence || other.adapter != sequence.adapter) continue;
+            if (other.adapter_begin != sequence.adapter_begin) continue;
             int64_t shared = 0;
             while (shared + 16 < static_cast<int64_t>(sequence.tokens.size()) - kGenerated &&
                    shared + 16 <= other.num_computed &&

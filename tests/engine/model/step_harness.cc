@@ -16,7 +16,27 @@ struct OrderedChunk {
   size_t index;
 };
 
+// A virtual token that is stored and has no row.
+bool StoredAt(const TestSequence& sequence, int64_t index) {
+  const SoftPrompt* prompt = sequence.adapter ? sequence.adapter->soft_prompt() : nullptr;
+  return prompt != nullptr && prompt->stores_kv && index < prompt->num_tokens;
+}
+
 }  // namespace
+
+TestSequence MakeSequence(const std::vector<int32_t>& prompt,
+                          std::shared_ptr<const AdapterVersion> adapter) {
+  TestSequence sequence;
+  if (adapter != nullptr) {
+    for (int64_t i = 0; i < adapter->num_virtual_tokens(); ++i) {
+      sequence.tokens.push_back(VirtualToken(i));
+    }
+    sequence.adapter_begin = adapter->BeginIn(prompt);
+  }
+  sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
+  sequence.adapter = std::move(adapter);
+  return sequence;
+}
 
 std::string GoldenPath(const std::string& relative) {
   return std::string(POLYAD_SOURCE_DIR) + "/tests/golden/" + relative;
@@ -86,50 +106,80 @@ std::vector<std::vector<float>> StepHarness::Step(const std::vector<TestChunk>& 
     return a.chunk->sequence->adapter < b.chunk->sequence->adapter;  // the base (null) first
   });
   StepBatch batch;
-  for (const OrderedChunk& entry : ordered) {
-    TestSequence& sequence = *entry.chunk->sequence;
-    const int64_t begin = batch.num_rows();
-    const int64_t end = begin + entry.chunk->count;
-    Grow(sequence, sequence.num_computed + entry.chunk->count);
-    for (int64_t i = 0; i < entry.chunk->count; ++i) {
-      const int64_t position = sequence.num_computed + i;
-      batch.token_ids.push_back(sequence.tokens[static_cast<size_t>(position)]);
-      batch.positions.push_back(static_cast<int32_t>(position));
-      const int64_t block = sequence.blocks[static_cast<size_t>(position / kBlockTokens)];
-      batch.slots.push_back(block * kBlockTokens + position % kBlockTokens);
-      if (i >= entry.chunk->count - entry.chunk->num_logits) {
-        batch.sample_rows.push_back(static_cast<int32_t>(begin + i));
-      }
-    }
-    sequence.num_computed += entry.chunk->count;
-    const auto block_begin = static_cast<int64_t>(batch.block_ids.size());
-    batch.block_ids.insert(batch.block_ids.end(), sequence.blocks.begin(), sequence.blocks.end());
-    batch.sequences.push_back({begin, end, sequence.num_computed, block_begin,
-                               static_cast<int64_t>(batch.block_ids.size())});
-    if (!batch.segments.empty() && batch.segments.back().adapter == sequence.adapter.get()) {
-      batch.segments.back().row_end = end;
-    } else {
-      batch.segments.push_back({sequence.adapter.get(), begin, end});
-    }
-  }
+  for (const OrderedChunk& entry : ordered) AppendChunk(*entry.chunk, batch);
   const StatusOr<FloatRows> logits = model_.Run(batch);
   POLYAD_CHECK(logits.ok(), "the step failed");
   std::vector<std::vector<float>> result(chunks.size());
   int64_t row = 0;
   for (const OrderedChunk& entry : ordered) {
-    for (int64_t i = 0; i < entry.chunk->num_logits; ++i, ++row) {
+    const TestSequence& sequence = *entry.chunk->sequence;
+    for (int64_t i = entry.chunk->num_logits; i > 0; --i) {
+      if (StoredAt(sequence, sequence.num_computed - i)) {
+        result[entry.index].resize(result[entry.index].size() + static_cast<size_t>(logits->cols));
+        continue;
+      }
       const float* data = logits->Row(row);
       result[entry.index].insert(result[entry.index].end(), data, data + logits->cols);
+      ++row;
     }
   }
   return result;
 }
 
+// One sequence's tokens of this step: rows, or stores of a prefix.
+void StepHarness::AppendChunk(const TestChunk& chunk, StepBatch& batch) {
+  TestSequence& sequence = *chunk.sequence;
+  const int64_t first = sequence.num_computed;
+  const int64_t end = first + chunk.count;
+  const int64_t row_begin = batch.num_rows();
+  Grow(sequence, end);
+  const SoftPrompt* prompt = sequence.adapter ? sequence.adapter->soft_prompt() : nullptr;
+  for (int64_t i = first; i < end; ++i) {
+    const int32_t token = sequence.tokens[static_cast<size_t>(i)];
+    const int64_t slot =
+        sequence.blocks[static_cast<size_t>(i / kBlockTokens)] * kBlockTokens + i % kBlockTokens;
+    if (StoredAt(sequence, i)) {
+      const auto at = static_cast<int64_t>(batch.prefix_slots.size());
+      batch.prefixes.push_back({prompt, i, at, at + 1});
+      batch.prefix_slots.push_back(slot);
+      continue;
+    }
+    const int64_t row = batch.num_rows();
+    if (token < 0) batch.prompts.push_back({prompt, i, row, row + 1});
+    if (i >= end - chunk.num_logits) batch.sample_rows.push_back(static_cast<int32_t>(row));
+    batch.token_ids.push_back(std::max(token, 0));
+    batch.positions.push_back(static_cast<int32_t>(prompt ? prompt->PositionOf(i) : i));
+    batch.slots.push_back(slot);
+  }
+  sequence.num_computed = end;
+  if (batch.num_rows() == row_begin) return;
+  const auto block_begin = static_cast<int64_t>(batch.block_ids.size());
+  batch.block_ids.insert(batch.block_ids.end(), sequence.blocks.begin(), sequence.blocks.end());
+  batch.sequences.push_back({row_begin, batch.num_rows(), end, block_begin,
+                             static_cast<int64_t>(batch.block_ids.size()), prompt});
+  AppendSegments(sequence, first, batch);
+}
+
+void StepHarness::AppendSegments(const TestSequence& sequence, int64_t first, StepBatch& batch) {
+  const StepSequence& rows = batch.sequences.back();
+  const int64_t num_rows = rows.row_end - rows.row_begin;
+  const int64_t num_base = std::clamp<int64_t>(sequence.adapter_begin - first, 0, num_rows);
+  const auto extend = [&batch](const AdapterVersion* adapter, int64_t begin, int64_t end) {
+    if (begin == end) return;
+    if (batch.segments.empty() || batch.segments.back().adapter != adapter) {
+      batch.segments.push_back({adapter, begin, begin});
+    }
+    batch.segments.back().row_end = end;
+  };
+  extend(nullptr, rows.row_begin, rows.row_begin + num_base);
+  extend(sequence.adapter.get(), rows.row_begin + num_base, rows.row_end);
+}
+
 std::vector<float> StepHarness::LogitsAlone(const std::vector<int32_t>& tokens,
                                             std::shared_ptr<const AdapterVersion> adapter) {
-  TestSequence sequence{tokens, std::move(adapter), {}, 0};
-  const auto count = static_cast<int64_t>(tokens.size());
-  std::vector<float> logits = Step({{&sequence, count, count}})[0];
+  TestSequence sequence = MakeSequence(tokens, std::move(adapter));
+  std::vector<float> logits = Step({{&sequence, static_cast<int64_t>(sequence.tokens.size()),
+                                     static_cast<int64_t>(tokens.size())}})[0];
   Release(sequence);
   return logits;
 }
@@ -137,7 +187,7 @@ std::vector<float> StepHarness::LogitsAlone(const std::vector<int32_t>& tokens,
 std::vector<int32_t> StepHarness::Greedy(const std::vector<int32_t>& prompt,
                                          std::shared_ptr<const AdapterVersion> adapter,
                                          int64_t num_tokens) {
-  TestSequence sequence{prompt, std::move(adapter), {}, 0};
+  TestSequence sequence = MakeSequence(prompt, std::move(adapter));
   std::vector<int32_t> generated;
   while (static_cast<int64_t>(generated.size()) < num_tokens) {
     const int64_t count = static_cast<int64_t>(sequence.tokens.size()) - sequence.num_computed;

@@ -15,14 +15,18 @@
 namespace polyad {
 
 struct TestSequence {
-  std::vector<int32_t> tokens;  // prompt, then whatever was generated
+  std::vector<int32_t> tokens;  // virtual ones, prompt, then whatever was generated
   std::shared_ptr<const AdapterVersion> adapter;
   std::vector<int32_t> blocks;
-  int64_t num_computed = 0;  // tokens whose K/V are in the cache
+  int64_t num_computed = 0;   // tokens whose K/V are in the cache
+  int64_t adapter_begin = 0;  // tokens before it are the base model's
 };
+// A sequence that begins with the adapter's virtual tokens, if it has any.
+TestSequence MakeSequence(const std::vector<int32_t>& prompt,
+                          std::shared_ptr<const AdapterVersion> adapter);
 
-// Rows [first computed .. +count) of one sequence; logits of the last `num_logits` of them are
-// wanted.
+// Tokens [first computed .. +count) of one sequence; logits of the last `num_logits` of them are
+// wanted (zeros for virtual tokens that have no row).
 struct TestChunk {
   TestSequence* sequence = nullptr;
   int64_t count = 0;
@@ -40,6 +44,7 @@ class StepHarness {
   void SharePrefix(const TestSequence& from, TestSequence& to, int64_t num_tokens);
   void Release(TestSequence& sequence);  // its blocks return to the pile, unless shared
 
+  // Of the given tokens, not of virtual ones.
   std::vector<float> LogitsAlone(const std::vector<int32_t>& tokens,
                                  std::shared_ptr<const AdapterVersion> adapter);
   std::vector<int32_t> Greedy(const std::vector<int32_t>& prompt,
@@ -47,6 +52,8 @@ class StepHarness {
 
  private:
   void Grow(TestSequence& sequence, int64_t num_tokens);
+  void AppendChunk(const TestChunk& chunk, StepBatch& batch);
+  static void AppendSegments(const TestSequence& sequence, int64_t first, StepBatch& batch);
 
   Model& model_;
   std::vector<int32_t> free_blocks_;
