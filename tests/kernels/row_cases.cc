@@ -151,6 +151,16 @@ const char* NameOf(ActivationKind kind) {
       return "gelu_erf";
     case ActivationKind::kRelu:
       return "relu";
+    case ActivationKind::kTanh:
+      return "tanh";
+    case ActivationKind::kQuickGelu:
+      return "quick_gelu";
+    case ActivationKind::kLeakyRelu:
+      return "leaky_relu";
+    case ActivationKind::kSigmoid:
+      return "sigmoid";
+    case ActivationKind::kIdentity:
+      return "identity";
   }
   return "?";
 }
