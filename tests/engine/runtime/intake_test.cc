@@ -24,8 +24,11 @@ class IntakeTest : public ::testing::Test {
     identity.name = "pirate";
     identity.version = 2;
     auto version = std::make_shared<AdapterVersion>(identity, 1);
-    version->Add(0, SiteGroup::kQkv, {0, std::make_shared<FixedDelta>()});
-    version->Add(0, SiteGroup::kMlpIn, {0, std::make_shared<FixedDelta>()});
+    for (const SiteGroup group : {SiteGroup::kQkv, SiteGroup::kMlpIn}) {
+      const auto delta = std::make_shared<FixedDelta>();
+      version->MutableAt(0, group).deltas.push_back({0, delta});
+      version->AddCost(delta->cost());
+    }
     adapter_ = version;
   }
 
