@@ -8,7 +8,7 @@
 #include "engine/engine.h"
 #include "engine/engine_parts.h"
 #include "engine/load_tokenizer.h"
-#include "engine/model/file_base_weights.h"
+#include "engine/adapters/file_base_weights.h"
 #include "engine/model/model.h"
 #include "engine/spec/model_files.h"
 

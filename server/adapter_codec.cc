@@ -62,6 +62,16 @@ v1::LoadAdapterResponse::State EncodeLoadState(LoadState state) {
   return v1::LoadAdapterResponse::STATE_UNSPECIFIED;
 }
 
+void EncodeOp(const OpReport& from, v1::OpReport& to) {
+  to.set_op(from.op);
+  to.set_stage(from.stage);
+  to.set_target(from.target);
+  to.set_count(from.count);
+  to.set_rank(from.rank);
+  to.set_bytes(from.bytes);
+  to.set_flops_per_token(from.flops_per_token);
+}
+
 void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
   to.set_name(from.name);
   to.set_version(from.version);
@@ -75,6 +85,9 @@ void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
   to.set_flops_per_token(from.flops_per_token);
   to.mutable_layer_delta_norms()->Add(from.layer_delta_norms.begin(), from.layer_delta_norms.end());
   to.set_load_ms(from.load_ms);
+  for (const OpReport& op : from.ops) EncodeOp(op, *to.add_ops());
+  to.set_exactness(from.exactness);
+  to.set_num_virtual_tokens(from.num_virtual_tokens);
 }
 
 void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to) {

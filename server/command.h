@@ -31,7 +31,7 @@ using BackendMaker = absl::StatusOr<std::unique_ptr<Backend>> (*)(std::string_vi
 
 int RunServe(const Arguments& args, BackendMaker make_backend);
 int RunGenerate(const Arguments& args, BackendMaker make_backend);
-int RunInspect(const Arguments& args);
+int RunInspect(const Arguments& args, BackendMaker make_backend);
 int RunBench(const Arguments& args);
 int RunCheckConfig(const Arguments& args);
 int RunVersion(const Arguments& args);

@@ -1,9 +1,9 @@
 #include <cstdio>
 
 #include "engine/adapters/adapter_loader.h"
+#include "engine/adapters/file_base_weights.h"
 #include "engine/io/file.h"
 #include "engine/io/json.h"
-#include "engine/model/file_base_weights.h"
 #include "engine/spec/model_files.h"
 #include "server/command.h"
 
@@ -29,19 +29,51 @@ OrderedJson Describe(const ModelSpec& spec) {
   return out;
 }
 
+OrderedJson Describe(const OpReport& op) {
+  OrderedJson out;
+  out["op"] = op.op;
+  out["stage"] = op.stage;
+  out["target"] = op.target;
+  out["count"] = op.count;
+  if (op.rank > 0) out["rank"] = op.rank;
+  out["bytes"] = op.bytes;
+  out["flops_per_token"] = op.flops_per_token;
+  return out;
+}
+
 OrderedJson Describe(const LoadReport& report) {
   OrderedJson out;
   out["kind"] = "adapter";
   out["family"] = report.family;
+  out["exactness"] = report.exactness;
   out["ranks"] = report.ranks;
   out["targets"] = report.targets;
   out["num_tensors_read"] = report.num_tensors_read;
   out["file_bytes"] = report.file_bytes;
   out["resident_bytes"] = report.resident_bytes;
   out["flops_per_token"] = report.flops_per_token;
+  if (report.num_virtual_tokens > 0) out["num_virtual_tokens"] = report.num_virtual_tokens;
+  for (const OpReport& op : report.ops) out["ops"].push_back(Describe(op));
   out["layer_delta_norms"] = report.layer_delta_norms;
   out["digest"] = report.digest;
   return out;
+}
+
+// One line for each op: what, where, how often, how much.
+void PrintRows(const std::string& key, const OrderedJson& rows) {
+  constexpr auto kReplace = OrderedJson::error_handler_t::replace;
+  std::string head = key;
+  for (const OrderedJson& row : rows) {
+    std::string line;
+    for (const auto& [name, value] : row.items()) {
+      const bool text = value.is_string();
+      const std::string shown =
+          text ? value.get<std::string>() : value.dump(-1, ' ', true, kReplace);
+      line += (line.empty() ? "" : " ") + (text ? shown : name + "=" + shown);
+    }
+    std::printf("%-18s %s\n", head.c_str(), line.c_str());
+    head.clear();
+  }
 }
 
 void Print(const OrderedJson& described, bool as_json) {
@@ -51,14 +83,19 @@ void Print(const OrderedJson& described, bool as_json) {
     return;
   }
   for (const auto& [key, value] : described.items()) {
+    if (value.is_array() && !value.empty() && value.front().is_object()) {
+      PrintRows(key, value);
+      continue;
+    }
     const std::string text =
         value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', true, kReplace);
     std::printf("%-18s %s\n", key.c_str(), text.c_str());
   }
 }
 
-StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model) {
-  if (!FileExists(path + "/adapter_config.json")) {
+StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
+                              BackendMaker make_backend) {
+  if (!FileExists(path + "/adapter_config.json") && !FileExists(path + "/zoo.json")) {
     POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
     return Describe(files.spec());
   }
@@ -69,13 +106,15 @@ StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model)
   POLYAD_ASSIGN_OR_RETURN(ModelFiles opened, OpenModel(model));
   const auto base = std::make_shared<const ModelFiles>(std::move(opened));
   const FileBaseWeights weights(base);
-  POLYAD_ASSIGN_OR_RETURN(const LoadReport report, InspectAdapter(path, {base->spec(), &weights}));
+  POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend("cpu", {}));
+  POLYAD_ASSIGN_OR_RETURN(const LoadReport report,
+                          InspectAdapter(path, {{base->spec(), &weights}, *backend}));
   return Describe(report);
 }
 
 }  // namespace
 
-int RunInspect(const Arguments& args) {
+int RunInspect(const Arguments& args, BackendMaker make_backend) {
   if (args.empty() || WantsHelp(args)) {
     std::printf(
         "usage: polyad inspect PATH [--model PATH] [--json]\n\n"
@@ -90,7 +129,7 @@ int RunInspect(const Arguments& args) {
   if (flags.rest().size() != 1 || flags.rest().front().starts_with("--")) {
     return PrintError(InvalidArgument("inspect: expected one PATH (see --help)"), kExitUsage);
   }
-  const auto described = Inspect(flags.rest().front(), model);
+  const auto described = Inspect(flags.rest().front(), model, make_backend);
   if (!described.ok()) {
     const bool usage = described.status().message().find("--model") != absl::string_view::npos;
     return PrintError(described.status(), usage ? kExitUsage : kExitModel);

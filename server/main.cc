@@ -28,7 +28,7 @@ constexpr char kUsage[] =
 int Dispatch(const std::string& command, const Arguments& args) {
   if (command == "serve") return RunServe(args, &MakeBackend);
   if (command == "generate") return RunGenerate(args, &MakeBackend);
-  if (command == "inspect") return RunInspect(args);
+  if (command == "inspect") return RunInspect(args, &MakeBackend);
   if (command == "bench") return RunBench(args);
   if (command == "check-config") return RunCheckConfig(args);
   if (command == "version" || command == "--version") return RunVersion(args);

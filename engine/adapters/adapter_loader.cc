@@ -1,13 +1,14 @@
 #include "engine/adapters/adapter_loader.h"
 
 #include <filesystem>
-#include <set>
-#include <variant>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/adapters/adapter_program.h"
 #include "engine/adapters/adapter_source.h"
-#include "engine/adapters/delta_norms.h"
 #include "engine/adapters/family_table.h"
+#include "engine/adapters/load_report.h"
 #include "engine/adapters/program_packing.h"
 
 namespace polyad {
@@ -22,26 +23,6 @@ StatusOr<Directory> OpenLocation(const AdapterLocation& location) {
                     std::filesystem::path(location.path).filename().string());
   }
   return Directory::OpenBeneath(full.parent_path().string(), full.filename().string());
-}
-
-StatusOr<LoadReport> Describe(const AdapterSource& source, const AdapterProgram& program,
-                              const ModelSpec& spec) {
-  LoadReport report;
-  report.family = program.family;
-  report.digest = ToHex(source.digest());
-  report.num_tensors_read = source.num_tensors();
-  report.file_bytes = source.file_bytes();
-  std::set<int64_t> ranks;
-  std::set<std::string> targets;
-  for (const SiteOp& site_op : program.ops) {
-    if (const auto* low_rank = std::get_if<LowRank>(&site_op.op)) ranks.insert(low_rank->a.rows);
-    const std::string path = ModulePath(spec, site_op.site);
-    targets.insert(path.substr(path.rfind('.') + 1));
-  }
-  report.ranks.assign(ranks.begin(), ranks.end());
-  report.targets.assign(targets.begin(), targets.end());
-  POLYAD_ASSIGN_OR_RETURN(report.layer_delta_norms, LayerDeltaNorms(program, spec));
-  return report;
 }
 
 }  // namespace
@@ -60,25 +41,25 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   tell(LoadState::kLowering);
   POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context.lowering));
   LoadedAdapter loaded;
-  POLYAD_ASSIGN_OR_RETURN(loaded.report, Describe(source, program, context.lowering.spec));
-  loaded.report.name = identity.name;
-  loaded.report.version = identity.version;
+  const std::string name = identity.name;
+  const int64_t version = identity.version;
   identity.digest = source.digest();
   loaded.version =
       std::make_shared<AdapterVersion>(std::move(identity), context.lowering.spec.num_layers);
-  POLYAD_RETURN_IF_ERROR(
+  POLYAD_ASSIGN_OR_RETURN(
+      const std::vector<DeltaCost> costs,
       PackProgram(program, context.lowering.spec, context.backend, *loaded.version));
+  POLYAD_ASSIGN_OR_RETURN(loaded.report, ReportOf(source, program, context.lowering.spec, costs));
+  loaded.report.name = name;
+  loaded.report.version = version;
   loaded.report.resident_bytes = loaded.version->cost().bytes;
   loaded.report.flops_per_token = loaded.version->cost().flops_per_token;
   return loaded;
 }
 
-StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoweringContext& context) {
-  POLYAD_ASSIGN_OR_RETURN(const Directory directory, OpenLocation({"", path}));
-  POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
-                          AdapterSource::Open(directory, AdapterStoreOptions{}.max_file_bytes));
-  POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context));
-  return Describe(source, program, context.spec);
+StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoaderContext& context) {
+  POLYAD_ASSIGN_OR_RETURN(LoadedAdapter loaded, LoadAdapter(context, {"", path}, {}, nullptr));
+  return loaded.report;
 }
 
 }  // namespace polyad

@@ -1,7 +1,7 @@
 #pragma once
 
 // From a directory to a version ready to run: read, lower, measure, pack. One call on a loader
-// thread; nothing of it touches the engine. Also what `polyad inspect` shows, without packing.
+// thread; nothing of it touches the engine. Also what `polyad inspect` does.
 
 #include <cstdint>
 #include <functional>
@@ -36,7 +36,7 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
                                     AdapterVersion::Identity identity,
                                     const std::function<void(LoadState)>& progress);
 
-// The report of an adapter as it would be served by this base, without loading it.
-StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoweringContext& context);
+// The report of an adapter as it would be served by this base: loads it, and lets it go.
+StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoaderContext& context);
 
 }  // namespace polyad

@@ -93,6 +93,7 @@ struct AdapterProgram {
   std::vector<SubLayerHook> hooks;  // in the order they run
   std::optional<SoftPromptTensors> soft_prompt;
   std::vector<int32_t> invocation_tokens;  // activated adapters only
+  bool read_base = false;  // some of it was computed from the base's weights
   ProgramArena arena;
 };
 

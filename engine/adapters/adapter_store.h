@@ -20,6 +20,7 @@
 
 #include "engine/adapters/adapter_version.h"
 #include "engine/adapters/base_weights.h"
+#include "engine/adapters/load_report.h"
 #include "engine/base/status.h"
 #include "engine/spec/model_spec.h"
 #include "kernels/api/backend.h"
@@ -40,23 +41,6 @@ struct LoadAdapterSpec {
   std::optional<int64_t>
       expected_version;  // compare-and-swap on the version now serving; 0: none serves
   std::vector<std::string> allowed_tenants;  // empty: all
-};
-
-// What a load did, or what an adapter on disk would do (`polyad inspect`).
-struct LoadReport {
-  std::string name;
-  int64_t version = 0;
-  std::string digest;  // hex SHA-256 of config and tensors
-  std::string family;
-  std::vector<int64_t> ranks;        // distinct, ascending
-  std::vector<std::string> targets;  // distinct site names, e.g. "q_proj"
-  int64_t num_tensors_read = 0;
-  int64_t file_bytes = 0;
-  int64_t resident_bytes = 0;
-  int64_t flops_per_token = 0;
-  std::vector<double>
-      layer_delta_norms;  // Frobenius norm of the summed change per layer: sqrt(sum |dW|^2)
-  double load_ms = 0;
 };
 
 struct AdapterInfo {

@@ -17,6 +17,30 @@ constexpr Family kFamilies[] = {
 #undef POLYAD_FAMILY
 };
 
+// Tells whether a lowering read any of the base.
+class CountedBaseWeights final : public BaseWeights {
+ public:
+  explicit CountedBaseWeights(const BaseWeights* base) : base_(base) {}
+  int64_t num_reads() const { return num_reads_; }
+
+  StatusOr<std::vector<float>> Matrix(SiteRef site) const override {
+    ++num_reads_;
+    return base_->Matrix(site);
+  }
+  StatusOr<std::vector<float>> Bias(SiteRef site) const override {
+    ++num_reads_;
+    return base_->Bias(site);
+  }
+  StatusOr<NormVectors> Norm(int64_t layer, NormSite site) const override {
+    ++num_reads_;
+    return base_->Norm(layer, site);
+  }
+
+ private:
+  const BaseWeights* base_;
+  mutable int64_t num_reads_ = 0;  // one lowering, one thread
+};
+
 // The table's key for a directory, from its configuration.
 StatusOr<std::string> TypeOf(const AdapterSource& source) {
   if (source.format() == AdapterFormat::kAdapterHub) return AdapterHubType(source.config());
@@ -38,7 +62,10 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
   POLYAD_ASSIGN_OR_RETURN(const std::string type, TypeOf(source));
   for (const Family& family : FamilyTable()) {
     if (family.format != source.format() || family.type != type) continue;
-    POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, context));
+    const CountedBaseWeights counted(context.base);
+    const LoweringContext lowering{context.spec, context.base == nullptr ? nullptr : &counted};
+    POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, lowering));
+    program.read_base = counted.num_reads() > 0;
     POLYAD_RETURN_IF_ERROR(source.CheckAllTaken());
     if (ChangesNothing(program)) {
       return InvalidArgument("%s: no tensor changes the model", source.tensor_file());

@@ -119,11 +119,14 @@ class Packer {
     return absl::OkStatus();
   }
 
+  std::vector<DeltaCost> TakeCosts() { return std::move(costs_); }
+
  private:
   StatusOr<std::shared_ptr<const PackedDelta>> Pack(const DeltaOp& op) {
     POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed,
                             backend_.PackDelta(op, share_));
     version_.AddCost(packed->cost());
+    costs_.push_back(packed->cost());
     return packed;
   }
 
@@ -168,12 +171,13 @@ class Packer {
   Backend& backend_;
   AdapterVersion& version_;
   PackShare share_;
+  std::vector<DeltaCost> costs_;
 };
 
 }  // namespace
 
-Status PackProgram(const AdapterProgram& program, const ModelSpec& spec, Backend& backend,
-                   AdapterVersion& version) {
+StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
+                                             Backend& backend, AdapterVersion& version) {
   Packer packer(spec, backend, version);
   for (const SiteOp& op : program.ops) POLYAD_RETURN_IF_ERROR(packer.PackSiteOp(op));
   for (const DeltaOp& op : program.embedding_ops) {
@@ -188,7 +192,7 @@ Status PackProgram(const AdapterProgram& program, const ModelSpec& spec, Backend
     version.SetSoftPrompt(std::move(prompt));
   }
   version.SetInvocationTokens(program.invocation_tokens);
-  return absl::OkStatus();
+  return packer.TakeCosts();
 }
 
 }  // namespace polyad

@@ -3,6 +3,8 @@
 // From a lowered program to a version ready to run: every op packed by the backend and put where
 // the decoder looks for it. Loader thread.
 
+#include <vector>
+
 #include "engine/adapters/adapter_program.h"
 #include "engine/adapters/adapter_version.h"
 #include "engine/base/status.h"
@@ -11,9 +13,9 @@
 
 namespace polyad {
 
-// Fills `version`. INVALID_ARGUMENT where an op does not fit its site or its stage,
-// RESOURCE_EXHAUSTED when memory is refused.
-Status PackProgram(const AdapterProgram& program, const ModelSpec& spec, Backend& backend,
-                   AdapterVersion& version);
+// Fills `version`, and returns what each op costs: site ops, embedding ops, hooks. INVALID_ARGUMENT
+// where an op does not fit its site or its stage, RESOURCE_EXHAUSTED when memory is refused.
+StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
+                                             Backend& backend, AdapterVersion& version);
 
 }  // namespace polyad

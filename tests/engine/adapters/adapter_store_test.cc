@@ -232,9 +232,17 @@ TEST_F(AdapterStoreTest, WatchersSeeEveryChange) {
 }
 
 TEST_F(AdapterStoreTest, InspectingReportsWithoutLoading) {
-  const StatusOr<LoadReport> report = InspectAdapter(root_ + "/first", {spec_});
+  const StatusOr<LoadReport> report = InspectAdapter(root_ + "/first", {{spec_}, *backend_});
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->family, "LORA");
+  EXPECT_EQ(report->exactness, "E1");
+  EXPECT_GT(report->resident_bytes, 0);
+  ASSERT_FALSE(report->ops.empty());
+  EXPECT_EQ(report->ops[0].op, "LowRank");
+  EXPECT_EQ(report->ops[0].stage, "delta");
+  int64_t bytes = 0;
+  for (const OpReport& op : report->ops) bytes += op.bytes;
+  EXPECT_EQ(bytes, report->resident_bytes);
   EXPECT_TRUE(store_->List().empty());
 }
 

@@ -5,7 +5,7 @@
 #include <random>
 
 #include "engine/base/check.h"
-#include "engine/model/file_base_weights.h"
+#include "engine/adapters/file_base_weights.h"
 #include "kernels/backend_factory.h"
 
 namespace polyad {

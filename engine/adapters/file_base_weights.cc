@@ -1,4 +1,4 @@
-#include "engine/model/file_base_weights.h"
+#include "engine/adapters/file_base_weights.h"
 
 #include <utility>
 

@@ -1,0 +1,143 @@
+#include "engine/adapters/load_report.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "engine/adapters/delta_norms.h"
+#include "engine/base/check.h"
+#include "kernels/api/delta_check.h"
+
+namespace polyad {
+namespace {
+
+std::string_view NameOf(OpStage stage) {
+  switch (stage) {
+    case OpStage::kInput:
+      return "input";
+    case OpStage::kOutput:
+      return "output";
+    case OpStage::kDelta:
+      return "delta";
+    case OpStage::kAfter:
+      return "after";
+  }
+  return "?";
+}
+
+std::string_view NameOf(NormSite site) {
+  switch (site) {
+    case NormSite::kAttention:
+      return "attention";
+    case NormSite::kMlp:
+      return "mlp";
+    case NormSite::kFinal:
+      return "final";
+    case NormSite::kQueryHead:
+      return "q_norm";
+    case NormSite::kKeyHead:
+      return "k_norm";
+  }
+  return "?";
+}
+
+int64_t RankOf(const DeltaOp& op) {
+  if (const auto* low_rank = std::get_if<LowRank>(&op)) return low_rank->a.rows;
+  if (const auto* low_rank = std::get_if<EmbeddingLowRank>(&op)) return low_rank->a.rows;
+  if (const auto* bottleneck = std::get_if<Bottleneck>(&op)) return bottleneck->down.rows;
+  return 0;
+}
+
+class OpTally {
+ public:
+  void Add(std::string_view op, std::string_view stage, std::string target, int64_t rank,
+           const DeltaCost& cost) {
+    const auto same = [&](const OpReport& row) {
+      return row.op == op && row.stage == stage && row.target == target;
+    };
+    auto row = std::find_if(rows_.begin(), rows_.end(), same);
+    if (row == rows_.end()) {
+      OpReport fresh;
+      fresh.op = op;
+      fresh.stage = stage;
+      fresh.target = std::move(target);
+      row = rows_.insert(rows_.end(), std::move(fresh));
+    }
+    ++row->count;
+    row->rank = std::max(row->rank, rank);
+    row->bytes += cost.bytes;
+    row->flops_per_token += cost.flops_per_token;
+  }
+  std::vector<OpReport> Take() { return std::move(rows_); }
+
+ private:
+  std::vector<OpReport> rows_;  // a program has few kinds of places
+};
+
+std::string ModuleOf(const ModelSpec& spec, SiteRef site) {
+  const std::string path = ModulePath(spec, site);
+  return path.substr(path.rfind('.') + 1);
+}
+
+// Hooks and bottlenecks are run-time (E3); what read the base's weights is E2; the rest is algebra
+// on the adapter's own tensors (E1), which includes what runs as stored.
+std::string_view ExactnessOf(const AdapterProgram& program) {
+  bool at_run_time = !program.hooks.empty() || !program.invocation_tokens.empty();
+  for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
+  if (at_run_time) return "E3";
+  return program.read_base ? "E2" : "E1";
+}
+
+std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec,
+                            std::span<const DeltaCost> costs) {
+  OpTally tally;
+  size_t next = 0;
+  for (const SiteOp& op : program.ops) {
+    tally.Add(NameOf(op.op), NameOf(op.stage), ModuleOf(spec, op.site), RankOf(op.op),
+              costs[next++]);
+  }
+  for (const DeltaOp& op : program.embedding_ops) {
+    tally.Add(NameOf(op), "embedding", ModuleOf(spec, {-1, Site::kEmbed}), RankOf(op),
+              costs[next++]);
+  }
+  for (const SubLayerHook& hook : program.hooks) {
+    tally.Add("Bottleneck", "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
+              hook.op.down.rows, costs[next++]);
+  }
+  for (const NormReplacement& norm : program.norms) {
+    const auto floats = static_cast<int64_t>(norm.weight.size() + norm.bias.size());
+    tally.Add("Norm", "norm", std::string(NameOf(norm.site)), 0, {floats * 4, 0});
+  }
+  return tally.Take();
+}
+
+}  // namespace
+
+StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram& program,
+                              const ModelSpec& spec, std::span<const DeltaCost> costs) {
+  POLYAD_CHECK(
+      costs.size() == program.ops.size() + program.embedding_ops.size() + program.hooks.size(),
+      "one cost for each packed op");
+  LoadReport report;
+  report.family = program.family;
+  report.exactness = ExactnessOf(program);
+  report.digest = ToHex(source.digest());
+  report.num_tensors_read = source.num_tensors();
+  report.file_bytes = source.file_bytes();
+  report.ops = OpsOf(program, spec, costs);
+  std::set<int64_t> ranks;
+  std::set<std::string> targets;
+  for (const SiteOp& op : program.ops) {
+    if (RankOf(op.op) > 0) ranks.insert(RankOf(op.op));
+    targets.insert(ModuleOf(spec, op.site));
+  }
+  report.ranks.assign(ranks.begin(), ranks.end());
+  report.targets.assign(targets.begin(), targets.end());
+  if (program.soft_prompt) report.num_virtual_tokens = program.soft_prompt->num_tokens;
+  POLYAD_ASSIGN_OR_RETURN(report.layer_delta_norms, LayerDeltaNorms(program, spec));
+  return report;
+}
+
+}  // namespace polyad
