@@ -49,7 +49,10 @@ class EngineImpl final : public Engine {
                  [this](std::string_view reference, std::string_view tenant) {
                    return parts_.adapters->Acquire(reference, tenant);
                  },
-                 parts_.encode_chat}),
+                 parts_.encode_chat,
+                 [this](const std::vector<AdapterUse>& uses, std::string_view tenant) {
+                   return parts_.adapters->Compose(uses, tenant);
+                 }}),
         core_(LoopOptions(options, parts_), options.max_queued,
               {*parts_.runner, *parts_.tokenizer, clock, observer}) {
     parts_.adapters->SetForceHook([this](AdapterVersionId version) { core_.Retire(version); });

@@ -208,14 +208,33 @@ StatusOr<std::string> DecodeModel(std::string_view model, const DecodeLimits& li
   return std::string(reference);
 }
 
+Status DecodeAdapters(const v1::GenerateRequest& request, const DecodeLimits& limits,
+                      RequestSpec& spec) {
+  POLYAD_RETURN_IF_ERROR(CheckCount("adapters", static_cast<size_t>(request.adapters_size()),
+                                    kMaxAdapterUses, "parts"));
+  if (request.adapters_size() > 0 && !request.model().empty()) {
+    return FieldError("adapters", "either model or adapters", "both");
+  }
+  for (const v1::AdapterUse& use : request.adapters()) {
+    AdapterUse part;
+    POLYAD_ASSIGN_OR_RETURN(part.name, DecodeModel(use.name(), limits, "adapters.name"));
+    if (part.name.empty()) return FieldError("adapters.name", "an adapter name", "none");
+    if (use.has_scale()) {
+      POLYAD_RETURN_IF_ERROR(
+          CheckRange("adapters.scale", double{use.scale()}, -kMaxAdapterScale, kMaxAdapterScale));
+      part.scale = use.scale();
+    }
+    spec.adapters.push_back(std::move(part));
+  }
+  return absl::OkStatus();
+}
+
 StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,
                                      const DecodeLimits& limits) {
   RequestSpec spec;
   POLYAD_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   spec.request_id = request.request_id();
-  if (request.adapters_size() > 0) {
-    return FieldUnimplemented("adapters", "one adapter in `model`");
-  }
+  POLYAD_RETURN_IF_ERROR(DecodeAdapters(request, limits, spec));
   if (request.constraint().kind_case() != v1::Constraint::KIND_NOT_SET) {
     return FieldUnimplemented("constraint", "no constraint");
   }

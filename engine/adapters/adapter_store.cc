@@ -10,6 +10,9 @@
 namespace polyad {
 namespace {
 
+// Ids of loaded versions count from 1, those of compositions from here: never equal.
+constexpr int64_t kFirstCompositionId = int64_t{1} << 40;
+
 Status CheckName(std::string_view name, const std::string& reserved) {
   if (!IsAdapterName(name)) {
     return InvalidArgument("name: expected [A-Za-z0-9][A-Za-z0-9._-]{0,127}, got %d bytes",
@@ -41,7 +44,8 @@ AdapterStore::AdapterStore(const ModelSpec& spec, Backend& backend, AdapterStore
     : spec_(spec),
       backend_(backend),
       options_(std::move(options)),
-      signal_(std::make_shared<LeaseSignal>()) {}
+      signal_(std::make_shared<LeaseSignal>()),
+      compositions_(spec.num_layers, kFirstCompositionId) {}
 
 AdapterStore::~AdapterStore() = default;
 
@@ -201,6 +205,16 @@ StatusOr<AdapterStore::Lease> AdapterStore::Acquire(std::string_view reference,
     if (Lease lease = retired.watch.lock()) return lease;
   }
   return UnknownAdapter(reference);
+}
+
+StatusOr<AdapterStore::Lease> AdapterStore::Compose(const std::vector<AdapterUse>& uses,
+                                                    std::string_view tenant) {
+  std::vector<CompositionPart> parts;
+  for (const AdapterUse& use : uses) {
+    POLYAD_ASSIGN_OR_RETURN(Lease lease, Acquire(use.name, tenant));
+    parts.push_back({std::move(lease), use.scale});
+  }
+  return compositions_.Get(parts);
 }
 
 Status AdapterStore::Pin(std::string_view name, bool pinned) {

@@ -20,7 +20,9 @@
 
 #include "engine/adapters/adapter_version.h"
 #include "engine/adapters/base_weights.h"
+#include "engine/adapters/composition.h"
 #include "engine/adapters/load_report.h"
+#include "engine/base/adapter_name.h"
 #include "engine/base/status.h"
 #include "engine/spec/model_spec.h"
 #include "kernels/api/backend.h"
@@ -83,6 +85,9 @@ class AdapterStore {
   // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the
   // tenant may not see it.
   StatusOr<Lease> Acquire(std::string_view reference, std::string_view tenant) const;
+  // Several at once, in order, each reference as for Acquire; INVALID_ARGUMENT where they cannot be
+  // composed. Counts as a lease on each part.
+  StatusOr<Lease> Compose(const std::vector<AdapterUse>& uses, std::string_view tenant);
 
   Status Pin(std::string_view name, bool pinned);
   // Points `alias` at `target`; an empty target removes it. An alias may not hide a loaded name.
@@ -125,6 +130,7 @@ class AdapterStore {
       last_version_;            // per name, so that versions never repeat
   std::vector<Entry> retired_;  // replaced or unloaded, still leased
   std::function<void(AdapterVersionId)> force_hook_;
+  CompositionCache compositions_;
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;
 };

@@ -34,6 +34,7 @@ struct SiteDelta {
   std::shared_ptr<const PackedDelta> op;
   int64_t in_column = 0;  // kAfter only: the columns of y it reads, [in_column, in_column + in)
   int64_t in = 0;
+  float scale = 1.0f;  // of the whole term; a composition's
 };
 
 // Input ops of one site: its columns of the base product read the transformed row.
@@ -53,6 +54,7 @@ struct PackedHook {
   float norm_eps = 1e-5f;
   bool norm_takes_skip = false;
   bool adds_residual = true;
+  float scale = 1.0f;  // of op's sum; a composition's
 };
 
 // What an adapter does to one group of one layer.
@@ -96,6 +98,7 @@ class AdapterVersion {
   bool replaces_norms() const { return !norms_.empty(); }
   // Virtual tokens at the head of every sequence; null: none.
   const SoftPrompt* soft_prompt() const { return soft_prompt_.get(); }
+  const std::shared_ptr<const SoftPrompt>& shared_soft_prompt() const { return soft_prompt_; }
   int64_t num_virtual_tokens() const {
     return soft_prompt_ == nullptr ? 0 : soft_prompt_->num_tokens;
   }
@@ -109,6 +112,12 @@ class AdapterVersion {
     const auto found = std::find_end(prompt.begin(), prompt.end(), invocation_tokens_.begin(),
                                      invocation_tokens_.end());
     return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
+  }
+  // Whether this is that version, or a composition with it.
+  bool Uses(AdapterVersionId version) const {
+    if (id() == version) return true;
+    return std::any_of(parts_.begin(), parts_.end(),
+                       [version](const auto& part) { return part->Uses(version); });
   }
   DeltaCost cost() const { return cost_; }  // of all its parts together
 
@@ -125,6 +134,7 @@ class AdapterVersion {
     AddCost({soft_prompt_->bytes, 0});
   }
   void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
+  void AddPart(std::shared_ptr<const AdapterVersion> part) { parts_.push_back(std::move(part)); }
   void AddCost(const DeltaCost& cost) {
     cost_.bytes += cost.bytes;
     cost_.flops_per_token += cost.flops_per_token;
@@ -141,6 +151,7 @@ class AdapterVersion {
   std::map<std::pair<int64_t, NormSite>, NormVectors> norms_;
   std::shared_ptr<const SoftPrompt> soft_prompt_;
   std::vector<int32_t> invocation_tokens_;
+  std::vector<std::shared_ptr<const AdapterVersion>> parts_;  // of a composition, in order
   DeltaCost cost_;
 };
 

@@ -1,9 +1,11 @@
 #pragma once
 
 // What may be an adapter's name, an alias or a tenant: [A-Za-z0-9][A-Za-z0-9._-]{0,127}. The edge
-// checks names before it does anything with them, the store again before it keeps one.
+// checks names before it does anything with them, the store again before it keeps one. And how a
+// request names several adapters at once.
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
 namespace polyad {
@@ -19,5 +21,14 @@ inline bool IsAdapterName(std::string_view name) {
     return is_alphanumeric(c) || c == '.' || c == '_' || c == '-';
   });
 }
+
+inline constexpr size_t kMaxAdapterUses = 8;  // in one composition
+inline constexpr double kMaxAdapterScale = 100;
+
+// One part of a composition: `scale` multiplies the adapter's change.
+struct AdapterUse {
+  std::string name;  // a name, an alias or name@version
+  float scale = 1.0f;
+};
 
 }  // namespace polyad

@@ -122,7 +122,8 @@ void AdaptedLinear::ApplyDeltas(const Target& target, std::span<const StepSegmen
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
     for (const SiteDelta& delta : segment.adapter->At(target.layer, target.group).deltas) {
-      segments_.push_back({segment.row_begin, segment.row_end, delta.y_column, delta.op.get()});
+      segments_.push_back(
+          {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), delta.scale});
     }
   }
   if (!segments_.empty()) backend_.Apply(segments_, x, y);
@@ -136,7 +137,7 @@ void AdaptedLinear::Finish(const Decorated& rows, const Target& target, FloatRow
   for (const SiteDelta& after : ops.after) {
     const ActivationRows input = Front(tap_, count, after.in);
     backend_.Convert(own.Columns(after.in_column, after.in), input);
-    const DeltaSegment segment{0, count, after.y_column, after.op.get()};
+    const DeltaSegment segment{0, count, after.y_column, after.op.get(), after.scale};
     backend_.Apply(std::span(&segment, 1), input, own);
   }
   if (!target.accumulate || !ops.wants_own_output()) return;
@@ -164,7 +165,7 @@ void AdaptedLinear::RunHook(const PackedHook& hook, FloatRows residual, Activati
     backend_.Convert(tapped, input);
   }
   backend_.Zero(sum);
-  const DeltaSegment segment{0, output.rows, 0, hook.op.get()};
+  const DeltaSegment segment{0, output.rows, 0, hook.op.get(), hook.scale};
   backend_.Apply(std::span(&segment, 1), input, sum);
   if (hook.norm_takes_skip) add_tap(hook.skip, sum);
   if (!hook.norm_weight.empty()) {

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/base/adapter_name.h"
 #include "engine/request/sampling_params.h"
 #include "engine/request/token_event.h"
 
@@ -37,6 +38,7 @@ struct RequestSpec {
   std::string request_id;  // empty: the server makes one
   std::string tenant;      // from the credential; empty without authentication
   std::string model;       // adapter name, alias, name@version, or empty / the base model's name
+  std::vector<AdapterUse> adapters;  // instead of model: applied together, in order
   std::variant<TextPrompt, TokenPrompt, ChatPrompt> prompt;
   SamplingParams sampling;
   StoppingParams stopping;

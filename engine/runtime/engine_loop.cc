@@ -86,7 +86,8 @@ void EngineLoop::Handle(Arrive arrive) {
     state_.FinishRequest(number, FinishReason::kCancelled, Cancelled("the server is stopping"),
                          now_us);
   } else if (adapter != nullptr &&
-             std::find(retired_.begin(), retired_.end(), adapter->id()) != retired_.end()) {
+             std::any_of(retired_.begin(), retired_.end(),
+                         [&](AdapterVersionId version) { return adapter->Uses(version); })) {
     state_.FinishRequest(number, FinishReason::kError, Aborted("the adapter was unloaded"), now_us);
   }
 }

@@ -211,7 +211,7 @@ std::vector<int64_t> EngineState::RequestsOf(AdapterVersionId version) const {
   std::vector<int64_t> numbers;
   for (const auto& [number, owner] : requests_) {
     const auto& adapter = owner->request->adapter;
-    if (adapter != nullptr && adapter->id() == version) numbers.push_back(number);
+    if (adapter != nullptr && adapter->Uses(version)) numbers.push_back(number);
   }
   return numbers;
 }

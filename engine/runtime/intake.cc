@@ -35,7 +35,7 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   POLYAD_RETURN_IF_ERROR(Check(spec));
   auto request = std::make_shared<Request>();
   request->tenant = spec.tenant;
-  POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec.model, *request));
+  POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec, *request));
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
   if (request->adapter != nullptr) {
     request->adapter_begin = request->adapter->BeginIn(request->prompt_tokens);
@@ -153,16 +153,21 @@ Status Intake::CheckFits(const Request& request) const {
   return absl::OkStatus();
 }
 
-Status Intake::ResolveAdapter(std::string_view model, Request& request) const {
+Status Intake::ResolveAdapter(const RequestSpec& spec, Request& request) const {
   constexpr std::string_view kBase = "base:";
   request.adapter_identity.name = options_.model_name;
-  std::string_view name = model;
+  std::string_view name = spec.model;
   if (name.starts_with(kBase)) {
     name.remove_prefix(kBase.size());
     if (name != options_.model_name) return NotFound("model: no base model named %s", name);
   }
-  if (name.empty() || name == options_.model_name) return absl::OkStatus();
-  POLYAD_ASSIGN_OR_RETURN(request.adapter, parts_.acquire(name, request.tenant));
+  if (!spec.adapters.empty()) {
+    POLYAD_ASSIGN_OR_RETURN(request.adapter, parts_.compose(spec.adapters, request.tenant));
+  } else if (name.empty() || name == options_.model_name) {
+    return absl::OkStatus();
+  } else {
+    POLYAD_ASSIGN_OR_RETURN(request.adapter, parts_.acquire(name, request.tenant));
+  }
   const AdapterVersion::Identity& identity = request.adapter->identity();
   request.adapter_identity = {identity.name, identity.version, ToHex(identity.digest)};
   return absl::OkStatus();

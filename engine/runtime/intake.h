@@ -31,6 +31,8 @@ class Intake {
     Clock& clock;
     std::function<StatusOr<Lease>(std::string_view reference, std::string_view tenant)> acquire;
     std::function<StatusOr<std::vector<int32_t>>(const ChatPrompt& chat)> encode_chat;
+    std::function<StatusOr<Lease>(const std::vector<AdapterUse>& uses, std::string_view tenant)>
+        compose = nullptr;
   };
   struct Options {
     std::string model_name;   // the base model's: asks for no adapter
@@ -52,7 +54,7 @@ class Intake {
   Status CheckIds(const RequestSpec& spec) const;
   Status CheckFits(const Request& request) const;
   StatusOr<std::vector<int32_t>> Encode(const RequestSpec& spec) const;
-  Status ResolveAdapter(std::string_view model, Request& request) const;
+  Status ResolveAdapter(const RequestSpec& spec, Request& request) const;
   int64_t TokenCost(const AdapterVersion* adapter) const;
   PrefixChain KeysOf(const Request& request, int64_t number) const;
 

@@ -15,6 +15,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "tools")]
 RECIPES = (
     "lora",
     "dora",
+    "compositions",
 )
 # Those whose library needs an environment of its own (requirements-adapters.txt); made when named.
 OTHER_RECIPES = (

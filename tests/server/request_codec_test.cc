@@ -240,16 +240,45 @@ TEST(RequestCodecTest, PromptIsRequired) {
 }
 
 TEST(RequestCodecTest, WhatIsKnownButNotServedIsUnimplementedByName) {
-  Request composed = Minimal();
-  composed.add_adapters()->set_name("a");
   Request constrained = Minimal();
   constrained.mutable_constraint()->set_regex("a*");
-  const auto first = DecodeGenerate(composed, Limits()).status();
   const auto second = DecodeGenerate(constrained, Limits()).status();
-  EXPECT_EQ(first.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(BlamedField(first), "adapters");
   EXPECT_EQ(second.code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(BlamedField(second), "constraint");
+}
+
+TEST(RequestCodecTest, ACompositionIsAnOrderedListOfAdaptersWithScales) {
+  Request composed = Minimal();
+  composed.add_adapters()->set_name("a");
+  auto* second = composed.add_adapters();
+  second->set_name("b@3");
+  second->set_scale(-0.5f);
+  const auto spec = DecodeGenerate(composed, Limits());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ASSERT_EQ(spec->adapters.size(), 2u);
+  EXPECT_EQ(spec->adapters[0].name, "a");
+  EXPECT_EQ(spec->adapters[0].scale, 1.0f);
+  EXPECT_EQ(spec->adapters[1].name, "b@3");
+  EXPECT_EQ(spec->adapters[1].scale, -0.5f);
+}
+
+TEST(RequestCodecTest, ACompositionIsBoundedAndNamesItsFields) {
+  const auto blamed = [](const std::function<void(Request&)>& change) {
+    Request request = Minimal();
+    request.add_adapters()->set_name("a");
+    change(request);
+    return BlamedField(DecodeGenerate(request, Limits()).status());
+  };
+  EXPECT_EQ(blamed([](Request& r) { r.set_model("b"); }), "adapters");
+  EXPECT_EQ(blamed([](Request& r) { r.add_adapters(); }), "adapters.name");
+  EXPECT_EQ(blamed([](Request& r) { r.mutable_adapters(0)->set_name("no/name"); }),
+            "adapters.name");
+  EXPECT_EQ(blamed([](Request& r) { r.mutable_adapters(0)->set_scale(101.0f); }), "adapters.scale");
+  EXPECT_EQ(blamed([](Request& r) { r.mutable_adapters(0)->set_scale(NAN); }), "adapters.scale");
+  EXPECT_EQ(blamed([](Request& r) {
+              for (int i = 0; i < 8; ++i) r.add_adapters()->set_name("a");
+            }),
+            "adapters");
 }
 
 TEST(RequestCodecTest, ModelReferencesAreNamesVersionsOrTheBase) {

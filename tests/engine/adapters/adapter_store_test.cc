@@ -231,6 +231,23 @@ TEST_F(AdapterStoreTest, WatchersSeeEveryChange) {
   loader.join();
 }
 
+TEST_F(AdapterStoreTest, ACompositionLeasesItsPartsAndSeesOnlyWhatTheTenantMay) {
+  LoadAdapterSpec secret = Spec("secret", "second");
+  secret.allowed_tenants = {"alice"};
+  ASSERT_TRUE(store_->Load(Spec("open", "first"), nullptr).ok());
+  ASSERT_TRUE(store_->Load(secret, nullptr).ok());
+  EXPECT_EQ(store_->Compose({{"open", 1.0f}, {"secret", 1.0f}}, "bob").status().code(),
+            absl::StatusCode::kNotFound);
+  StatusOr<AdapterStore::Lease> composed =
+      store_->Compose({{"open", 1.0f}, {"secret", 2.0f}}, "alice");
+  ASSERT_TRUE(composed.ok()) << composed.status();
+  EXPECT_EQ((*composed)->identity().name, "open+secret");
+  EXPECT_EQ(store_->Unload("open", /*force=*/false, /*wait_ms=*/1).code(),
+            absl::StatusCode::kDeadlineExceeded);
+  composed->reset();
+  EXPECT_TRUE(store_->Unload("secret", /*force=*/false, /*wait_ms=*/1000).ok());
+}
+
 TEST_F(AdapterStoreTest, InspectingReportsWithoutLoading) {
   const StatusOr<LoadReport> report = InspectAdapter(root_ + "/first", {{spec_}, *backend_});
   ASSERT_TRUE(report.ok()) << report.status();
