@@ -35,12 +35,41 @@ Status AdaptedLinear::AllocateWorkspace(const Widths& widths) {
 
 void AdaptedLinear::Apply(const Product& product, const Target& target,
                           std::span<const StepSegment> segments, ActivationRows x, FloatRows y) {
+  FetchOps(target, segments);
   FindDecorated(target, segments);
   for (const Decorated& rows : decorated_) BeforeProduct(rows, target, x, y);
   backend_.Gemm(ArgsOf(product, target.accumulate), x, y);
   for (const Decorated& rows : decorated_) AfterProduct(rows, product, target, x, y);
   ApplyDeltas(target, segments, x, y);
   for (const Decorated& rows : decorated_) Finish(rows, target, y);
+}
+
+// After a step's worth of weights an adapter's tables are cold. Fetched in rounds of independent
+// reads, those of 32 adapters cost little more than one's; the ops themselves arrive during the
+// product.
+void AdaptedLinear::FetchOps(const Target& target, std::span<const StepSegment> segments) {
+  constexpr int64_t kLine = 64;
+  constexpr int64_t kOpBytes = 5 * kLine;  // about what an op is without its matrices
+  const auto fetch = [](const void* at, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += kLine) {
+      __builtin_prefetch(static_cast<const char*>(at) + i);
+    }
+  };
+  for (const StepSegment& segment : segments) {
+    if (segment.adapter == nullptr) continue;
+    fetch(&segment.adapter->At(target.layer, target.group), sizeof(GroupOps));
+  }
+  for (const StepSegment& segment : segments) {
+    if (segment.adapter == nullptr) continue;
+    const std::vector<SiteDelta>& deltas = segment.adapter->At(target.layer, target.group).deltas;
+    fetch(deltas.data(), static_cast<int64_t>(deltas.size() * sizeof(SiteDelta)));
+  }
+  for (const StepSegment& segment : segments) {
+    if (segment.adapter == nullptr) continue;
+    for (const SiteDelta& delta : segment.adapter->At(target.layer, target.group).deltas) {
+      fetch(delta.op.get(), kOpBytes);
+    }
+  }
 }
 
 GemmArgs AdaptedLinear::ArgsOf(const Product& product, bool accumulate) const {

@@ -55,6 +55,7 @@ class AdaptedLinear {
     int64_t row_end;
   };
 
+  static void FetchOps(const Target& target, std::span<const StepSegment> segments);
   void FindDecorated(const Target& target, std::span<const StepSegment> segments);
   void BeforeProduct(const Decorated& rows, const Target& target, ActivationRows x, FloatRows y);
   void AfterProduct(const Decorated& rows, const Product& product, const Target& target,

@@ -1,9 +1,11 @@
 #pragma once
 
 // Adapters' ops on the CPU backend (kernels/api/delta_op.h): packing by kind, and the drivers that
-// divide the rows of a step. One task owns a run of rows and applies, in the order of `segments`,
-// all that touches them; no sum is split and a row's bits depend on its own ops alone. A task
-// streams an adapter's bytes once.
+// divide the rows of a step. A unit of work is a run of rows with all that touches them, in the
+// order of `segments`; no sum is split and a row's bits depend on its own ops alone. An adapter's
+// bytes are streamed once. A thread begins with its own contiguous share of the units, so that it
+// knows what it will read and fetches ahead across the ops (FetchAhead), then helps with others'
+// shares.
 
 #include <memory>
 #include <span>

@@ -31,6 +31,30 @@ struct Sums {
   __m512 odd[kRows][kTiles];
 };
 
+template <int kRows, int kTiles>
+inline Sums<kRows, kTiles> ZeroSums() {
+  Sums<kRows, kTiles> sums;
+  POLYAD_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    POLYAD_UNROLL
+    for (int t = 0; t < kTiles; ++t) sums.even[r][t] = sums.odd[r][t] = _mm512_setzero_ps();
+  }
+  return sums;
+}
+
+// Where to fetch from next, and `bytes` further on for the time after.
+inline const char* Advance(FetchAhead* ahead, int64_t bytes) {
+  if (ahead->at >= ahead->end && ahead->num_next > 0) {
+    ahead->at = ahead->next->begin;
+    ahead->end = ahead->next->end;
+    ++ahead->next;
+    --ahead->num_next;
+  }
+  const char* at = ahead->at;
+  if (at < ahead->end) ahead->at += bytes;
+  return at;
+}
+
 template <bool kRagged>
 inline __m512i LoadWeights(const char* at, __mmask16 mask) {
   return kRagged ? _mm512_maskz_loadu_epi32(mask, at) : _mm512_loadu_si512(at);
@@ -65,50 +89,110 @@ inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmas
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
+template <int kRows, int kTiles>
+using Totals = __m512[kRows][kTiles];
+
+// Adds kBlocks whole blocks of full tiles: their chains run side by side, their sums add in order.
+// `fetch` is where to fetch from while this is read, line by line.
+template <int kRows, int kTiles, int kBlocks, bool kAhead>
+inline void AddBlocks(const char* panel, const char* fetch, const float* const* x,
+                      Totals<kRows, kTiles>& totals) {
+  constexpr int64_t kTile = kPairs * 64;
+  Sums<kRows, kTiles> sums[kBlocks];
+  POLYAD_UNROLL
+  for (int b = 0; b < kBlocks; ++b) sums[b] = ZeroSums<kRows, kTiles>();
+  for (int64_t pair = 0; pair < kPairs; ++pair) {
+    POLYAD_UNROLL
+    for (int b = 0; b < kBlocks; ++b) {
+      __m512i w[kTiles];
+      const float* at[kRows];
+      POLYAD_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        const int64_t line = (b * kTiles + t) * kTile + pair * 64;
+        w[t] = _mm512_loadu_si512(panel + line);
+        _mm_prefetch(fetch + line, kAhead ? _MM_HINT_T1 : _MM_HINT_T0);
+      }
+      POLYAD_UNROLL
+      for (int r = 0; r < kRows; ++r) at[r] = x[r] + b * kDepthBlock + pair;
+      AddPair<kRows, kTiles>(at, w, &sums[b]);
+    }
+  }
+  POLYAD_UNROLL
+  for (int b = 0; b < kBlocks; ++b) {
+    POLYAD_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      POLYAD_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        totals[r][t] =
+            _mm512_add_ps(totals[r][t], _mm512_add_ps(sums[b].even[r][t], sums[b].odd[r][t]));
+      }
+    }
+  }
+}
+
+// One block of any width and depth.
 template <int kRows, int kTiles, bool kRagged>
-void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, const float* wide,
-              int64_t column) {
-  const int64_t padded = (task.depth + kDepthBlock - 1) / kDepthBlock * kDepthBlock;
+inline Sums<kRows, kTiles> SumBlock(const char* panel, int64_t pairs, const Columns& columns,
+                                    const char* fetch, const float* const* x) {
   const int64_t stride0 = kRagged ? columns.width[0] * 4 : 64;
   const int64_t stride1 = kRagged ? columns.width[1] * 4 : 64;
+  const char* second = panel + pairs * stride0;
+  Sums<kRows, kTiles> sums = ZeroSums<kRows, kTiles>();
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    __m512i w[2];
+    const float* at[kRows];
+    w[0] = LoadWeights<kRagged>(panel + pair * stride0, columns.mask[0]);
+    if (kTiles == 2) w[1] = LoadWeights<kRagged>(second + pair * stride1, columns.mask[1]);
+    _mm_prefetch(fetch + pair * 64, _MM_HINT_T1);
+    if (kTiles == 2) _mm_prefetch(fetch + (pairs + pair) * 64, _MM_HINT_T1);
+    POLYAD_UNROLL
+    for (int r = 0; r < kRows; ++r) at[r] = x[r] + pair;
+    AddPair<kRows, kTiles>(at, w, &sums);
+  }
+  return sums;
+}
+
+template <int kRows, int kTiles, bool kRagged, bool kAhead>
+void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, const float* wide,
+              int64_t column) {
+  constexpr int kAtOnce = kRagged || kRows * kTiles == 4 ? 1 : 4 / (kRows * kTiles);
+  constexpr int64_t kBytes = kTiles * kPairs * 64;
+  const int64_t padded = (task.depth + kDepthBlock - 1) / kDepthBlock * kDepthBlock;
   const bool onto_sink = StartsOnSink(task);
-  __m512 totals[kRows][kTiles];
+  Totals<kRows, kTiles> totals;
+  const float* x[kRows];
   POLYAD_UNROLL
   for (int r = 0; r < kRows; ++r) {
+    x[r] = wide + r * padded;
     POLYAD_UNROLL
     for (int t = 0; t < kTiles; ++t) totals[r][t] = _mm512_setzero_ps();
   }
-  for (int64_t block = 0; block < task.depth; block += kDepthBlock) {
+  int64_t block = 0;
+  if (!kRagged && !onto_sink) {
+    for (; block + kAtOnce * kDepthBlock <= task.depth; block += kAtOnce * kDepthBlock) {
+      const char* fetch = kAhead ? Advance(task.ahead, kAtOnce * kBytes) : panel + kPrefetchBytes;
+      AddBlocks<kRows, kTiles, kAtOnce, kAhead>(panel, fetch, x, totals);
+      panel += kAtOnce * kBytes;
+      POLYAD_UNROLL
+      for (int r = 0; r < kRows; ++r) x[r] += kAtOnce * kDepthBlock;
+    }
+  }
+  for (; block < task.depth; block += kDepthBlock) {
     const int64_t left = (task.depth - block + 1) / 2;
     const int64_t pairs = left < kPairs ? left : kPairs;
-    const char* second = panel + pairs * stride0;
-    Sums<kRows, kTiles> sums;
-    const float* x[kRows];
+    const int64_t bytes = pairs * (columns.width[0] + columns.width[1]) * 4;
+    const char* fetch = kAhead ? Advance(task.ahead, bytes) : panel + kPrefetchBytes;
+    const auto sums = SumBlock<kRows, kTiles, kRagged>(panel, pairs, columns, fetch, x);
     POLYAD_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      x[r] = wide + r * padded + block;
-      POLYAD_UNROLL
-      for (int t = 0; t < kTiles; ++t) sums.even[r][t] = sums.odd[r][t] = _mm512_setzero_ps();
-    }
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-      __m512i w[2];
-      w[0] = LoadWeights<kRagged>(panel + pair * stride0, columns.mask[0]);
-      if (kTiles == 2) w[1] = LoadWeights<kRagged>(second + pair * stride1, columns.mask[1]);
-      _mm_prefetch(panel + pair * stride0 + kPrefetchBytes, _MM_HINT_T0);
-      if (kTiles == 2) _mm_prefetch(second + pair * stride1 + kPrefetchBytes, _MM_HINT_T0);
-      AddPair<kRows, kTiles>(x, w, &sums);
-      POLYAD_UNROLL
-      for (int r = 0; r < kRows; ++r) ++x[r];
-    }
-    POLYAD_UNROLL
-    for (int r = 0; r < kRows; ++r) {
+      x[r] += kDepthBlock;
       POLYAD_UNROLL
       for (int t = 0; t < kTiles; ++t) {
         const __m512 both = _mm512_add_ps(sums.even[r][t], sums.odd[r][t]);
         totals[r][t] = onto_sink ? both : _mm512_add_ps(totals[r][t], both);
       }
     }
-    panel = second + (kTiles == 2 ? pairs * stride1 : 0);
+    panel += bytes;
   }
   POLYAD_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -119,7 +203,7 @@ void SumPanel(const PanelTask& task, const char* panel, const Columns& columns, 
 }
 
 // Not inlined: no arithmetic may wander across the caller's change of mode.
-template <int kRows>
+template <int kRows, bool kAhead>
 __attribute__((noinline)) void SumPanels(const PanelTask& task) {
   alignas(64) float wide[kRows * kAmxFewRowsDepth];
   const int64_t padded = (task.depth + kDepthBlock - 1) / kDepthBlock * kDepthBlock;
@@ -136,13 +220,13 @@ __attribute__((noinline)) void SumPanels(const PanelTask& task) {
       columns.mask[t] = static_cast<__mmask16>((1u << columns.width[t]) - 1);
     }
     if (count == kPanelColumns) {
-      SumPanel<kRows, 2, false>(task, panel, columns, wide, column);
+      SumPanel<kRows, 2, false, kAhead>(task, panel, columns, wide, column);
     } else if (count > kTileColumns) {
-      SumPanel<kRows, 2, true>(task, panel, columns, wide, column);
+      SumPanel<kRows, 2, true, kAhead>(task, panel, columns, wide, column);
     } else if (count == kTileColumns) {
-      SumPanel<kRows, 1, false>(task, panel, columns, wide, column);
+      SumPanel<kRows, 1, false, kAhead>(task, panel, columns, wide, column);
     } else {
-      SumPanel<kRows, 1, true>(task, panel, columns, wide, column);
+      SumPanel<kRows, 1, true, kAhead>(task, panel, columns, wide, column);
     }
   }
 }
@@ -153,10 +237,10 @@ void AmxFewRowsBf16(const PanelTask& task) {
   constexpr unsigned kSubnormalsAreZero = 0x8040;  // FTZ and DAZ
   const unsigned control = _mm_getcsr();
   _mm_setcsr(control | kSubnormalsAreZero);
-  if (task.rows == 1) {
-    SumPanels<1>(task);
+  if (task.ahead != nullptr) {
+    task.rows == 1 ? SumPanels<1, true>(task) : SumPanels<2, true>(task);
   } else {
-    SumPanels<2>(task);
+    task.rows == 1 ? SumPanels<1, false>(task) : SumPanels<2, false>(task);
   }
   _mm_setcsr(control);
 }

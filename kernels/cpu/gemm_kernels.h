@@ -37,6 +37,21 @@ struct QuantizedRows {
   const int32_t* sum = nullptr;  // [rows, depth / 32]
 };
 
+struct MemoryRange {
+  const char* begin = nullptr;
+  const char* end = nullptr;
+};
+
+// What the thread will read next, in order, across the small products to come. A kernel that takes
+// part fetches as many bytes into L2 as it reads and moves `at` on, so that the distance stays and
+// the memory works on while one product ends and the next begins.
+struct FetchAhead {
+  const char* at = nullptr;
+  const char* end = nullptr;
+  const MemoryRange* next = nullptr;
+  int64_t num_next = 0;
+};
+
 // y[r][c] (+)= sum_k x[r][k] w[k][c] + bias[c] for all rows and the columns of a run of panels.
 struct PanelTask {
   const void* x = nullptr;  // f32 or bf16 rows, as GemmKernels says; null for quantised formats
@@ -52,6 +67,7 @@ struct PanelTask {
   bool accumulate = false;
   float* y = nullptr;  // first row, first column
   int64_t y_stride = 0;
+  FetchAhead* ahead = nullptr;  // or null: a kernel then fetches ahead in its own panels
 };
 
 using PanelKernel = void (*)(const PanelTask&);

@@ -22,16 +22,27 @@ void ProductOfInputs(const PanelFactor& factor, const SiteRows& rows, float* y, 
   factor.Describe(&task);
   task.y = y;
   task.y_stride = stride;
+  task.ahead = rows.ahead;
   factor.kernel()(task);
 }
 
-// y rows += factor times inputs.
-void AddProduct(const PanelFactor& factor, PanelTask inputs, float* y, int64_t stride) {
+// The rows' y += factor times inputs.
+void AddProduct(const PanelFactor& factor, PanelTask inputs, const SiteRows& rows) {
   factor.Describe(&inputs);
   inputs.accumulate = true;
-  inputs.y = y;
-  inputs.y_stride = stride;
+  inputs.y = rows.Y(rows.begin);
+  inputs.y_stride = rows.y.stride;
+  inputs.ahead = rows.ahead;
   factor.kernel()(inputs);
+}
+
+template <typename Pass>
+void ForEachPass(SiteRows rows, Pass pass) {
+  const int64_t end = rows.end;
+  for (; rows.begin < end; rows.begin = rows.end) {
+    rows.end = std::min(end, rows.begin + kRowsPerPass);
+    pass(rows);
+  }
 }
 
 bool HasWeights(const DeltaSegment& segment) {
@@ -52,11 +63,13 @@ class CpuLowRank final : public CpuSiteOp {
   }
 
   const GemmKernels* panel_kernels() const override { return a_.kernels; }
+  void ListReads(std::vector<MemoryRange>* reads) const override {
+    reads->push_back(a_.reads());
+    reads->push_back(b_.reads());
+  }
 
   void Add(const SiteRows& rows) const override {
-    for (int64_t row = rows.begin; row < rows.end; row += kRowsPerPass) {
-      AddPass({rows.segment, rows.inputs, rows.y, row, std::min(rows.end, row + kRowsPerPass)});
-    }
+    ForEachPass(rows, [this](const SiteRows& pass) { AddPass(pass); });
   }
 
  private:
@@ -66,7 +79,7 @@ class CpuLowRank final : public CpuSiteOp {
     ProductOfInputs(a_, rows, middle.Row(0), middle.stride());
     if (!inner_.empty() || HasWeights(rows.segment)) ScaleMiddle(rows, middle);
     if (outer_.empty()) {
-      AddProduct(b_, middle.AsInputs(count), rows.Y(rows.begin), rows.y.stride);
+      AddProduct(b_, middle.AsInputs(count), rows);
       return;
     }
     AddScaledProduct(rows, middle.AsInputs(count));
@@ -88,6 +101,7 @@ class CpuLowRank final : public CpuSiteOp {
     b_.Describe(&inputs);
     inputs.y = wide;
     inputs.y_stride = b_.out;
+    inputs.ahead = rows.ahead;
     b_.kernel()(inputs);
     for (int64_t row = 0; row < count; ++row) {
       float* y = rows.Y(rows.begin + row);
@@ -113,16 +127,16 @@ class CpuDense final : public CpuSiteOp {
   }
 
   const GemmKernels* panel_kernels() const override { return matrix_.kernels; }
+  void ListReads(std::vector<MemoryRange>* reads) const override {
+    reads->push_back(matrix_.reads());
+  }
 
   void Add(const SiteRows& rows) const override {
     if (rows_.empty() && !HasWeights(rows.segment)) {
-      AddProduct(matrix_, RowsOf(rows.inputs.panels, rows.begin, rows.end), rows.Y(rows.begin),
-                 rows.y.stride);
+      AddProduct(matrix_, RowsOf(rows.inputs.panels, rows.begin, rows.end), rows);
       return;
     }
-    for (int64_t row = rows.begin; row < rows.end; row += kRowsPerPass) {
-      AddPass({rows.segment, rows.inputs, rows.y, row, std::min(rows.end, row + kRowsPerPass)});
-    }
+    ForEachPass(rows, [this](const SiteRows& pass) { AddPass(pass); });
   }
 
  private:
@@ -192,11 +206,13 @@ class CpuBottleneck final : public CpuSiteOp {
     return norm_weight_.empty() ? down_.kernels : nullptr;
   }
   bool adds_to_input() const override { return true; }
+  void ListReads(std::vector<MemoryRange>* reads) const override {
+    reads->push_back(down_.reads());
+    reads->push_back(up_.reads());
+  }
 
   void Add(const SiteRows& rows) const override {
-    for (int64_t row = rows.begin; row < rows.end; row += kRowsPerPass) {
-      AddPass({rows.segment, rows.inputs, rows.y, row, std::min(rows.end, row + kRowsPerPass)});
-    }
+    ForEachPass(rows, [this](const SiteRows& pass) { AddPass(pass); });
   }
 
  private:
@@ -221,6 +237,7 @@ class CpuBottleneck final : public CpuSiteOp {
     expand.bias = up_bias_.empty() ? nullptr : up_bias_.data();
     expand.y = wide;
     expand.y_stride = up_.out;
+    expand.ahead = rows.ahead;
     up_.kernel()(expand);
     for (int64_t row = 0; row < count; ++row) AddScaled(rows, row, wide + row * up_.out);
   }
@@ -249,6 +266,7 @@ class CpuBottleneck final : public CpuSiteOp {
     down_.Describe(&task);
     task.y = middle.Row(0);
     task.y_stride = middle.stride();
+    task.ahead = rows.ahead;
     down_.kernel()(task);
   }
 

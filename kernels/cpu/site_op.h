@@ -29,6 +29,7 @@ struct SiteRows {
   FloatRows y;
   int64_t begin = 0;
   int64_t end = 0;
+  FetchAhead* ahead = nullptr;  // for products that stream the op's reads(); or null
 
   float* Y(int64_t row) const { return y.Row(row) + segment.y_column; }
   float Weight(int64_t row) const {
@@ -46,6 +47,8 @@ class CpuSiteOp : public PackedDelta {
   // Bytes one row streams, whoever packed them: what dividing the work goes by.
   int64_t streamed_bytes() const { return streamed_bytes_; }
 
+  // Panels that Add streams, in order.
+  virtual void ListReads(std::vector<MemoryRange>*) const {}
   // The product kernels that read SiteInputs::panels; null where the op does not.
   virtual const GemmKernels* panel_kernels() const { return nullptr; }
   // As an input op: x += op(x), and not TransformInputRow.

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_format.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/delta_cases.h"
 #include "tests/kernels/matrix_cases.h"
 #include "tests/kernels/row_cases.h"
 
@@ -15,8 +16,10 @@ std::vector<OpCase> ConformanceCases() {
       cases.push_back(NormCase(kind, 2, cols, /*bias=*/true));
     }
   }
-  for (ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kGeluTanh,
-                              ActivationKind::kGeluErf, ActivationKind::kRelu}) {
+  for (ActivationKind kind :
+       {ActivationKind::kSilu, ActivationKind::kGeluTanh, ActivationKind::kGeluErf,
+        ActivationKind::kRelu, ActivationKind::kTanh, ActivationKind::kQuickGelu,
+        ActivationKind::kLeakyRelu, ActivationKind::kSigmoid, ActivationKind::kIdentity}) {
     for (int64_t cols : {1, 31, 160}) {
       cases.push_back(ActivateCase(kind, /*gated=*/true, 3, cols));
       cases.push_back(ActivateCase(kind, /*gated=*/false, 2, cols));
@@ -66,6 +69,8 @@ std::vector<OpCase> ConformanceCases() {
     cases.push_back(LowRankCase(dtype, {1, 3, 0, 16}, 48, 40));
     cases.push_back(LowRankCase(dtype, {8, 64}, 7, 5));
   }
+  for (const DeltaSpec& spec : DeltaSpecs()) cases.push_back(DeltaCase(spec));
+  cases.push_back(MoveCase(3, 37));
   return cases;
 }
 

@@ -72,7 +72,8 @@ class ActivateRun final : public OpRun {
   void Run() override { backend_.Activate(kind_, gated_, x_.view(), y_.rows()); }
   std::vector<double> Output() const override { return y_.Values(); }
 
-  // |act(x)| <= |x|; the sigmoid and the exponential are good to a few units of it, erf to 1.5e-7.
+  // |act(x)| <= |x|, or 1 for the sigmoid alone; the sigmoid and the exponential are good to a few
+  // units of it, erf to 1.5e-7.
   std::vector<double> Tolerance() const override {
     std::vector<double> tolerance = y_.Values();
     const size_t cols = tolerance.size() / static_cast<size_t>(x_.rows);
@@ -80,7 +81,8 @@ class ActivateRun final : public OpRun {
       const float* row = x_.values.data() + i / cols * static_cast<size_t>(x_.cols);
       const double gate = gated_ ? std::abs(row[cols + i % cols]) : 1.0;
       const double unit = kind_ == ActivationKind::kGeluErf ? 1.5e-7 : 8 * kEps32;
-      tolerance[i] = RoundingOf(backend_, tolerance[i]) + 2 * unit * std::abs(row[i % cols]) * gate;
+      const double size = kind_ == ActivationKind::kSigmoid ? 1.0 : std::abs(row[i % cols]);
+      tolerance[i] = RoundingOf(backend_, tolerance[i]) + 2 * unit * size * gate;
     }
     return tolerance;
   }
@@ -141,6 +143,8 @@ class GatherRun final : public OpRun {
   std::vector<int32_t> picked_;
 };
 
+}  // namespace
+
 const char* NameOf(ActivationKind kind) {
   switch (kind) {
     case ActivationKind::kSilu:
@@ -164,8 +168,6 @@ const char* NameOf(ActivationKind kind) {
   }
   return "?";
 }
-
-}  // namespace
 
 OpCase NormCase(NormKind kind, int64_t rows, int64_t cols, bool bias) {
   OpCase out;
