@@ -25,6 +25,19 @@ StatusOr<Directory> OpenLocation(const AdapterLocation& location) {
   return Directory::OpenBeneath(full.parent_path().string(), full.filename().string());
 }
 
+// Of the files and of what was chosen from them: another task of the same file is another adapter.
+Digest DigestOf(const AdapterSource& source, const AdapterOptions& options) {
+  if (options.empty()) return source.digest();
+  Sha256 sha;
+  sha.Update(source.digest().data(), source.digest().size());
+  for (const auto& [key, value] : options) {
+    sha.UpdateInt(static_cast<int64_t>(key.size()));
+    sha.Update(key);
+    sha.UpdateInt(value);
+  }
+  return sha.Finish();
+}
+
 }  // namespace
 
 StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterLocation& location,
@@ -43,7 +56,8 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   LoadedAdapter loaded;
   const std::string name = identity.name;
   const int64_t version = identity.version;
-  identity.digest = source.digest();
+  identity.digest = DigestOf(source, context.lowering.options);
+  const std::string digest = ToHex(identity.digest);
   loaded.version =
       std::make_shared<AdapterVersion>(std::move(identity), context.lowering.spec.num_layers);
   POLYAD_ASSIGN_OR_RETURN(
@@ -52,6 +66,7 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   POLYAD_ASSIGN_OR_RETURN(loaded.report, ReportOf(source, program, context.lowering.spec, costs));
   loaded.report.name = name;
   loaded.report.version = version;
+  loaded.report.digest = digest;
   loaded.report.resident_bytes = loaded.version->cost().bytes;
   loaded.report.flops_per_token = loaded.version->cost().flops_per_token;
   return loaded;

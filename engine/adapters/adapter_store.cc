@@ -92,7 +92,7 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
                              options_.max_bytes);
   }
   const LoaderContext context{
-      {spec_, options_.base.get()}, backend_, std::min(options_.max_file_bytes, 2 * room)};
+      {spec_, options_.base.get(), spec.options}, backend_, std::min(options_.max_file_bytes, 2 * room)};
   POLYAD_ASSIGN_OR_RETURN(LoadedAdapter loaded, LoadAdapter(context, {spec.root, spec.path},
                                                             std::move(identity), progress));
   if (!spec.expected_digest.empty() && spec.expected_digest != loaded.report.digest) {

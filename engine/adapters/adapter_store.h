@@ -22,6 +22,7 @@
 #include "engine/adapters/base_weights.h"
 #include "engine/adapters/composition.h"
 #include "engine/adapters/load_report.h"
+#include "engine/adapters/lowering_context.h"
 #include "engine/base/adapter_name.h"
 #include "engine/base/status.h"
 #include "engine/spec/model_spec.h"
@@ -43,6 +44,7 @@ struct LoadAdapterSpec {
   std::optional<int64_t>
       expected_version;  // compare-and-swap on the version now serving; 0: none serves
   std::vector<std::string> allowed_tenants;  // empty: all
+  AdapterOptions options;                    // which of the file's adapters, where it holds several
 };
 
 struct AdapterInfo {

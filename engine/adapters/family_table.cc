@@ -63,10 +63,12 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
   for (const Family& family : FamilyTable()) {
     if (family.format != source.format() || family.type != type) continue;
     const CountedBaseWeights counted(context.base);
-    const LoweringContext lowering{context.spec, context.base == nullptr ? nullptr : &counted};
+    LoweringContext lowering = context;
+    if (context.base != nullptr) lowering.base = &counted;
     POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, lowering));
     program.read_base = counted.num_reads() > 0;
     POLYAD_RETURN_IF_ERROR(source.CheckAllTaken());
+    POLYAD_RETURN_IF_ERROR(lowering.CheckAllTaken());
     if (ChangesNothing(program)) {
       return InvalidArgument("%s: no tensor changes the model", source.tensor_file());
     }

@@ -16,6 +16,7 @@ RECIPES = (
     "lora",
     "dora",
     "compositions",
+    "prompt_learning",
 )
 # Those whose library needs an environment of its own (requirements-adapters.txt); made when named.
 OTHER_RECIPES = (
