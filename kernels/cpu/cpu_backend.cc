@@ -5,11 +5,11 @@
 #include <string>
 
 #include "kernels/api/check.h"
+#include "kernels/cpu/choose_row_kernels.h"
 #include "kernels/cpu/delta.h"
 #include "kernels/cpu/gated_prefix.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kv_storage.h"
-#include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
 
 namespace polyad::cpu {
@@ -18,19 +18,11 @@ namespace {
 // Values a task should touch at least: about 4 us of work, against 1 us to hand it out.
 constexpr int64_t kTaskValues = 8192;
 
-RowKernels RowKernelsOf(Isa isa, ComputeMode mode) {
-  switch (isa) {
-    case Isa::kScalar:
-      return scalar::MakeRowKernels();
-    case Isa::kAvx2:
-      return avx2::MakeRowKernels();
-    case Isa::kAvx512:
-      return avx512::MakeRowKernels();
-    case Isa::kAmx:
-      break;
+RowKernels KernelsFor(Isa isa, ComputeMode mode) {
+  RowKernels kernels = RowKernelsOf(isa);
+  if (isa == Isa::kAmx && mode == ComputeMode::kAuto) {
+    kernels.attention = amx::MakeAttentionKernels();
   }
-  RowKernels kernels = avx512::MakeRowKernels();
-  if (mode == ComputeMode::kAuto) kernels.attention = amx::MakeAttentionKernels();
   return kernels;
 }
 
@@ -49,7 +41,7 @@ absl::StatusOr<std::unique_ptr<CpuBackend>> CpuBackend::Create(const BackendOpti
 CpuBackend::CpuBackend(const BackendOptions& options, Isa isa)
     : mode_(options.mode),
       isa_(isa),
-      kernels_(RowKernelsOf(isa, options.mode)),
+      kernels_(KernelsFor(isa, options.mode)),
       pool_(options.num_threads),
       attention_(kernels_.attention, pool_) {}
 
@@ -220,8 +212,7 @@ void CpuBackend::Convert(FloatRows from, ActivationRows to) {
       std::copy_n(from.Row(row), from.cols, reinterpret_cast<float*>(RowOf(to, row)));
       continue;
     }
-    auto* half = reinterpret_cast<uint16_t*>(RowOf(to, row));
-    for (int64_t i = 0; i < from.cols; ++i) half[i] = ToBf16(from.Row(row)[i]);
+    kernels_.site.narrow(from.Row(row), reinterpret_cast<uint16_t*>(RowOf(to, row)), from.cols);
   }
 }
 

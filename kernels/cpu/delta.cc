@@ -7,10 +7,11 @@
 
 #include "absl/functional/function_ref.h"
 #include "kernels/api/check.h"
+#include "kernels/cpu/choose_row_kernels.h"
 #include "kernels/cpu/gemm_inputs.h"
-#include "kernels/cpu/number_format.h"
 #include "kernels/cpu/product_ops.h"
 #include "kernels/cpu/row_ops.h"
+#include "kernels/cpu/scratch.h"
 
 namespace polyad::cpu {
 namespace {
@@ -195,48 +196,47 @@ SiteInputs InputsOf(std::span<const DeltaSegment> segments, ActivationRows x, Th
   return inputs;
 }
 
-void StoreRow(const float* from, const ActivationRows& x, int64_t row) {
-  auto* to = static_cast<uint16_t*>(x.data) + row * x.stride;
-  for (int64_t i = 0; i < x.cols; ++i) to[i] = ToBf16(from[i]);
+void WidenRows(const SiteKernels& kernels, const ActivationRows& x, FloatRows to) {
+  for (int64_t row = 0; row < x.rows; ++row) {
+    if (x.dtype == DType::kF32) {
+      std::copy_n(static_cast<const float*>(x.data) + row * x.stride, x.cols, to.Row(row));
+    } else {
+      kernels.widen(static_cast<const uint16_t*>(x.data) + row * x.stride, to.Row(row), x.cols);
+    }
+  }
+}
+
+void StoreRows(const SiteKernels& kernels, FloatRows from, const ActivationRows& x) {
+  for (int64_t row = 0; row < x.rows; ++row) {
+    if (x.dtype == DType::kF32) {
+      std::copy_n(from.Row(row), x.cols, static_cast<float*>(x.data) + row * x.stride);
+    } else {
+      kernels.narrow(from.Row(row), static_cast<uint16_t*>(x.data) + row * x.stride, x.cols);
+    }
+  }
 }
 
 // x[t] = op(x[t]) for a run of rows: transforms in fp32, a bottleneck's sum added to x.
 void TransformInputRows(const DeltaSegment& segment, const SiteInputs& inputs, int64_t begin,
                         int64_t end) {
-  const ActivationRows& x = inputs.x;
-  std::vector<float> rows(static_cast<size_t>((end - begin) * x.cols));
-  std::vector<float> scratch;
-  for (int64_t row = begin; row < end; ++row) {
-    std::copy_n(WideRow(x, row, scratch), x.cols, rows.data() + (row - begin) * x.cols);
-  }
   const CpuSiteOp& op = SiteOpOf(segment);
+  const SiteKernels& kernels = op.row_kernels().site;
+  const ActivationRows x = inputs.x.Slice(begin, end);
+  auto* memory = reinterpret_cast<float*>(RowScratch().Reserve(x.rows * x.cols * 4));
+  const FloatRows rows{memory, x.rows, x.cols, x.cols};
+  WidenRows(kernels, x, rows);
   if (op.adds_to_input()) {
-    const FloatRows sums{rows.data() - begin * x.cols, end, x.cols, x.cols};
-    op.Add({segment, inputs, sums, begin, end});
+    op.Add({segment, inputs, {memory - begin * x.cols, end, x.cols, x.cols}, begin, end});
+  } else {
+    op.TransformInput(rows);
   }
-  for (int64_t row = begin; row < end; ++row) {
-    float* values = rows.data() + (row - begin) * x.cols;
-    if (!op.adds_to_input()) op.TransformInputRow(values);
-    if (x.dtype == DType::kF32) {
-      std::copy_n(values, x.cols, static_cast<float*>(x.data) + row * x.stride);
-    } else {
-      StoreRow(values, x, row);
-    }
-  }
+  StoreRows(kernels, rows, x);
 }
 
 }  // namespace
 
-const float* WideRow(const ActivationRows& x, int64_t row, std::vector<float>& scratch) {
-  if (x.dtype == DType::kF32) return static_cast<const float*>(x.data) + row * x.stride;
-  const auto* from = static_cast<const uint16_t*>(x.data) + row * x.stride;
-  scratch.resize(static_cast<size_t>(x.cols));
-  for (int64_t i = 0; i < x.cols; ++i) scratch[static_cast<size_t>(i)] = FromBf16(from[i]);
-  return scratch.data();
-}
-
 void CpuSiteOp::Add(const SiteRows&) const { KERNEL_CHECK(false, "delta: not an op that adds"); }
-void CpuSiteOp::TransformInputRow(float*) const {
+void CpuSiteOp::TransformInput(FloatRows) const {
   KERNEL_CHECK(false, "delta: not an op on inputs");
 }
 void CpuSiteOp::TransformOutputRow(float*) const {
@@ -249,7 +249,7 @@ void CpuSiteOp::TransformEmbeddingRow(int32_t, float*) const {
 absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, ComputeMode mode,
                                                           Isa isa, PackShare& share) {
   if (absl::Status status = CheckDeltaOp(op); !status.ok()) return status;
-  const SitePacking packing{mode, KernelsOf(isa), share};
+  const SitePacking packing{mode, KernelsOf(isa), RowKernelsOf(isa), share};
   absl::StatusOr<std::unique_ptr<CpuSiteOp>> packed =
       std::visit([&packing](const auto& kind) { return PackOp(kind, packing); }, op);
   if (!packed.ok()) return packed.status();

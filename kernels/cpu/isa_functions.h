@@ -18,6 +18,9 @@ void StoreToken(const PageToken& at, const float* k, const float* v, void* page)
 void Activate(const ActivateRow& args, const float* x, void* y);
 int64_t ArgMax(const float* x, int64_t cols);
 void AddRow(const float* x, float* y, int64_t cols);
+SiteKernels MakeSiteKernels();
+void AddSparse(const SparseGroups& matrix, const SiteTask& task, float* transposed);
+void AddSigns(const SignRows& signs, const SiteTask& task);
 AttentionKernels MakeAttentionKernels();
 
 }  // namespace polyad::cpu::POLYAD_ISA

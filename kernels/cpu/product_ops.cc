@@ -1,7 +1,6 @@
 #include "kernels/cpu/product_ops.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -52,8 +51,8 @@ bool HasWeights(const DeltaSegment& segment) {
 // y += outer * (B (weight inner * (A x)))
 class CpuLowRank final : public CpuSiteOp {
  public:
-  CpuLowRank(const LowRank& op, PanelFactor a, PanelFactor b)
-      : CpuSiteOp(op),
+  CpuLowRank(const LowRank& op, PanelFactor a, PanelFactor b, const SitePacking& packing)
+      : CpuSiteOp(op, packing),
         a_(std::move(a)),
         b_(std::move(b)),
         inner_(Kept(op.inner)),
@@ -104,10 +103,8 @@ class CpuLowRank final : public CpuSiteOp {
     inputs.ahead = rows.ahead;
     b_.kernel()(inputs);
     for (int64_t row = 0; row < count; ++row) {
-      float* y = rows.Y(rows.begin + row);
-      for (int64_t o = 0; o < b_.out; ++o) {
-        y[o] += outer_[static_cast<size_t>(o)] * wide[row * b_.out + o];
-      }
+      kernels().add_product(1.0f, outer_.data(), wide + row * b_.out, rows.Y(rows.begin + row),
+                            b_.out);
     }
   }
 
@@ -120,8 +117,9 @@ class CpuLowRank final : public CpuSiteOp {
 // y[rows[n]] += weight V[n] . x, or every row where none are named
 class CpuDense final : public CpuSiteOp {
  public:
-  CpuDense(const DeltaOp& op, std::span<const int32_t> rows, PanelFactor matrix)
-      : CpuSiteOp(op), rows_(rows.begin(), rows.end()), matrix_(std::move(matrix)) {
+  CpuDense(const DeltaOp& op, std::span<const int32_t> rows, PanelFactor matrix,
+           const SitePacking& packing)
+      : CpuSiteOp(op, packing), rows_(rows.begin(), rows.end()), matrix_(std::move(matrix)) {
     set_bytes(matrix_.added_bytes + static_cast<int64_t>(rows_.size() * sizeof(int32_t)),
               matrix_.bytes);
   }
@@ -148,9 +146,8 @@ class CpuDense final : public CpuSiteOp {
       const float* from = wide + (row - rows.begin) * matrix_.out;
       const float weight = rows.Weight(row);
       float* y = rows.Y(row);
-      for (int64_t n = 0; n < matrix_.out; ++n) {
-        y[rows_.empty() ? n : rows_[static_cast<size_t>(n)]] += weight * from[n];
-      }
+      if (rows_.empty()) kernels().add_scaled(weight, from, y, matrix_.out);
+      for (size_t n = 0; n < rows_.size(); ++n) y[rows_[n]] += weight * from[n];
     }
   }
 
@@ -158,48 +155,85 @@ class CpuDense final : public CpuSiteOp {
   PanelFactor matrix_;
 };
 
-float Activated(ActivationKind kind, float x) {
-  switch (kind) {
-    case ActivationKind::kSilu:
-      return x / (1.0f + std::exp(-x));
-    case ActivationKind::kGeluTanh:
-      return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x)));
-    case ActivationKind::kGeluErf:
-      return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
-    case ActivationKind::kRelu:
-      return x > 0.0f ? x : 0.0f;
-    case ActivationKind::kTanh:
-      return std::tanh(x);
-    case ActivationKind::kQuickGelu:
-      return x / (1.0f + std::exp(-1.702f * x));
-    case ActivationKind::kLeakyRelu:
-      return x > 0.0f ? x : 0.01f * x;
-    case ActivationKind::kSigmoid:
-      return 1.0f / (1.0f + std::exp(-x));
-    case ActivationKind::kIdentity:
-      return x;
+// y += weight vec(C X D'), with scale in C: Z = X D' as a product of X's m rows, then C Z.
+class CpuKronecker final : public CpuSiteOp {
+ public:
+  CpuKronecker(const Kronecker& op, PanelFactor d, const SitePacking& packing)
+      : CpuSiteOp(op, packing), l_(op.c.rows), m_(op.c.cols), d_(std::move(d)) {
+    c_.resize(static_cast<size_t>(l_ * m_));
+    for (int64_t row = 0; row < l_; ++row) DecodeRow(op.c, row, c_.data() + row * m_);
+    for (float& value : c_) value *= op.scale;
+    const auto c_bytes = static_cast<int64_t>(c_.size() * sizeof(float));
+    set_bytes(d_.added_bytes + c_bytes, d_.bytes + c_bytes);
   }
-  return x;
-}
 
-// y += weight scale * (U act(D norm(x) + d) + u)
+  void ListReads(std::vector<MemoryRange>* reads) const override { reads->push_back(d_.reads()); }
+
+  void Add(const SiteRows& rows) const override {
+    const int64_t per_pass = std::max<int64_t>(1, kRowsPerPass / m_);
+    for (SiteRows pass = rows; pass.begin < rows.end; pass.begin = pass.end) {
+      pass.end = std::min(rows.end, pass.begin + per_pass);
+      AddPass(pass);
+    }
+  }
+
+ private:
+  void AddPass(const SiteRows& rows) const {
+    const int64_t count = (rows.end - rows.begin) * m_;
+    const ActivationRows& x = rows.inputs.x;
+    MiddleRows inputs(d_, count, d_.in, WorkerScratch());
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = (rows.begin + i / m_) * x.stride + i % m_ * d_.in;
+      if (x.dtype == DType::kF32) {
+        std::copy_n(static_cast<const float*>(x.data) + at, d_.in, inputs.Row(i));
+      } else {
+        kernels().widen(static_cast<const uint16_t*>(x.data) + at, inputs.Row(i), d_.in);
+      }
+    }
+    auto* z = reinterpret_cast<float*>(SinkScratch().Reserve(count * d_.out * 4));
+    PanelTask task = inputs.AsInputs(count);
+    d_.Describe(&task);
+    task.y = z;
+    task.y_stride = d_.out;
+    task.ahead = rows.ahead;
+    d_.kernel()(task);
+    for (int64_t row = rows.begin; row < rows.end; ++row, z += m_ * d_.out) {
+      for (int64_t a = 0; a < l_; ++a) {
+        kernels().add_combined({c_.data() + a * m_, m_, z, d_.out, d_.out}, rows.Weight(row),
+                               rows.Y(row) + a * d_.out);
+      }
+    }
+  }
+
+  int64_t l_;
+  int64_t m_;
+  std::vector<float> c_;  // [l, m]
+  PanelFactor d_;         // [k, n]
+};
+
+// y += weight scale * (U act(D norm(x) + d) + u), a single scale in U and u.
 class CpuBottleneck final : public CpuSiteOp {
  public:
-  CpuBottleneck(const Bottleneck& op, PanelFactor down, PanelFactor up)
-      : CpuSiteOp(op),
+  CpuBottleneck(const Bottleneck& op, PanelFactor down, PanelFactor up, const SitePacking& packing)
+      : CpuSiteOp(op, packing),
         down_(std::move(down)),
         up_(std::move(up)),
         activation_(op.activation),
         down_bias_(Kept(op.down_bias)),
         up_bias_(Kept(op.up_bias)),
-        scale_(Kept(op.scale)),
         norm_weight_(Kept(op.norm.weight)),
         norm_bias_(Kept(op.norm.bias)),
         norm_eps_(op.norm.eps) {
-    const size_t floats = down_bias_.size() + up_bias_.size() + scale_.size() +
+    if (op.scale.size() == static_cast<size_t>(up_.out)) scales_ = Kept(op.scale);
+    for (float& value : up_bias_) value *= UpScale(op);
+    const size_t floats = down_bias_.size() + up_bias_.size() + scales_.size() +
                           norm_weight_.size() + norm_bias_.size();
     set_bytes(down_.added_bytes + up_.added_bytes + static_cast<int64_t>(floats * sizeof(float)),
               down_.bytes + up_.bytes);
+  }
+  // What goes into U: one scale for all outputs.
+  static float UpScale(const Bottleneck& op) {
+    return op.scale.size() == 1 && op.up.rows > 1 ? op.scale[0] : 1.0f;
   }
 
   const GemmKernels* panel_kernels() const override {
@@ -219,70 +253,57 @@ class CpuBottleneck final : public CpuSiteOp {
   void AddPass(const SiteRows& rows) const {
     const int64_t count = rows.end - rows.begin;
     MiddleRows middle(up_, kRowsPerPass, up_.in, WorkerScratch());
-    if (norm_weight_.empty()) {
-      ProductOfInputs(down_, rows, middle.Row(0), middle.stride());
-    } else {
-      ProductOfNormed(rows, middle);
-    }
+    MiddleRows normed(down_, norm_weight_.empty() ? 0 : count, down_.in, SinkScratch());
+    PanelTask shrink = norm_weight_.empty() ? RowsOf(rows.inputs.panels, rows.begin, rows.end)
+                                            : NormedInputs(rows, normed);
+    down_.Describe(&shrink);
+    shrink.bias = down_bias_.empty() ? nullptr : down_bias_.data();
+    shrink.y = middle.Row(0);
+    shrink.y_stride = middle.stride();
+    shrink.ahead = rows.ahead;
+    down_.kernel()(shrink);
+    const ActivateRow activate{activation_, false, false, up_.in};
     for (int64_t row = 0; row < count; ++row) {
-      float* h = middle.Row(row);
-      for (int64_t w = 0; w < up_.in; ++w) {
-        const float bias = down_bias_.empty() ? 0.0f : down_bias_[static_cast<size_t>(w)];
-        h[w] = Activated(activation_, h[w] + bias);
-      }
+      row_kernels().activate(activate, middle.Row(row), middle.Row(row));
     }
-    auto* wide = reinterpret_cast<float*>(SinkScratch().Reserve(count * up_.out * 4));
-    PanelTask expand = middle.AsInputs(count);
+    Expand(rows, middle.AsInputs(count));
+  }
+
+  void Expand(const SiteRows& rows, PanelTask expand) const {
+    const int64_t count = rows.end - rows.begin;
     up_.Describe(&expand);
     expand.bias = up_bias_.empty() ? nullptr : up_bias_.data();
-    expand.y = wide;
     expand.y_stride = up_.out;
     expand.ahead = rows.ahead;
+    expand.y = reinterpret_cast<float*>(SinkScratch().Reserve(count * up_.out * 4));
     up_.kernel()(expand);
-    for (int64_t row = 0; row < count; ++row) AddScaled(rows, row, wide + row * up_.out);
-  }
-
-  void AddScaled(const SiteRows& rows, int64_t row, const float* from) const {
-    const float weight = rows.Weight(rows.begin + row);
-    float* y = rows.Y(rows.begin + row);
-    if (scale_.size() > 1) {
-      for (int64_t o = 0; o < up_.out; ++o) {
-        y[o] += weight * scale_[static_cast<size_t>(o)] * from[o];
-      }
-      return;
-    }
-    const float scale = weight * (scale_.empty() ? 1.0f : scale_[0]);
-    for (int64_t o = 0; o < up_.out; ++o) y[o] += scale * from[o];
-  }
-
-  void ProductOfNormed(const SiteRows& rows, MiddleRows& middle) const {
-    const int64_t count = rows.end - rows.begin;
-    MiddleRows normed(down_, count, down_.in, SinkScratch());
-    std::vector<float> wide;
     for (int64_t row = 0; row < count; ++row) {
-      NormRowOf(WideRow(rows.inputs.x, rows.begin + row, wide), normed.Row(row));
+      const float* from = expand.y + row * up_.out;
+      const float weight = rows.Weight(rows.begin + row);
+      float* y = rows.Y(rows.begin + row);
+      if (scales_.empty()) kernels().add_scaled(weight, from, y, up_.out);
+      if (!scales_.empty()) kernels().add_product(weight, scales_.data(), from, y, up_.out);
     }
-    PanelTask task = normed.AsInputs(count);
-    down_.Describe(&task);
-    task.y = middle.Row(0);
-    task.y_stride = middle.stride();
-    task.ahead = rows.ahead;
-    down_.kernel()(task);
   }
 
-  void NormRowOf(const float* x, float* y) const {
-    const auto n = static_cast<float>(down_.in);
-    float mean = 0.0f;
-    for (int64_t i = 0; i < down_.in; ++i) mean += x[i];
-    mean /= n;
-    float square = 0.0f;
-    for (int64_t i = 0; i < down_.in; ++i) square += (x[i] - mean) * (x[i] - mean);
-    const float inverse = 1.0f / std::sqrt(square / n + norm_eps_);
-    for (int64_t i = 0; i < down_.in; ++i) {
-      const auto at = static_cast<size_t>(i);
-      y[i] =
-          (x[i] - mean) * inverse * norm_weight_[at] + (norm_bias_.empty() ? 0.0f : norm_bias_[at]);
+  PanelTask NormedInputs(const SiteRows& rows, MiddleRows& normed) const {
+    const ActivationRows& x = rows.inputs.x;
+    NormRow norm;
+    norm.kind = NormKind::kLayer;
+    norm.eps = norm_eps_;
+    norm.weight = norm_weight_.data();
+    norm.bias = norm_bias_.empty() ? nullptr : norm_bias_.data();
+    norm.cols = down_.in;
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      float* to = normed.Row(row - rows.begin);
+      if (x.dtype == DType::kF32) {
+        row_kernels().norm(norm, static_cast<const float*>(x.data) + row * x.stride, to);
+      } else {
+        kernels().widen(static_cast<const uint16_t*>(x.data) + row * x.stride, to, down_.in);
+        row_kernels().norm(norm, to, to);
+      }
     }
+    return normed.AsInputs(rows.end - rows.begin);
   }
 
   PanelFactor down_;
@@ -290,7 +311,7 @@ class CpuBottleneck final : public CpuSiteOp {
   ActivationKind activation_;
   std::vector<float> down_bias_;
   std::vector<float> up_bias_;
-  std::vector<float> scale_;
+  std::vector<float> scales_;  // [out] or empty
   std::vector<float> norm_weight_;
   std::vector<float> norm_bias_;
   float norm_eps_;
@@ -303,28 +324,34 @@ absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const LowRank& op, const SiteP
   if (!a.ok()) return a.status();
   absl::StatusOr<PanelFactor> b = PackFactor(op.b, op.scale, packing);
   if (!b.ok()) return b.status();
-  return std::make_unique<CpuLowRank>(op, *std::move(a), *std::move(b));
+  return std::make_unique<CpuLowRank>(op, *std::move(a), *std::move(b), packing);
 }
 
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Dense& op, const SitePacking& packing) {
   absl::StatusOr<PanelFactor> matrix = PackFactor(op.delta, op.scale, packing);
   if (!matrix.ok()) return matrix.status();
-  return std::make_unique<CpuDense>(op, std::span<const int32_t>(), *std::move(matrix));
+  return std::make_unique<CpuDense>(op, std::span<const int32_t>(), *std::move(matrix), packing);
 }
 
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const DenseRows& op, const SitePacking& packing) {
   absl::StatusOr<PanelFactor> matrix = PackFactor(op.values, 1.0f, packing);
   if (!matrix.ok()) return matrix.status();
-  return std::make_unique<CpuDense>(op, op.rows, *std::move(matrix));
+  return std::make_unique<CpuDense>(op, op.rows, *std::move(matrix), packing);
+}
+
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Kronecker& op, const SitePacking& packing) {
+  absl::StatusOr<PanelFactor> d = PackFactor(op.d, 1.0f, packing);
+  if (!d.ok()) return d.status();
+  return std::make_unique<CpuKronecker>(op, *std::move(d), packing);
 }
 
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Bottleneck& op,
                                                   const SitePacking& packing) {
   absl::StatusOr<PanelFactor> down = PackFactor(op.down, 1.0f, packing);
   if (!down.ok()) return down.status();
-  absl::StatusOr<PanelFactor> up = PackFactor(op.up, 1.0f, packing);
+  absl::StatusOr<PanelFactor> up = PackFactor(op.up, CpuBottleneck::UpScale(op), packing);
   if (!up.ok()) return up.status();
-  return std::make_unique<CpuBottleneck>(op, *std::move(down), *std::move(up));
+  return std::make_unique<CpuBottleneck>(op, *std::move(down), *std::move(up), packing);
 }
 
 }  // namespace polyad::cpu

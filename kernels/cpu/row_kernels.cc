@@ -5,7 +5,8 @@
 namespace polyad::cpu::POLYAD_ISA {
 
 RowKernels MakeRowKernels() {
-  return {Norm, Rotate, StoreToken, Activate, ArgMax, AddRow, MakeAttentionKernels()};
+  return {Norm,   Rotate, StoreToken,        Activate,
+          ArgMax, AddRow, MakeSiteKernels(), MakeAttentionKernels()};
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

@@ -9,6 +9,7 @@
 
 #include "kernels/api/backend.h"
 #include "kernels/cpu/attention_kernel.h"
+#include "kernels/cpu/site_kernels.h"
 
 namespace polyad::cpu {
 
@@ -56,6 +57,7 @@ struct RowKernels {
   // Index of the first largest value; 0 where all are NaN.
   int64_t (*argmax)(const float* x, int64_t cols) = nullptr;
   void (*add)(const float* x, float* y, int64_t cols) = nullptr;  // y += x
+  SiteKernels site;
   AttentionKernels attention;
 };
 

@@ -1,8 +1,12 @@
 #include "kernels/cpu/row_ops.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 #include <vector>
+
+#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/sparse_layout.h"
 
 namespace polyad::cpu {
 namespace {
@@ -25,227 +29,239 @@ int64_t BytesOf(const Vectors&... vectors) {
   return static_cast<int64_t>((... + (vectors.size() * sizeof(vectors[0]))));
 }
 
-// Calls add(x, weight, y) for each row of fp32.
-template <typename AddRow>
-void ForEachRow(const SiteRows& rows, AddRow add) {
-  std::vector<float> scratch;
-  for (int64_t row = rows.begin; row < rows.end; ++row) {
-    add(WideRow(rows.inputs.x, row, scratch), rows.Weight(row), rows.Y(row));
+// Row `row` of x as fp32 in `to`.
+void WidenRow(const SiteKernels& kernels, const ActivationRows& x, int64_t row, float* to) {
+  if (x.dtype == DType::kF32) {
+    std::copy_n(static_cast<const float*>(x.data) + row * x.stride, x.cols, to);
+  } else {
+    kernels.widen(static_cast<const uint16_t*>(x.data) + row * x.stride, to, x.cols);
   }
+}
+
+// Calls run(task) for runs of rows as fp32, zero from their end up to `padded`.
+template <typename Run>
+void ForEachTask(const SiteRows& rows, const SiteKernels& kernels, int64_t padded, Run run) {
+  const ActivationRows& x = rows.inputs.x;
+  const bool in_place = x.dtype == DType::kF32 && padded == x.cols;
+  float weights[kSiteRows];
+  SiteTask task;
+  task.in = x.cols;
+  task.x_stride = in_place ? x.stride : padded;
+  task.y_stride = rows.y.stride;
+  task.weights = weights;
+  for (int64_t begin = rows.begin; begin < rows.end; begin += kSiteRows) {
+    task.rows = std::min(kSiteRows, rows.end - begin);
+    task.y = rows.Y(begin);
+    for (int64_t row = 0; row < task.rows; ++row) weights[row] = rows.Weight(begin + row);
+    if (in_place) {
+      task.x = static_cast<const float*>(x.data) + begin * x.stride;
+    } else {
+      auto* wide = reinterpret_cast<float*>(RowScratch().Reserve(kSiteRows * padded * 4));
+      for (int64_t row = 0; row < task.rows; ++row) {
+        WidenRow(kernels, x, begin + row, wide + row * padded);
+        std::fill(wide + row * padded + x.cols, wide + (row + 1) * padded, 0.0f);
+      }
+      task.x = wide;
+    }
+    run(task);
+  }
+}
+
+// Working memory of the sparse kernels for rows of `in`.
+float* TurnedRows(int64_t in) {
+  return reinterpret_cast<float*>(WorkerScratch().Reserve(in * kSiteRows * 4));
 }
 
 // y[o] += weight sum over the stored (o, i) of value x[i]
 class CpuSparse final : public CpuSiteOp {
  public:
-  explicit CpuSparse(const Sparse& op)
-      : CpuSiteOp(op),
-        row_begin_(Kept(op.row_begin)),
-        columns_(Kept(op.columns)),
-        values_(Kept(op.values)) {
-    const int64_t bytes = BytesOf(row_begin_, columns_, values_);
-    set_bytes(bytes, bytes);
+  CpuSparse(const Sparse& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing), layout_(RowsOf(op), op.in) {
+    set_bytes(layout_.bytes(), layout_.bytes());
   }
 
   void Add(const SiteRows& rows) const override {
-    ForEachRow(rows, [this](const float* x, float weight, float* y) {
-      for (size_t o = 0; o + 1 < row_begin_.size(); ++o) {
-        float sum = 0.0f;
-        for (auto n = static_cast<size_t>(row_begin_[o]);
-             n < static_cast<size_t>(row_begin_[o + 1]); ++n) {
-          sum += values_[n] * x[columns_[n]];
-        }
-        y[o] += weight * sum;
-      }
+    const SparseGroups groups = layout_.view();
+    ForEachTask(rows, kernels(), shape().in, [&](const SiteTask& task) {
+      kernels().add_sparse(groups, task, TurnedRows(task.in));
     });
   }
 
  private:
-  std::vector<int32_t> row_begin_;
-  std::vector<int32_t> columns_;
-  std::vector<float> values_;
+  static std::vector<SparseRow> RowsOf(const Sparse& op) {
+    std::vector<SparseRow> rows;
+    for (size_t o = 0; o + 1 < op.row_begin.size(); ++o) {
+      const auto begin = static_cast<size_t>(op.row_begin[o]);
+      const size_t count = static_cast<size_t>(op.row_begin[o + 1]) - begin;
+      rows.push_back({static_cast<int32_t>(o), op.columns.subspan(begin, count),
+                      op.values.subspan(begin, count)});
+    }
+    return rows;
+  }
+
+  SparseLayout layout_;
 };
 
 // y[o] += weight sum_g scale[o, g] sum_{i in g} +-x[i]
 class CpuSignBits final : public CpuSiteOp {
  public:
-  explicit CpuSignBits(const SignBits& op)
-      : CpuSiteOp(op), bits_(Kept(op.bits)), scale_(Kept(op.scale)), groups_(op.groups) {
-    const int64_t bytes = BytesOf(bits_, scale_);
-    set_bytes(bytes, bytes);
+  CpuSignBits(const SignBits& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing), bits_(Kept(op.bits)), scale_(Kept(op.scale)), groups_(op.groups) {
+    set_bytes(BytesOf(bits_, scale_), BytesOf(bits_, scale_));
   }
 
   void Add(const SiteRows& rows) const override {
-    const auto words = static_cast<size_t>((shape().in + 31) / 32);
-    const size_t group_words =
-        (words + static_cast<size_t>(groups_) - 1) / static_cast<size_t>(groups_);
-    ForEachRow(rows, [&](const float* x, float weight, float* y) {
-      for (size_t o = 0; o < static_cast<size_t>(shape().out); ++o) {
-        const uint32_t* bits = bits_.data() + o * words;
-        float sum = 0.0f;
-        for (size_t g = 0; g < static_cast<size_t>(groups_); ++g) {
-          const float scale = scale_[scale_.size() == 1 ? 0 : o * static_cast<size_t>(groups_) + g];
-          sum +=
-              scale * SumOfWords(bits, x, g * group_words, std::min((g + 1) * group_words, words));
-        }
-        y[o] += weight * sum;
-      }
-    });
+    SignRows signs;
+    signs.bits = bits_.data();
+    signs.scale = scale_.data();
+    signs.scale_stride = scale_.size() == 1 ? 0 : groups_;
+    signs.out = shape().out;
+    signs.words = (shape().in + 31) / 32;
+    signs.groups = groups_;
+    ForEachTask(rows, kernels(), signs.words * 32,
+                [&](const SiteTask& task) { kernels().add_signs(signs, task); });
   }
 
  private:
-  float SumOfWords(const uint32_t* bits, const float* x, size_t begin, size_t end) const {
-    float sum = 0.0f;
-    for (size_t word = begin; word < end; ++word) {
-      const size_t first = word * 32;
-      const size_t count = std::min<size_t>(32, static_cast<size_t>(shape().in) - first);
-      for (size_t i = 0; i < count; ++i) {
-        sum += (bits[word] >> i & 1u) != 0 ? x[first + i] : -x[first + i];
-      }
-    }
-    return sum;
-  }
-
   std::vector<uint32_t> bits_;
   std::vector<float> scale_;
   int64_t groups_;
 };
 
-// y += weight scale vec(C X D')
-class CpuKronecker final : public CpuSiteOp {
- public:
-  explicit CpuKronecker(const Kronecker& op)
-      : CpuSiteOp(op),
-        c_(Decoded(op.c)),
-        d_(Decoded(op.d)),
-        c_rows_(op.c.rows),
-        c_cols_(op.c.cols),
-        d_rows_(op.d.rows),
-        d_cols_(op.d.cols),
-        scale_(op.scale) {
-    const int64_t bytes = BytesOf(c_, d_);
-    set_bytes(bytes, bytes);
-  }
-
-  void Add(const SiteRows& rows) const override {
-    std::vector<float> mixed(static_cast<size_t>(d_cols_));
-    ForEachRow(rows, [&](const float* x, float weight, float* y) {
-      for (int64_t a = 0; a < c_rows_; ++a) {
-        std::fill(mixed.begin(), mixed.end(), 0.0f);
-        for (int64_t c = 0; c < c_cols_; ++c) {
-          const float factor = c_[static_cast<size_t>(a * c_cols_ + c)];
-          for (int64_t d = 0; d < d_cols_; ++d)
-            mixed[static_cast<size_t>(d)] += factor * x[c * d_cols_ + d];
-        }
-        for (int64_t b = 0; b < d_rows_; ++b) {
-          const float* row = d_.data() + b * d_cols_;
-          float sum = 0.0f;
-          for (int64_t d = 0; d < d_cols_; ++d) sum += row[d] * mixed[static_cast<size_t>(d)];
-          y[a * d_rows_ + b] += weight * scale_ * sum;
-        }
-      }
-    });
-  }
-
- private:
-  std::vector<float> c_;
-  std::vector<float> d_;
-  int64_t c_rows_;
-  int64_t c_cols_;
-  int64_t d_rows_;
-  int64_t d_cols_;
-  float scale_;
-};
-
 // y += weight b, y = c * y, x = a * x: one vector.
 class CpuVector final : public CpuSiteOp {
  public:
-  CpuVector(const DeltaOp& op, std::span<const float> values)
-      : CpuSiteOp(op), values_(Kept(values)) {
+  CpuVector(const DeltaOp& op, std::span<const float> values, const SitePacking& packing)
+      : CpuSiteOp(op, packing), values_(Kept(values)) {
     set_bytes(BytesOf(values_), BytesOf(values_));
   }
 
   void Add(const SiteRows& rows) const override {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
-      float* y = rows.Y(row);
-      const float weight = rows.Weight(row);
-      for (size_t o = 0; o < values_.size(); ++o) y[o] += weight * values_[o];
+      kernels().add_scaled(rows.Weight(row), values_.data(), rows.Y(row), shape().out);
     }
   }
-  void TransformInputRow(float* x) const override { Scale(x); }
-  void TransformOutputRow(float* y) const override { Scale(y); }
-
- private:
-  void Scale(float* row) const {
-    for (size_t i = 0; i < values_.size(); ++i) row[i] *= values_[i];
+  void TransformInput(FloatRows x) const override {
+    for (int64_t row = 0; row < x.rows; ++row) TransformOutputRow(x.Row(row));
+  }
+  void TransformOutputRow(float* y) const override {
+    kernels().multiply(values_.data(), y, shape().out);
   }
 
+ private:
   std::vector<float> values_;
 };
 
-// u = x[order]; v = u R; x[order] = v
+// u = x[order]; v = u R; x[order] = v, block by block: no two of them share a place.
 class CpuBlockRotation final : public CpuSiteOp {
  public:
-  explicit CpuBlockRotation(const BlockRotation& op)
-      : CpuSiteOp(op),
+  CpuBlockRotation(const BlockRotation& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing),
         order_(Kept(op.order)),
         blocks_(Kept(op.blocks)),
-        size_(static_cast<size_t>(op.size)) {
+        size_(op.size),
+        shared_(static_cast<int64_t>(op.blocks.size()) == op.size * op.size) {
     set_bytes(BytesOf(order_, blocks_), BytesOf(order_, blocks_));
   }
 
-  void TransformInputRow(float* x) const override {
-    const auto in = static_cast<size_t>(shape().in);
-    const bool shared = blocks_.size() == size_ * size_;
-    std::vector<float> u(in);
-    std::vector<float> v(in, 0.0f);
-    for (size_t i = 0; i < in; ++i) u[i] = x[At(i)];
-    for (size_t begin = 0; begin < in; begin += size_) {
-      const float* block = blocks_.data() + (shared ? 0 : begin * size_);
-      for (size_t i = 0; i < size_; ++i) {
-        for (size_t j = 0; j < size_; ++j) v[begin + j] += u[begin + i] * block[i * size_ + j];
+  void TransformInput(FloatRows x) const override {
+    auto* u = reinterpret_cast<float*>(WorkerScratch().Reserve(2 * size_ * 4));
+    float* v = u + size_;
+    for (int64_t begin = 0; begin < x.cols; begin += size_) {
+      CombineTask task;
+      task.count = task.stride = task.n = size_;
+      task.m = blocks_.data() + (shared_ ? 0 : begin * size_);
+      const int32_t* order = order_.empty() ? nullptr : order_.data() + begin;
+      for (int64_t row = 0; row < x.rows; ++row) {
+        float* values = x.Row(row);
+        task.u = order == nullptr ? values + begin : u;
+        for (int64_t i = 0; order != nullptr && i < size_; ++i) u[i] = values[order[i]];
+        kernels().combine(task, v);
+        if (order == nullptr) std::copy_n(v, size_, values + begin);
+        for (int64_t i = 0; order != nullptr && i < size_; ++i) values[order[i]] = v[i];
       }
     }
-    for (size_t i = 0; i < in; ++i) x[At(i)] = v[i];
   }
 
  private:
-  size_t At(size_t i) const { return order_.empty() ? i : static_cast<size_t>(order_[i]); }
-
   std::vector<int32_t> order_;
   std::vector<float> blocks_;
-  size_t size_;
+  int64_t size_;
+  bool shared_;
 };
+
+// The same with blocks under a vector's width: a sparse matrix of `size` entries a row, which keeps
+// 16 outputs of several blocks side by side.
+class CpuSmallBlockRotation final : public CpuSiteOp {
+ public:
+  CpuSmallBlockRotation(const BlockRotation& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing), layout_(LayoutOf(op)) {
+    set_bytes(layout_.bytes(), layout_.bytes());
+  }
+
+  void TransformInput(FloatRows x) const override {
+    const SparseGroups groups = layout_.view();
+    const float ones[kSiteRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    for (int64_t begin = 0; begin < x.rows; begin += kSiteRows) {
+      const int64_t rows = std::min(kSiteRows, x.rows - begin);
+      auto* sums = reinterpret_cast<float*>(SinkScratch().Reserve(rows * x.cols * 4));
+      std::fill_n(sums, rows * x.cols, 0.0f);
+      const SiteTask task{x.Row(begin), x.stride, x.cols, sums, x.cols, ones, rows};
+      kernels().add_sparse(groups, task, TurnedRows(x.cols));
+      for (int64_t row = 0; row < rows; ++row) {
+        std::copy_n(sums + row * x.cols, x.cols, x.Row(begin + row));
+      }
+    }
+  }
+
+ private:
+  // Output order[begin + j] is the sum over i of x[order[begin + i]] R[i, j].
+  static SparseLayout LayoutOf(const BlockRotation& op) {
+    const auto size = static_cast<size_t>(op.size);
+    const auto in = static_cast<size_t>(op.in);
+    std::vector<int32_t> order(in);
+    std::iota(order.begin(), order.end(), 0);
+    if (!op.order.empty()) order.assign(op.order.begin(), op.order.end());
+    std::vector<float> columns_of_blocks(in * size);  // R transposed
+    std::vector<SparseRow> rows;
+    for (size_t at = 0; at < in; ++at) {
+      const size_t begin = at / size * size;
+      const float* block = op.blocks.data() + (op.blocks.size() == size * size ? 0 : begin * size);
+      float* values = columns_of_blocks.data() + at * size;
+      for (size_t i = 0; i < size; ++i) values[i] = block[i * size + at - begin];
+      rows.push_back({order[at], std::span(order).subspan(begin, size), {values, size}});
+    }
+    return SparseLayout(std::move(rows), op.in);
+  }
+
+  SparseLayout layout_;
+};
+
+constexpr int64_t kSmallBlock = 16;
 
 // y = f * y + g * rot(y)
 class CpuPairRotation final : public CpuSiteOp {
  public:
-  explicit CpuPairRotation(const PairRotation& op)
-      : CpuSiteOp(op), f_(Kept(op.f)), g_(Kept(op.g)), half_(static_cast<size_t>(op.group / 2)) {
+  CpuPairRotation(const PairRotation& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing), f_(Kept(op.f)), g_(Kept(op.g)), half_(op.group / 2) {
     set_bytes(BytesOf(f_, g_), BytesOf(f_, g_));
   }
 
   void TransformOutputRow(float* y) const override {
-    for (size_t begin = 0; begin < f_.size(); begin += 2 * half_) {
-      for (size_t i = begin; i < begin + half_; ++i) {
-        const float first = y[i];
-        const float second = y[i + half_];
-        y[i] = f_[i] * first - g_[i] * second;
-        y[i + half_] = f_[i + half_] * second + g_[i + half_] * first;
-      }
-    }
+    kernels().rotate_pairs(f_.data(), g_.data(), half_, y, shape().out);
   }
 
  private:
   std::vector<float> f_;
   std::vector<float> g_;
-  size_t half_;
+  int64_t half_;
 };
 
 // e = rows[n] where ids[n] is the token
 class CpuEmbeddingRows final : public CpuSiteOp {
  public:
-  explicit CpuEmbeddingRows(const EmbeddingRows& op)
-      : CpuSiteOp(op), ids_(Kept(op.ids)), cols_(op.rows.cols), rows_(Decoded(op.rows)) {
+  CpuEmbeddingRows(const EmbeddingRows& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing), ids_(Kept(op.ids)), cols_(op.rows.cols), rows_(Decoded(op.rows)) {
     set_bytes(BytesOf(ids_, rows_), cols_ * 4);
   }
 
@@ -264,74 +280,81 @@ class CpuEmbeddingRows final : public CpuSiteOp {
 // e = column_scale * (e + scale B A[:, token])
 class CpuEmbeddingLowRank final : public CpuSiteOp {
  public:
-  explicit CpuEmbeddingLowRank(const EmbeddingLowRank& op)
-      : CpuSiteOp(op),
-        rank_(static_cast<size_t>(op.a.rows)),
+  CpuEmbeddingLowRank(const EmbeddingLowRank& op, const SitePacking& packing)
+      : CpuSiteOp(op, packing),
+        rank_(op.a.rows),
         vocab_(op.a.cols),
-        b_(Decoded(op.b)),
+        by_token_(Transposed(op.a)),
+        by_rank_(Transposed(op.b)),
         scale_(op.scale),
         column_scale_(Kept(op.column_scale)) {
-    const std::vector<float> a = Decoded(op.a);
-    by_token_.resize(a.size());
-    for (size_t r = 0; r < rank_; ++r) {
-      for (size_t t = 0; t < static_cast<size_t>(vocab_); ++t) {
-        by_token_[t * rank_ + r] = a[r * static_cast<size_t>(vocab_) + t];
-      }
-    }
-    set_bytes(BytesOf(by_token_, b_, column_scale_), BytesOf(b_));
+    set_bytes(BytesOf(by_token_, by_rank_, column_scale_), BytesOf(by_rank_));
   }
 
   void TransformEmbeddingRow(int32_t token, float* row) const override {
     if (token < 0 || token >= vocab_) return;
-    const float* a = by_token_.data() + static_cast<size_t>(token) * rank_;
-    for (size_t i = 0; i < static_cast<size_t>(shape().out); ++i) {
-      float sum = 0.0f;
-      for (size_t r = 0; r < rank_; ++r) sum += b_[i * rank_ + r] * a[r];
-      row[i] += scale_ * sum;
-      if (!column_scale_.empty()) row[i] *= column_scale_[i];
-    }
+    const int64_t hidden = shape().out;
+    kernels().add_combined(
+        {by_token_.data() + token * rank_, rank_, by_rank_.data(), hidden, hidden}, scale_, row);
+    if (!column_scale_.empty()) kernels().multiply(column_scale_.data(), row, hidden);
   }
 
  private:
-  size_t rank_;
+  static std::vector<float> Transposed(const TensorView& matrix) {
+    const std::vector<float> values = Decoded(matrix);
+    std::vector<float> turned(values.size());
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      for (int64_t col = 0; col < matrix.cols; ++col) {
+        turned[static_cast<size_t>(col * matrix.rows + row)] =
+            values[static_cast<size_t>(row * matrix.cols + col)];
+      }
+    }
+    return turned;
+  }
+
+  int64_t rank_;
   int64_t vocab_;
   std::vector<float> by_token_;  // [vocab, rank]
-  std::vector<float> b_;         // [hidden, rank]
+  std::vector<float> by_rank_;   // [rank, hidden]
   float scale_;
   std::vector<float> column_scale_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Sparse& op, const SitePacking&) {
-  return std::make_unique<CpuSparse>(op);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Sparse& op, const SitePacking& packing) {
+  return std::make_unique<CpuSparse>(op, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const SignBits& op, const SitePacking&) {
-  return std::make_unique<CpuSignBits>(op);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const SignBits& op, const SitePacking& packing) {
+  return std::make_unique<CpuSignBits>(op, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Kronecker& op, const SitePacking&) {
-  return std::make_unique<CpuKronecker>(op);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Bias& op, const SitePacking& packing) {
+  return std::make_unique<CpuVector>(op, op.values, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Bias& op, const SitePacking&) {
-  return std::make_unique<CpuVector>(op, op.values);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const InputScale& op,
+                                                  const SitePacking& packing) {
+  return std::make_unique<CpuVector>(op, op.values, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const InputScale& op, const SitePacking&) {
-  return std::make_unique<CpuVector>(op, op.values);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const BlockRotation& op,
+                                                  const SitePacking& packing) {
+  if (op.size < kSmallBlock) return std::make_unique<CpuSmallBlockRotation>(op, packing);
+  return std::make_unique<CpuBlockRotation>(op, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const BlockRotation& op, const SitePacking&) {
-  return std::make_unique<CpuBlockRotation>(op);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const OutputScale& op,
+                                                  const SitePacking& packing) {
+  return std::make_unique<CpuVector>(op, op.values, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const OutputScale& op, const SitePacking&) {
-  return std::make_unique<CpuVector>(op, op.values);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const PairRotation& op,
+                                                  const SitePacking& packing) {
+  return std::make_unique<CpuPairRotation>(op, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const PairRotation& op, const SitePacking&) {
-  return std::make_unique<CpuPairRotation>(op);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const EmbeddingRows& op,
+                                                  const SitePacking& packing) {
+  return std::make_unique<CpuEmbeddingRows>(op, packing);
 }
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const EmbeddingRows& op, const SitePacking&) {
-  return std::make_unique<CpuEmbeddingRows>(op);
-}
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const EmbeddingLowRank& op, const SitePacking&) {
-  return std::make_unique<CpuEmbeddingLowRank>(op);
+absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const EmbeddingLowRank& op,
+                                                  const SitePacking& packing) {
+  return std::make_unique<CpuEmbeddingLowRank>(op, packing);
 }
 
 }  // namespace polyad::cpu

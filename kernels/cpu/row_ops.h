@@ -1,7 +1,7 @@
 #pragma once
 
-// The ops that work on one fp32 row at a time: sparse, sign, Kronecker, bias, and the transforms of
-// inputs, outputs and embeddings. Values are kept in fp32, factors of a Kronecker delta too.
+// The ops that work on fp32 rows without a product's panels: sparse, sign, bias, and the transforms
+// of inputs, outputs and embeddings. Values are kept in fp32.
 
 #include <memory>
 
@@ -12,7 +12,6 @@ namespace polyad::cpu {
 
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Sparse& op, const SitePacking& packing);
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const SignBits& op, const SitePacking& packing);
-absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Kronecker& op, const SitePacking& packing);
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Bias& op, const SitePacking& packing);
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const InputScale& op, const SitePacking& packing);
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const BlockRotation& op,

@@ -44,6 +44,12 @@ inline Scratch& WorkerScratch() {
   return scratch;
 }
 
+// A run of input rows as fp32.
+inline Scratch& RowScratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 // Sums that an op scales before they go on to y.
 inline Scratch& SinkScratch() {
   static thread_local Scratch scratch;

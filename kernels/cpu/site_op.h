@@ -13,6 +13,7 @@
 #include "kernels/api/delta_check.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/packed_matrix.h"
+#include "kernels/cpu/row_kernels.h"
 
 namespace polyad::cpu {
 
@@ -38,26 +39,39 @@ struct SiteRows {
   }
 };
 
+struct SitePacking {
+  ComputeMode mode = ComputeMode::kAuto;
+  const GemmKernels& kernels;
+  const RowKernels& row_kernels;
+  PackShare& share;
+
+  WeightFormat format() const {
+    return mode == ComputeMode::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
+  }
+};
+
 class CpuSiteOp : public PackedDelta {
  public:
-  explicit CpuSiteOp(const DeltaOp& op) : shape_(ShapeOf(op)), flops_(FlopsPerToken(op)) {}
+  CpuSiteOp(const DeltaOp& op, const SitePacking& packing)
+      : row_kernels_(packing.row_kernels), shape_(ShapeOf(op)), flops_(FlopsPerToken(op)) {}
 
   DeltaCost cost() const override { return {bytes_, flops_}; }
   const DeltaShape& shape() const { return shape_; }
   // Bytes one row streams, whoever packed them: what dividing the work goes by.
   int64_t streamed_bytes() const { return streamed_bytes_; }
+  const RowKernels& row_kernels() const { return row_kernels_; }
 
   // Panels that Add streams, in order.
   virtual void ListReads(std::vector<MemoryRange>*) const {}
   // The product kernels that read SiteInputs::panels; null where the op does not.
   virtual const GemmKernels* panel_kernels() const { return nullptr; }
-  // As an input op: x += op(x), and not TransformInputRow.
+  // As an input op: x += op(x), and not TransformInput.
   virtual bool adds_to_input() const { return false; }
   // Each kind does what its stage calls for; the rest is a broken invariant.
   // y[t] += weight op(x[t])
   virtual void Add(const SiteRows& rows) const;
-  // x = op(x), one row of fp32 [in]; y = op(y), one row of fp32 [out]; e = op(e, token)
-  virtual void TransformInputRow(float* x) const;
+  // x = op(x), rows of fp32 [in]; y = op(y), one row of fp32 [out]; e = op(e, token)
+  virtual void TransformInput(FloatRows x) const;
   virtual void TransformOutputRow(float* y) const;
   virtual void TransformEmbeddingRow(int32_t token, float* row) const;
 
@@ -66,26 +80,15 @@ class CpuSiteOp : public PackedDelta {
     bytes_ = added;
     streamed_bytes_ = streamed;
   }
+  const SiteKernels& kernels() const { return row_kernels_.site; }
 
  private:
+  const RowKernels& row_kernels_;
   DeltaShape shape_;
   int64_t flops_;
   int64_t bytes_ = 0;
   int64_t streamed_bytes_ = 0;
 };
-
-struct SitePacking {
-  ComputeMode mode = ComputeMode::kAuto;
-  const GemmKernels& kernels;
-  PackShare& share;
-
-  WeightFormat format() const {
-    return mode == ComputeMode::kF32 ? WeightFormat::kF32 : WeightFormat::kBF16;
-  }
-};
-
-// Row `row` as fp32: where it lies, or widened into `scratch`, whose last row it replaces.
-const float* WideRow(const ActivationRows& x, int64_t row, std::vector<float>& scratch);
 
 inline const CpuSiteOp& SiteOpOf(const DeltaSegment& segment) {
   return static_cast<const CpuSiteOp&>(*segment.op);
