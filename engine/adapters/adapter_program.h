@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/adapters/base_weights.h"
+#include "engine/adapters/gated_prefix.h"
 #include "engine/adapters/soft_prompt.h"
 #include "engine/spec/sites.h"
 #include "kernels/api/delta_op.h"
@@ -92,8 +93,9 @@ struct AdapterProgram {
   std::vector<NormReplacement> norms;
   std::vector<SubLayerHook> hooks;  // in the order they run
   std::optional<SoftPromptTensors> soft_prompt;
+  std::vector<GatedPrefixTensors> gated_prefixes;
   std::vector<int32_t> invocation_tokens;  // activated adapters only
-  bool read_base = false;  // some of it was computed from the base's weights
+  bool read_base = false;                  // some of it was computed from the base's weights
   ProgramArena arena;
 };
 

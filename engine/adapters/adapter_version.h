@@ -102,6 +102,7 @@ class AdapterVersion {
   int64_t num_virtual_tokens() const {
     return soft_prompt_ == nullptr ? 0 : soft_prompt_->num_tokens;
   }
+  const std::vector<GatedPrefix>& gated_prefixes() const { return gated_prefixes_; }
   // Not empty (activated LoRA): the adapter acts from the last occurrence of these in the prompt
   // on; rows before it, or all where they do not occur, are the base model's.
   const std::vector<int32_t>& invocation_tokens() const { return invocation_tokens_; }
@@ -133,6 +134,7 @@ class AdapterVersion {
     soft_prompt_ = std::move(prompt);
     AddCost({soft_prompt_->bytes, 0});
   }
+  void AddGatedPrefix(GatedPrefix prefix) { gated_prefixes_.push_back(std::move(prefix)); }
   void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
   void AddPart(std::shared_ptr<const AdapterVersion> part) { parts_.push_back(std::move(part)); }
   void AddCost(const DeltaCost& cost) {
@@ -150,6 +152,7 @@ class AdapterVersion {
   std::vector<std::shared_ptr<const PackedDelta>> embedding_ops_;
   std::map<std::pair<int64_t, NormSite>, NormVectors> norms_;
   std::shared_ptr<const SoftPrompt> soft_prompt_;
+  std::vector<GatedPrefix> gated_prefixes_;
   std::vector<int32_t> invocation_tokens_;
   std::vector<std::shared_ptr<const AdapterVersion>> parts_;  // of a composition, in order
   DeltaCost cost_;

@@ -88,6 +88,10 @@ Status AddPart(const CompositionPart& part, int64_t num_layers, AdapterVersion& 
     }
   }
   for (const auto& op : adapter.embedding_ops()) to.AddEmbeddingOp(op);
+  for (GatedPrefix prefix : adapter.gated_prefixes()) {
+    for (float& gate : prefix.gate) gate *= part.scale;
+    to.AddGatedPrefix(std::move(prefix));
+  }
   POLYAD_RETURN_IF_ERROR(AddNorms(adapter, num_layers, to));
   if (adapter.shared_soft_prompt() != nullptr) {
     if (to.soft_prompt() != nullptr) return Refuse(adapter, "an earlier part has a soft prompt");

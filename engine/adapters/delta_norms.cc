@@ -149,6 +149,9 @@ StatusOr<std::vector<double>> LayerDeltaNorms(const AdapterProgram& program,
   }
   for (const DeltaOp& op : program.embedding_ops) total += FrobeniusNorm(op);
   if (!std::isfinite(total)) return InvalidArgument("embedding: the change overflows");
+  for (const GatedPrefixTensors& prefix : program.gated_prefixes) {
+    for (const float gate : prefix.gate) total += std::abs(static_cast<double>(gate));
+  }
   if (total == 0 && program.norms.empty() && !program.soft_prompt) {
     return InvalidArgument(
         "adapter_model.safetensors: every change is zero, so the adapter does nothing");

@@ -84,7 +84,8 @@ std::string ModuleOf(const ModelSpec& spec, SiteRef site) {
 // Hooks and bottlenecks are run-time (E3); what read the base's weights is E2; the rest is algebra
 // on the adapter's own tensors (E1), which includes what runs as stored.
 std::string_view ExactnessOf(const AdapterProgram& program) {
-  bool at_run_time = !program.hooks.empty() || !program.invocation_tokens.empty();
+  bool at_run_time = !program.hooks.empty() || !program.invocation_tokens.empty() ||
+                     !program.gated_prefixes.empty();
   for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
   if (at_run_time) return "E3";
   return program.read_base ? "E2" : "E1";
@@ -105,6 +106,18 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
   for (const SubLayerHook& hook : program.hooks) {
     tally.Add("Bottleneck", "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
               hook.op.down.rows, costs[next++]);
+  }
+  for (const GatedPrefixTensors& prefix : program.gated_prefixes) {
+    const auto floats = static_cast<int64_t>(prefix.kv.size() + prefix.gate.size());
+    tally.Add("GatedPrefix", "attention", "attention", prefix.num_keys,
+              {floats * 4, 4 * prefix.num_keys * spec.QueryWidth()});
+  }
+  if (program.soft_prompt) {
+    const SoftPromptTensors& prompt = *program.soft_prompt;
+    int64_t floats = static_cast<int64_t>(prompt.embeddings.size());
+    for (const auto& layer : prompt.kv) floats += static_cast<int64_t>(layer.size());
+    tally.Add(prompt.kv.empty() ? "EmbeddingPrompt" : "KvPrefix", "prompt", "prompt",
+              prompt.num_tokens, {floats * 4, 0});
   }
   for (const NormReplacement& norm : program.norms) {
     const auto floats = static_cast<int64_t>(norm.weight.size() + norm.bias.size());

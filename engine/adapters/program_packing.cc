@@ -191,6 +191,11 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
     POLYAD_ASSIGN_OR_RETURN(auto prompt, PackSoftPrompt(*program.soft_prompt, spec, backend));
     version.SetSoftPrompt(std::move(prompt));
   }
+  for (const GatedPrefixTensors& tensors : program.gated_prefixes) {
+    POLYAD_ASSIGN_OR_RETURN(GatedPrefix prefix, PackGatedPrefix(tensors, spec, backend));
+    version.AddCost({prefix.bytes(), 4 * tensors.num_keys * spec.QueryWidth()});
+    version.AddGatedPrefix(std::move(prefix));
+  }
   version.SetInvocationTokens(program.invocation_tokens);
   return packer.TakeCosts();
 }

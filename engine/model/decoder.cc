@@ -124,6 +124,8 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   linear(weights.qkv, SiteGroup::kQkv, normed, space_.qkv.Slice(0, rows));
   Attend(layer, batch, kv);
   linear(weights.attention_out, SiteGroup::kAttentionOut, attended, residual);
+  AddGatedPrefixes(layer, batch, /*after_projection=*/true,
+                   {residual.data, DType::kF32, rows, residual.cols, residual.stride});
 
   Norm(layer, NormSite::kMlp, batch.segments, residual, normed);
   linear(weights.mlp_in, SiteGroup::kMlpIn, normed, mlp);
@@ -202,6 +204,29 @@ void Decoder::Attend(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   attention.kv = &kv;
   attention.layer = layer;
   backend_.Attention(attention);
+  AddGatedPrefixes(layer, batch, /*after_projection=*/false, attention.out);
+}
+
+// The second attention of adapters that have one, onto the attention's heads or, past the output
+// projection, onto the stream.
+void Decoder::AddGatedPrefixes(int64_t layer, const StepBatch& batch, bool after_projection,
+                               ActivationRows out) {
+  for (const StepSegment& segment : batch.segments) {
+    if (segment.adapter == nullptr) continue;
+    for (const GatedPrefix& prefix : segment.adapter->gated_prefixes()) {
+      if (prefix.layer != layer || prefix.after_projection != after_projection) continue;
+      GatedPrefixArgs args;
+      args.q = space_.qkv.Slice(segment.row_begin, segment.row_end).Columns(0, spec_.QueryWidth());
+      args.kv = prefix.kv;
+      args.out = out.Slice(segment.row_begin, segment.row_end);
+      args.num_heads = spec_.num_heads;
+      args.num_kv_heads = spec_.num_kv_heads;
+      args.head_dim = spec_.head_dim;
+      args.scale = spec_.attention_scale;
+      args.gate = prefix.gate.data();
+      backend_.AddGatedPrefix(args);
+    }
+  }
 }
 
 // A layer that a prefix leaves out has nothing in its slots.

@@ -51,6 +51,8 @@ class Decoder {
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void HidePrefixes(int64_t layer, const StepBatch& batch);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
+  void AddGatedPrefixes(int64_t layer, const StepBatch& batch, bool after_projection,
+                        ActivationRows out);
   void RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv);
   FloatRows Head(const StepBatch& batch);
   // The base's norm for every row, then an adapter's own where it replaces it.

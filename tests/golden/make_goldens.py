@@ -17,6 +17,7 @@ RECIPES = (
     "dora",
     "compositions",
     "prompt_learning",
+    "adaption_prompt",
 )
 # Those whose library needs an environment of its own (requirements-adapters.txt); made when named.
 OTHER_RECIPES = (
