@@ -61,6 +61,18 @@ Matrix Columns(const Matrix& m, int64_t begin, int64_t end) {
   return result;
 }
 
+Matrix Rows(const Matrix& m, int64_t begin, int64_t end) {
+  Matrix result(end - begin, m.cols);
+  std::copy(m.Row(begin), m.Row(end), result.values.begin());
+  return result;
+}
+
+Matrix Hadamard(Matrix a, const Matrix& b) {
+  POLYAD_CHECK(a.rows == b.rows && a.cols == b.cols, "matrices of one shape");
+  for (size_t i = 0; i < a.values.size(); ++i) a.values[i] *= b.values[i];
+  return a;
+}
+
 void Scale(Matrix& m, double factor) {
   for (float& value : m.values) value = static_cast<float>(value * factor);
 }
@@ -234,6 +246,41 @@ Matrix OrthonormalColumns(const Matrix& m, int64_t count) {
     for (int64_t i = 0; i < m.rows; ++i) {
       q.At(i, j) = static_cast<float>(columns[static_cast<size_t>(j)][static_cast<size_t>(i)]);
     }
+  }
+  return q;
+}
+
+Matrix HouseholderQ(const Matrix& m) {
+  POLYAD_CHECK(m.rows >= m.cols, "a tall matrix");
+  const Matrix transposed = Transposed(m);
+  Doubles columns(transposed.values.begin(), transposed.values.end());  // one after another
+  const auto column = [&](int64_t j) { return columns.data() + j * m.rows; };
+  // x -= 2 (v'x) v / (v'v), all from element `first` on
+  const auto reflect = [&](const double* v, double square, int64_t first, double* x) {
+    const double factor = 2 * Dot(v + first, x + first, m.rows - first) / square;
+    for (int64_t i = first; i < m.rows; ++i) x[i] -= factor * v[i];
+  };
+  std::vector<Doubles> reflectors;
+  Doubles squares;
+  for (int64_t k = 0; k < m.cols; ++k) {
+    Doubles v(column(k), column(k) + m.rows);
+    const double below = Dot(v.data() + k + 1, v.data() + k + 1, m.rows - k - 1);
+    const double norm = std::sqrt(below + v[static_cast<size_t>(k)] * v[static_cast<size_t>(k)]);
+    v[static_cast<size_t>(k)] += std::copysign(norm, v[static_cast<size_t>(k)]);
+    squares.push_back(below == 0 ? 0 : Dot(v.data() + k, v.data() + k, m.rows - k));
+    for (int64_t j = k + 1; j < m.cols && below > 0; ++j) reflect(v.data(), squares.back(), k, column(j));
+    reflectors.push_back(std::move(v));
+  }
+  Matrix q(m.rows, m.cols);
+  Doubles x(static_cast<size_t>(m.rows));
+  for (int64_t j = 0; j < m.cols; ++j) {
+    std::fill(x.begin(), x.end(), 0.0);
+    x[static_cast<size_t>(j)] = 1;
+    for (int64_t k = m.cols - 1; k >= 0; --k) {
+      const auto at = static_cast<size_t>(k);
+      if (squares[at] > 0) reflect(reflectors[at].data(), squares[at], k, x.data());
+    }
+    for (int64_t i = 0; i < m.rows; ++i) q.At(i, j) = static_cast<float>(x[static_cast<size_t>(i)]);
   }
   return q;
 }

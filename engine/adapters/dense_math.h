@@ -33,6 +33,8 @@ Matrix Transposed(const Matrix& m);
 Matrix Multiply(const Matrix& a, const Matrix& b);            // a b
 Matrix MultiplyTransposed(const Matrix& a, const Matrix& b);  // a b'
 Matrix Columns(const Matrix& m, int64_t begin, int64_t end);
+Matrix Rows(const Matrix& m, int64_t begin, int64_t end);
+Matrix Hadamard(Matrix a, const Matrix& b);  // elementwise
 void Scale(Matrix& m, double factor);
 void ScaleRows(Matrix& m, const std::vector<float>& factors);     // row i by factors[i]
 void ScaleColumns(Matrix& m, const std::vector<float>& factors);  // column j by factors[j]
@@ -40,6 +42,10 @@ void ScaleColumns(Matrix& m, const std::vector<float>& factors);  // column j by
 // Orthonormal columns spanning the first `count` columns of m, which must be independent: Q of a thin QR, signs such
 // that R's diagonal is positive. A dependent column gives a column of zeros.
 Matrix OrthonormalColumns(const Matrix& m, int64_t count);
+
+// The thin Q of m = Q R by Householder reflections, with LAPACK's signs: each reflection turns its column against its own
+// first element. rows >= cols.
+Matrix HouseholderQ(const Matrix& m);
 
 // The `count` singular triples of m with the largest (or smallest) singular values, as the product left * right with
 // left [rows, count] and right [count, cols]: sum of u s v'.

@@ -1,6 +1,7 @@
 #include "engine/adapters/family_table.h"
 
 #include "engine/adapters/adapterhub_config.h"
+#include "engine/adapters/base_replacements.h"
 
 namespace polyad {
 
@@ -66,6 +67,9 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
     LoweringContext lowering = context;
     if (context.base != nullptr) lowering.base = &counted;
     POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, lowering));
+    if (source.format() == AdapterFormat::kPeft) {
+      POLYAD_RETURN_IF_ERROR(LowerReplacements(source, lowering, program));
+    }
     program.read_base = counted.num_reads() > 0;
     POLYAD_RETURN_IF_ERROR(source.CheckAllTaken());
     POLYAD_RETURN_IF_ERROR(lowering.CheckAllTaken());

@@ -1,5 +1,6 @@
 #include "engine/adapters/module_tensors.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <unordered_set>
@@ -56,8 +57,9 @@ std::vector<int64_t> WidenedIntegers(const OwnedTensor& tensor) {
 
 Matrix FloatTensor::AsMatrix() && {
   const int64_t cols = shape.empty() ? 1 : shape.back();
-  const auto count = static_cast<int64_t>(values.size());
-  return Matrix(cols == 0 ? 0 : count / cols, cols, std::move(values));
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  return Matrix(rows, cols, std::move(values));
 }
 
 StatusOr<FloatTensor> TakeFloats(AdapterSource& source, const std::string& name, std::span<const int64_t> expected) {
@@ -140,6 +142,20 @@ StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const Mo
 StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const ModelSpec& spec,
                                                  std::initializer_list<std::string_view> leaves) {
   return ModulesWith(source, spec, ModuleQuery{{leaves.begin(), leaves.size()}});
+}
+
+void SortByModelOrder(std::vector<ModuleTensors>& modules) {
+  std::stable_sort(modules.begin(), modules.end(),
+                   [](const ModuleTensors& a, const ModuleTensors& b) { return a.site() < b.site(); });
+}
+
+StatusOr<std::string> SharedTensorName(const AdapterSource& source, const std::string& name) {
+  if (source.Has(name)) return name;
+  const std::string prefix = name + ".";
+  for (const std::string& candidate : source.RemainingNames()) {
+    if (candidate.starts_with(prefix) && candidate.find('.', prefix.size()) == std::string::npos) return candidate;
+  }
+  return InvalidArgument("tensor %s: missing from the file", name);
 }
 
 StatusOr<int64_t> CheckRank(const std::string& path, double rank) {

@@ -85,6 +85,13 @@ StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const Mo
 StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const ModelSpec& spec,
                                                  std::initializer_list<std::string_view> leaves);
 
+// In the order the model runs its sites, whatever the file's order.
+void SortByModelOrder(std::vector<ModuleTensors>& modules);
+
+// "base_model.vera_A" as the file calls it: so, or with the adapter's name behind it as older files have it.
+// INVALID_ARGUMENT where neither is there.
+StatusOr<std::string> SharedTensorName(const AdapterSource& source, const std::string& name);
+
 // Checks a rank that a configuration or a tensor claims: a whole number in [1, kMaxRank].
 StatusOr<int64_t> CheckRank(const std::string& path, double rank);
 

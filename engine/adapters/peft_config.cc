@@ -12,6 +12,11 @@ constexpr size_t kMaxPatterns = 1024;
 constexpr size_t kMaxPatternBytes = 1024;
 constexpr char kWhere[] = "adapter_config.json";
 
+constexpr std::string_view kCommonKeys[] = {
+    "peft_type",      "task_type",       "base_model_name_or_path", "revision",        "inference_mode",
+    "peft_version",   "auto_mapping",    "target_modules",          "exclude_modules", "layers_to_transform",
+    "layers_pattern", "modules_to_save", "fan_in_fan_out",          "bias"};
+
 bool IsSet(const OrderedJson& value) {
   if (value.is_null()) return false;
   if (value.is_boolean()) return value.get<bool>();
@@ -69,6 +74,18 @@ double PatternValues::For(const std::string& module_path) const {
     if (RE2::FullMatch(module_path, RE2(expression, PatternOptions()))) return value;
   }
   return default_;
+}
+
+StatusOr<OrderedJsonFields> PeftConfigFields(const OrderedJson& config, std::span<const std::string_view> own) {
+  POLYAD_ASSIGN_OR_RETURN(OrderedJsonFields fields, OrderedJsonFields::Of(config, kWhere));
+  POLYAD_RETURN_IF_ERROR(CheckPeftKeys(config, own));
+  return fields;
+}
+
+Status CheckPeftKeys(const OrderedJson& config, std::span<const std::string_view> own) {
+  std::vector<std::string_view> understood(std::begin(kCommonKeys), std::end(kCommonKeys));
+  understood.insert(understood.end(), own.begin(), own.end());
+  return CheckKnownKeys(config, understood);
 }
 
 Status CheckKnownKeys(const OrderedJson& config, std::span<const std::string_view> understood) {

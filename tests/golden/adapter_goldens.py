@@ -110,6 +110,15 @@ def edit_config(path, **changes):
     weights_io.write_json(f"{path}/adapter_config.json", config)
 
 
+def drop_tensors(pattern):
+    """A `finish` that removes tensors: PEFT saves copies of the base beside embeddings and heads, publishers may not."""
+    def finish(path):
+        file = f"{path}/adapter_model.safetensors"
+        tensors = {k: v for k, v in weights_io.read_safetensors(file).items() if not re.search(pattern, k)}
+        weights_io.write_safetensors(file, tensors, {"format": "pt"})
+    return finish
+
+
 def save_peft(peft_model, path, case):
     peft_model.save_pretrained(path)
     os.remove(f"{path}/README.md")

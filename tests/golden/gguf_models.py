@@ -113,6 +113,11 @@ def _hf_weights(file, config):
     return weights
 
 
+def stored_weights(out, name):
+    """What models/<name>/model.gguf holds, dequantised, under Hugging Face names."""
+    return _hf_weights(f"{out}/models/{name}/model.gguf", MODELS[FILES[name][0]][0])
+
+
 def _write(path, base_path, config, flavour, type_name):
     writer = gguf.GGUFWriter(path, arch=config["model_type"])
     writer.add_name("tiny " + config["model_type"])

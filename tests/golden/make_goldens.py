@@ -14,12 +14,32 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "tools")]
 # Adapter families: tests/golden/recipes/<name>.py with build(out). One line adds one.
 RECIPES = (
     "lora",
+    "lora_forms",
+    "trainable_tokens",
+    "changed_base",
+    "qalora",
+    "loftq",
+    "gguf_lora",
+    "reranked",
     "dora",
+    "adalora",
+    "vera",
+    "loha",
+    "vblora",
+    "tinylora",
+    "delora",
+    "gralora",
+    "randlora",
+    "miss",
+    "hra",
+    "deft",
+    "peanut",
+    "poly",
     "compositions",
     "prompt_learning",
     "adaption_prompt",
 )
-# Those whose library needs an environment of its own (requirements-adapters.txt); made when named.
+# Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.
 OTHER_RECIPES = (
 )
 PARTS = ("models", "gguf", *RECIPES)  # what no argument means
@@ -80,7 +100,7 @@ def check(parts, smollm2_dir):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", 
+    parser.add_argument("parts", nargs="*",
                         help=f"of {', '.join(PARTS)} (default: these), {', '.join(ON_REQUEST)}")
     parser.add_argument("--only", metavar="REGEX", default="",
                         help="of the adapters, those whose <model>/<name> it is found in")

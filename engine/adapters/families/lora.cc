@@ -1,174 +1,216 @@
-// LoRA and rsLoRA, as PEFT saves them: y += s B (A x), s = alpha / r, or alpha / sqrt(r) with
-// use_rslora; r and alpha may differ by module (rank_pattern, alpha_pattern). Lowers to one LowRank
-// per adapted linear site; a fused projection (GPT-2's c_attn) is one site. Source: zoo
-// sections 4.1 and 5.1; peft 0.21.2, tuners/lora.
+// LoRA as PEFT saves it, with all that its file may hold: y += s B (A x), s = alpha / r, or alpha / sqrt(r) with
+// use_rslora; r and alpha may differ by module. A fused projection (GPT-2's c_attn) is one site; embeddings look up
+// columns of A. Variants: DoRA, W' = c (W + s B A) row by row with c = m / |W + s B A|; QA-LoRA, one column of A for a
+// run of inputs; KaSA, PiSSA and OLoRA, whose base lost a part of itself when training began; activated LoRA, which
+// carries its tokens. Lowers to LowRank (+ OutputScale, Bias, EmbeddingLowRank). Source: zoo sections 4.1, 5.1 and 10;
+// peft 0.21.2, tuners/lora.
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <string_view>
 
+#include "engine/adapters/base_replacements.h"
 #include "engine/adapters/families/family.h"
-#include "engine/adapters/peft_config.h"
+#include "engine/adapters/families/lora_config.h"
+#include "engine/adapters/lowering_ops.h"
+#include "engine/adapters/module_tensors.h"
 
 namespace polyad {
 namespace {
 
-constexpr std::string_view kPrefix = "base_model.model.";
-constexpr std::string_view kSuffixA = ".lora_A.weight";
-constexpr std::string_view kSuffixB = ".lora_B.weight";
-constexpr int64_t kMaxRank = 8192;
+constexpr std::string_view kLinearLeaves[] = {"lora_A.weight", "lora_B.weight"};
+constexpr std::string_view kEmbeddingLeaves[] = {"lora_embedding_A", "lora_embedding_B"};
 
-// Keys that say nothing about the forward pass, or that the lowering reads.
-constexpr std::string_view kUnderstood[] = {"peft_type",
-                                            "task_type",
-                                            "base_model_name_or_path",
-                                            "revision",
-                                            "inference_mode",
-                                            "peft_version",
-                                            "auto_mapping",
-                                            "r",
-                                            "lora_alpha",
-                                            "use_rslora",
-                                            "rank_pattern",
-                                            "alpha_pattern",
-                                            "target_modules",
-                                            "exclude_modules",
-                                            "layers_to_transform",
-                                            "layers_pattern",
-                                            "fan_in_fan_out",
-                                            "lora_dropout",
-                                            "bias",
-                                            "init_lora_weights",
-                                            "megatron_config",
-                                            "megatron_core",
-                                            "loftq_config",
-                                            "eva_config",
-                                            "runtime_config",
-                                            "ensure_weight_tying",
-                                            "qalora_group_size",
-                                            "corda_config",
-                                            "lora_ga_config"};
-
-struct Scalars {
-  PatternValues rank;
-  PatternValues alpha;
-  bool rank_stabilised = false;
+struct Pair {
+  TensorView a;  // [rank, in], or [rank, groups] in QA-LoRA
+  TensorView b;  // [out, rank]
+  int64_t rank = 0;
+  double scale = 0;
 };
 
-// Initialisations that changed the base weights while training: the file alone does not describe
-// the change.
-Status CheckInitialisation(const OrderedJsonFields& config) {
-  const OrderedJson* init = config.Find("init_lora_weights");
-  if (init == nullptr || init->is_boolean()) return absl::OkStatus();
-  if (!init->is_string()) return config.WrongType("init_lora_weights", "a boolean or a string");
-  const auto name = init->get<std::string>();
-  if (name == "gaussian" || name == "eva" || name == "orthogonal") return absl::OkStatus();
-  return Unimplemented(
-      "adapter_config.json: init_lora_weights = '%s' changed the base weights in training; convert "
-      "the adapter first "
-      "(save_pretrained with path_initial_model_for_weight_conversion)",
-      name);
-}
-
-Status CheckVariant(const OrderedJsonFields& config) {
-  struct Variant {
-    std::string_view key;
-    std::string_view what;
-  };
-  constexpr Variant kVariants[] = {{"use_dora", "DoRA"},
-                                   {"lora_bias", "a bias on lora_B"},
-                                   {"use_qalora", "QA-LoRA"},
-                                   {"use_bdlora", "BD-LoRA"},
-                                   {"alora_invocation_tokens", "activated LoRA"},
-                                   {"trainable_token_indices", "trainable tokens"},
-                                   {"target_parameters", "LoRA on expert parameters"},
-                                   {"layer_replication", "it changes the base model's layers"},
-                                   {"modules_to_save", "replaced modules"},
-                                   {"arrow_config", "Arrow routing"},
-                                   {"kasa_config", "KaSA"}};
-  for (const Variant& variant : kVariants) {
-    POLYAD_RETURN_IF_ERROR(RefuseIfSet(config.object(), variant.key, variant.what));
-  }
-  POLYAD_ASSIGN_OR_RETURN(const std::string bias, config.StringOr("bias", "none"));
-  if (bias != "none") {
-    return Unimplemented("adapter_config.json: bias = '%s' is not served (trained biases)", bias);
-  }
-  return CheckKnownKeys(config.object(), kUnderstood);
-}
-
-StatusOr<Scalars> ReadScalars(const OrderedJson& json) {
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
-                          OrderedJsonFields::Of(json, "adapter_config.json"));
-  POLYAD_RETURN_IF_ERROR(CheckVariant(config));
-  POLYAD_RETURN_IF_ERROR(CheckInitialisation(config));
-  Scalars scalars;
-  POLYAD_ASSIGN_OR_RETURN(scalars.rank, PatternValues::Parse(config, "r", "rank_pattern", 8));
-  POLYAD_ASSIGN_OR_RETURN(scalars.alpha,
-                          PatternValues::Parse(config, "lora_alpha", "alpha_pattern", 8));
-  POLYAD_ASSIGN_OR_RETURN(scalars.rank_stabilised, config.BoolOr("use_rslora", false));
-  return scalars;
-}
-
-Status CheckShapes(const std::string& path, const LowRank& op, const SiteShape& shape,
-                   int64_t rank) {
-  if (op.a.rows != rank || op.b.cols != rank) {
+Status CheckShapes(const ModuleTensors& module, const Pair& pair, int64_t in) {
+  const std::string& path = module.path();
+  if (pair.a.rows != pair.rank || pair.b.cols != pair.rank) {
     return InvalidArgument(
         "module %s: adapter_config.json says rank %d, got lora_A [%d, %d] and lora_B [%d, %d]",
-        path, rank, op.a.rows, op.a.cols, op.b.rows, op.b.cols);
+        path, pair.rank, pair.a.rows, pair.a.cols, pair.b.rows, pair.b.cols);
   }
-  if (op.a.cols != shape.in) {
+  if (pair.a.cols != in) {
     return FailedPrecondition(
         "tensor %s.lora_A: expected [%d, %d], got [%d, %d]: made for another base model", path,
-        rank, shape.in, op.a.rows, op.a.cols);
+        pair.rank, in, pair.a.rows, pair.a.cols);
   }
-  if (op.b.rows != shape.out) {
+  if (pair.b.rows != module.out()) {
     return FailedPrecondition(
         "tensor %s.lora_B: expected [%d, %d], got [%d, %d]: made for another base model", path,
-        shape.out, rank, op.b.rows, op.b.cols);
+        module.out(), pair.rank, pair.b.rows, pair.b.cols);
   }
   return absl::OkStatus();
 }
 
-StatusOr<SiteOp> LowerModule(AdapterSource& source, const ModelSpec& spec, const Scalars& scalars,
-                             const std::string& path) {
-  const StatusOr<SiteRef> site = ResolveModulePath(spec, path);
-  if (!site.ok()) {
-    return FailedPrecondition(
-        "tensor %s.lora_A.weight: the base model has no linear module of this name", path);
+class LoraLowering {
+ public:
+  LoraLowering(AdapterSource& source, const LoweringContext& context, const LoraConfig& config)
+      : source_(source), context_(context), config_(config) {}
+
+  Status Linear(const ModuleTensors& module) {
+    Pair pair;
+    POLYAD_ASSIGN_OR_RETURN(pair.rank, CheckRank(module.path(), config_.ranks.For(module.path())));
+    pair.scale = config_.ScaleOf(module.path(), static_cast<double>(pair.rank));
+    POLYAD_ASSIGN_OR_RETURN(pair.a, source_.TakeMatrix(module.NameOf("lora_A.weight")));
+    POLYAD_ASSIGN_OR_RETURN(pair.b, source_.TakeMatrix(module.NameOf("lora_B.weight")));
+    const bool pooled = config_.pools_inputs && pair.a.cols != module.in();
+    if (pooled && module.in() % config_.pool_size != 0) {
+      return FailedPrecondition("module %s: %d inputs are no groups of %d", module.path(), module.in(),
+                                config_.pool_size);
+    }
+    POLYAD_RETURN_IF_ERROR(CheckShapes(module, pair, pooled ? module.in() / config_.pool_size : module.in()));
+    if (config_.dora) return Dora(module, pair);
+    if (config_.start != LoraStart::kUnchanged) return Changed(module, pair);
+    if (pooled) {
+      AddLowRank(program_, module.site(), Unpooled(pair.a, module.in()), ScaledB(pair));
+    } else {
+      program_.ops.push_back({module.site(), LowRank{pair.a, pair.b, static_cast<float>(pair.scale)}});
+    }
+    return BiasOfB(module, pair.scale);
   }
-  if (site->site == Site::kEmbed || site->site == Site::kHead) {
-    return Unimplemented("tensor %s.lora_A.weight: LoRA on embeddings and heads is not served",
-                         path);
+
+  // A looked-up row gains s B A[:, token].
+  Status Embedding(const ModuleTensors& module) {
+    POLYAD_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(module.path(), config_.ranks.For(module.path())));
+    EmbeddingLowRank op;
+    POLYAD_ASSIGN_OR_RETURN(op.a, module.View("lora_embedding_A", rank, module.out()));
+    POLYAD_ASSIGN_OR_RETURN(op.b, module.View("lora_embedding_B", module.in(), rank));
+    op.scale = static_cast<float>(config_.ScaleOf(module.path(), static_cast<double>(rank)));
+    if (config_.start != LoraStart::kUnchanged) {
+      return Unimplemented("tensor %s: this initialisation is not served on embeddings",
+                           module.NameOf("lora_embedding_A"));
+    }
+    if (config_.dora) {
+      POLYAD_ASSIGN_OR_RETURN(const Matrix table, BaseWeight(context_, module.site()));
+      Matrix own = Multiply(Transposed(Widened(op.a)), Transposed(Widened(op.b)));  // [vocab, hidden]
+      for (size_t i = 0; i < own.values.size(); ++i) own.values[i] = table.values[i] + op.scale * own.values[i];
+      POLYAD_ASSIGN_OR_RETURN(std::vector<float> columns, Magnitudes(module, Transposed(own)));
+      op.column_scale = program_.arena.Keep(std::move(columns));
+    }
+    program_.embedding_ops.push_back(op);
+    return absl::OkStatus();
   }
-  const double rank = scalars.rank.For(path);
-  const double scale = scalars.alpha.For(path) / (scalars.rank_stabilised ? std::sqrt(rank) : rank);
-  if (rank < 1 || rank > kMaxRank || rank != std::floor(rank) || !std::isfinite(scale)) {
-    return InvalidArgument("module %s: expected a rank in [1, %d], got %g", path, kMaxRank, rank);
+
+  AdapterProgram Finish() && { return std::move(program_); }
+
+ private:
+  static Matrix ScaledB(const Pair& pair) {
+    Matrix b = Widened(pair.b);
+    Scale(b, pair.scale);
+    return b;
   }
-  LowRank op;
-  POLYAD_ASSIGN_OR_RETURN(op.a,
-                          source.TakeMatrix(std::string(kPrefix) + path + std::string(kSuffixA)));
-  POLYAD_ASSIGN_OR_RETURN(op.b,
-                          source.TakeMatrix(std::string(kPrefix) + path + std::string(kSuffixB)));
-  op.scale = static_cast<float>(scale);
-  POLYAD_RETURN_IF_ERROR(
-      CheckShapes(path, op, ShapeOf(spec, site->site), static_cast<int64_t>(rank)));
-  return SiteOp{*site, op, OpStage::kDelta};
-}
+
+  // One column for each input: those of a group share it, and PEFT multiplies their mean by the number of groups.
+  static Matrix Unpooled(const TensorView& stored, int64_t in) {
+    const Matrix grouped = Widened(stored);
+    const int64_t size = in / grouped.cols;
+    const float factor = static_cast<float>(grouped.cols) / static_cast<float>(size);
+    Matrix a(grouped.rows, in);
+    for (int64_t i = 0; i < a.rows; ++i) {
+      for (int64_t j = 0; j < in; ++j) a.At(i, j) = factor * grouped.At(i, j / size);
+    }
+    return a;
+  }
+
+  Status BiasOfB(const ModuleTensors& module, double scale) {
+    if (!config_.bias_of_b) return absl::OkStatus();
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias, module.TakeVector("lora_B.bias", module.out()));
+    for (float& value : bias) value = static_cast<float>(static_cast<double>(value) * scale);
+    AddBias(program_, module.site(), std::move(bias));
+    return absl::OkStatus();
+  }
+
+  // magnitude / |row| of a changed weight.
+  StatusOr<std::vector<float>> Magnitudes(const ModuleTensors& module, const Matrix& changed) {
+    const bool suffixed = module.Has("lora_magnitude_vector.weight");
+    const std::string_view leaf = suffixed ? "lora_magnitude_vector.weight" : "lora_magnitude_vector";
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> magnitudes, module.TakeVector(leaf, changed.rows));
+    for (int64_t i = 0; i < changed.rows; ++i) {
+      double square = 0;
+      for (int64_t j = 0; j < changed.cols; ++j) {
+        square += static_cast<double>(changed.At(i, j)) * static_cast<double>(changed.At(i, j));
+      }
+      if (square == 0) return InvalidArgument("tensor %s: row %d of the changed weight is zero", module.NameOf(leaf), i);
+      float& magnitude = magnitudes[static_cast<size_t>(i)];
+      magnitude = static_cast<float>(static_cast<double>(magnitude) / std::sqrt(square));
+    }
+    return magnitudes;
+  }
+
+  // y = c (W x) + (c s B) A x + b: the bias is not scaled.
+  Status Dora(const ModuleTensors& module, const Pair& pair) {
+    const Matrix a = Widened(pair.a);
+    Matrix b = ScaledB(pair);
+    POLYAD_ASSIGN_OR_RETURN(Matrix changed, BaseWeight(context_, module.site()));
+    const Matrix delta = Multiply(b, a);
+    for (size_t i = 0; i < delta.values.size(); ++i) changed.values[i] += delta.values[i];
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> factors, Magnitudes(module, changed));
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias, BaseBias(context_, module.site()));
+    const bool has_bias = std::any_of(bias.begin(), bias.end(), [](float value) { return value != 0; });
+    for (size_t i = 0; i < bias.size(); ++i) bias[i] -= factors[i] * bias[i];
+    ScaleRows(b, factors);
+    ScaleOutput(program_, module.site(), std::move(factors));
+    AddLowRank(program_, module.site(), a, std::move(b));
+    if (has_bias) AddBias(program_, module.site(), std::move(bias));
+    return absl::OkStatus();
+  }
+
+  // The pair, less the part of W it took the place of.
+  Status Changed(const ModuleTensors& module, const Pair& pair) {
+    Matrix a = Widened(pair.a);
+    const int64_t side = std::min(module.in(), module.out());
+    if (pair.rank > side || (config_.start != LoraStart::kOlora && side > kMaxEigenSide)) {
+      return Unimplemented("module %s: the part of [%d, %d] that training took away is too large to find again; "
+                           "convert the adapter", module.path(), module.out(), module.in());
+    }
+    POLYAD_ASSIGN_OR_RETURN(const Matrix weight, BaseWeight(context_, module.site()));
+    FactorPair lost;
+    if (config_.start == LoraStart::kOlora) {
+      lost.left = OrthonormalColumns(weight, pair.rank);
+      lost.right = Multiply(Transposed(lost.left), weight);
+      Scale(lost.left, pair.scale);
+    } else {
+      lost = SingularPart(weight, pair.rank, /*largest=*/config_.start == LoraStart::kPissa);
+    }
+    if (config_.start == LoraStart::kKasa) {
+      POLYAD_ASSIGN_OR_RETURN(const std::vector<float> diagonal, module.TakeVector("lora_diag", pair.rank));
+      ScaleRows(a, diagonal);
+    }
+    Scale(lost.left, -1);
+    AddLowRank(program_, module.site(), std::move(a), ScaledB(pair));
+    AddLowRank(program_, module.site(), std::move(lost.right), std::move(lost.left));
+    return absl::OkStatus();
+  }
+
+  AdapterSource& source_;
+  const LoweringContext& context_;
+  const LoraConfig& config_;
+  AdapterProgram program_;
+};
 
 }  // namespace
 
 StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_ASSIGN_OR_RETURN(const Scalars scalars, ReadScalars(source.config()));
-  AdapterProgram program;
-  for (const std::string& name : source.RemainingNames()) {
-    const std::string_view view = name;
-    if (!view.starts_with(kPrefix) || !view.ends_with(kSuffixA)) continue;
-    const std::string path(
-        view.substr(kPrefix.size(), view.size() - kPrefix.size() - kSuffixA.size()));
-    POLYAD_ASSIGN_OR_RETURN(SiteOp op, LowerModule(source, context.spec, scalars, path));
-    program.ops.push_back(std::move(op));
+  POLYAD_ASSIGN_OR_RETURN(const LoraConfig config, ReadLoraConfig(source.config(), context.spec.vocab_size));
+  LoraLowering lowering(source, context, config);
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> linears,
+                          ModulesWith(source, context.spec, ModuleQuery{kLinearLeaves}));
+  for (const ModuleTensors& module : linears) POLYAD_RETURN_IF_ERROR(lowering.Linear(module));
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> embeddings,
+                          ModulesWith(source, context.spec, ModuleQuery{kEmbeddingLeaves, true, false}));
+  for (const ModuleTensors& module : embeddings) POLYAD_RETURN_IF_ERROR(lowering.Embedding(module));
+  AdapterProgram program = std::move(lowering).Finish();
+  if (config.trained_tokens != nullptr) {
+    POLYAD_RETURN_IF_ERROR(LowerTrainedTokens(source, context, *config.trained_tokens, program));
   }
+  program.invocation_tokens = config.invocation_tokens;
   return program;
 }
 

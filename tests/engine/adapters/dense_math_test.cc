@@ -63,6 +63,18 @@ TEST(DenseMath, ADependentColumnBecomesZero) {
   for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(q.At(i, 1), 0);
 }
 
+TEST(DenseMath, HouseholderSpansTheSameWithEachColumnTurnedAgainstItsFirstElement) {
+  const Matrix m = RandomMatrix(30, 7, 5);
+  const Matrix q = HouseholderQ(m);
+  EXPECT_LT(LargestDifference(Multiply(Transposed(q), q), Identity(7)), 1e-6);
+  const Matrix r = Multiply(Transposed(q), m);
+  EXPECT_LT(LargestDifference(Multiply(q, r), m), 1e-5);
+  EXPECT_LT(r.At(0, 0) * m.At(0, 0), 0);
+  for (int64_t i = 0; i < 7; ++i) {
+    for (int64_t j = 0; j < i; ++j) EXPECT_NEAR(r.At(i, j), 0, 1e-5);
+  }
+}
+
 class Singular : public testing::TestWithParam<std::pair<int64_t, int64_t>> {};
 
 // A known spectrum: m = U diag(n, n-1, .., 1) V'.

@@ -157,7 +157,7 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
     leases.push_back(*test.adapters->Acquire(name, ""));
     goldens.push_back(ReadGoldens(path));
   }
-  ASSERT_GE(leases.size(), 4u);
+  ASSERT_GE(leases.size(), 2u);
 
   StepHarness harness(*test.model, 2);
   std::vector<TestSequence> sequences;

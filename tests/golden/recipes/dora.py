@@ -2,7 +2,7 @@
 import numpy as np
 from peft import LoraConfig
 
-from adapter_goldens import Case, build_all, fan_in
+from adapter_goldens import Case, build_all, drop_tensors, fan_in
 
 _ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -28,7 +28,7 @@ CASES = [
     Case("gpt2", "dora_all", _config(r=4, lora_alpha=8, target_modules=["c_attn", "c_proj", "c_fc"],
                                      bias="lora_only", fan_in_fan_out=True), _rules(4, 2)),
     Case("llama", "dora_embedding_head", _config(r=4, lora_alpha=8, target_modules=["embed_tokens", "lm_head"]),
-         _rules(4, 2)),
+         _rules(4, 2), finish=drop_tensors("base_layer")),
 ]
 
 

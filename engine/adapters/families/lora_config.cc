@@ -1,0 +1,118 @@
+#include "engine/adapters/families/lora_config.h"
+
+#include <cmath>
+#include <string_view>
+
+namespace polyad {
+namespace {
+
+constexpr size_t kMaxInvocation = 1024;
+
+// Read here, or of no effect once trained.
+constexpr std::string_view kUnderstood[] = {"r",
+                                            "lora_alpha",
+                                            "use_rslora",
+                                            "rank_pattern",
+                                            "alpha_pattern",
+                                            "lora_dropout",
+                                            "lora_bias",
+                                            "use_dora",
+                                            "use_qalora",
+                                            "qalora_group_size",
+                                            "init_lora_weights",
+                                            "kasa_config",
+                                            "alora_invocation_tokens",
+                                            "trainable_token_indices",
+                                            "ensure_weight_tying",
+                                            "loftq_config",
+                                            "eva_config",
+                                            "corda_config",
+                                            "lora_ga_config",
+                                            "velora_config",
+                                            "monteclora_config",
+                                            "runtime_config",
+                                            "megatron_config",
+                                            "megatron_core"};
+
+struct Refused {
+  std::string_view key;
+  std::string_view what;
+};
+constexpr Refused kRefused[] = {{"use_bdlora", "BD-LoRA"},
+                                {"target_parameters", "LoRA on expert parameters"},
+                                {"layer_replication", "it changes the base model's layers"},
+                                {"arrow_config", "Arrow routing"}};
+
+StatusOr<LoraStart> ReadStart(const OrderedJsonFields& config) {
+  const OrderedJson* init = config.Find("init_lora_weights");
+  if (init == nullptr || init->is_boolean()) return LoraStart::kUnchanged;
+  POLYAD_ASSIGN_OR_RETURN(const std::string name, config.String("init_lora_weights"));
+  for (const std::string_view harmless : {"gaussian", "eva", "orthogonal", "mica"}) {
+    if (name == harmless) return LoraStart::kUnchanged;
+  }
+  if (name == "pissa") return LoraStart::kPissa;
+  if (name == "olora") return LoraStart::kOlora;
+  return Unimplemented(
+      "adapter_config.json: init_lora_weights = '%s' changed the base weights in training in a way the file does not "
+      "tell; convert the adapter first (save_pretrained with path_initial_model_for_weight_conversion), or serve it on "
+      "the base it was published with and set the key to true",
+      name);
+}
+
+StatusOr<std::vector<int32_t>> ReadInvocation(const OrderedJsonFields& config, int64_t vocab_size) {
+  std::vector<int32_t> tokens;
+  const OrderedJson* list = config.Find("alora_invocation_tokens");
+  if (list == nullptr) return tokens;
+  if (!list->is_array() || list->size() > kMaxInvocation) {
+    return config.WrongType("alora_invocation_tokens", absl::StrFormat("a list of at most %d ids", kMaxInvocation));
+  }
+  for (const OrderedJson& entry : *list) {
+    if (!entry.is_number_integer() || entry.get<int64_t>() < 0 || entry.get<int64_t>() >= vocab_size) {
+      return config.WrongType("alora_invocation_tokens", absl::StrFormat("ids in [0, %d)", vocab_size));
+    }
+    tokens.push_back(static_cast<int32_t>(entry.get<int64_t>()));
+  }
+  return tokens;
+}
+
+// PEFT gives a linear layer one variant.
+Status CheckVariants(const LoraConfig& lora) {
+  const int count = static_cast<int>(lora.dora) + static_cast<int>(lora.pools_inputs) +
+                    static_cast<int>(!lora.invocation_tokens.empty()) +
+                    static_cast<int>(lora.start == LoraStart::kKasa);
+  if (count > 1 || (lora.dora && lora.start != LoraStart::kUnchanged)) {
+    return Unimplemented("adapter_config.json: two variants of LoRA at once are not served");
+  }
+  if (lora.bias_of_b && (lora.dora || lora.start != LoraStart::kUnchanged)) {
+    return Unimplemented("adapter_config.json: lora_bias together with another variant is not served");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+double LoraConfig::ScaleOf(const std::string& path, double rank) const {
+  return alphas.For(path) / (rank_stabilised ? std::sqrt(rank) : rank);
+}
+
+StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size) {
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config, OrderedJsonFields::Of(json, "adapter_config.json"));
+  for (const Refused& refused : kRefused) POLYAD_RETURN_IF_ERROR(RefuseIfSet(json, refused.key, refused.what));
+  POLYAD_RETURN_IF_ERROR(CheckPeftKeys(json, kUnderstood));
+  LoraConfig lora;
+  POLYAD_ASSIGN_OR_RETURN(lora.ranks, PatternValues::Parse(config, "r", "rank_pattern", 8));
+  POLYAD_ASSIGN_OR_RETURN(lora.alphas, PatternValues::Parse(config, "lora_alpha", "alpha_pattern", 8));
+  POLYAD_ASSIGN_OR_RETURN(lora.rank_stabilised, config.BoolOr("use_rslora", false));
+  POLYAD_ASSIGN_OR_RETURN(lora.bias_of_b, config.BoolOr("lora_bias", false));
+  POLYAD_ASSIGN_OR_RETURN(lora.dora, config.BoolOr("use_dora", false));
+  POLYAD_ASSIGN_OR_RETURN(lora.pools_inputs, config.BoolOr("use_qalora", false));
+  POLYAD_ASSIGN_OR_RETURN(lora.pool_size, config.IntOr("qalora_group_size", 16, 1, 1 << 20));
+  POLYAD_ASSIGN_OR_RETURN(lora.start, ReadStart(config));
+  if (config.Has("kasa_config")) lora.start = LoraStart::kKasa;
+  POLYAD_ASSIGN_OR_RETURN(lora.invocation_tokens, ReadInvocation(config, vocab_size));
+  lora.trained_tokens = config.Find("trainable_token_indices");
+  POLYAD_RETURN_IF_ERROR(CheckVariants(lora));
+  return lora;
+}
+
+}  // namespace polyad
