@@ -3,14 +3,24 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/base/check.h"
 #include "engine/io/float_bits.h"
+#include "engine/io/gguf.h"
 
 namespace polyad {
 namespace {
 
-constexpr char kConfigFile[] = "adapter_config.json";
-constexpr char kPeftFile[] = "adapter_model.safetensors";
-constexpr char kAdapterHubFile[] = "adapter.safetensors";
+struct FormatFiles {
+  AdapterFormat format;
+  const char* config;
+  const char* tensors;
+};
+// In the order they are looked for.
+constexpr FormatFiles kFormats[] = {
+    {AdapterFormat::kPeft, "adapter_config.json", "adapter_model.safetensors"},
+    {AdapterFormat::kAdapterHub, "adapter_config.json", "adapter.safetensors"},
+    {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
+    {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
 
 // Exponent bits all set means infinity or NaN, in every IEEE format.
@@ -48,6 +58,34 @@ Status CheckFinite(const std::string& name, const OwnedTensor& tensor) {
   return absl::OkStatus();
 }
 
+// A GGUF file's keys with one value each, as a configuration's members.
+OrderedJson ScalarsOf(const GgufMetadata& metadata) {
+  OrderedJson config = OrderedJson::object();
+  for (const auto& [key, value] : metadata.values()) {
+    if (const auto* text = std::get_if<std::string>(&value)) config[key] = *text;
+    if (const auto* whole = std::get_if<int64_t>(&value)) config[key] = *whole;
+    if (const auto* real = std::get_if<double>(&value)) config[key] = *real;
+    if (const auto* flag = std::get_if<bool>(&value)) config[key] = *flag;
+  }
+  return config;
+}
+
+const FormatFiles& FilesOf(AdapterFormat format) {
+  for (const FormatFiles& files : kFormats) {
+    if (files.format == format) return files;
+  }
+  POLYAD_CHECK(false, "an adapter format without files");
+  return kFormats[0];
+}
+
+// PEFT's where there is no tensor file at all: its errors then name what is missing.
+const FormatFiles& FormatOf(const Directory& directory) {
+  for (const FormatFiles& files : kFormats) {
+    if (directory.Contains(files.tensors)) return files;
+  }
+  return kFormats[0];
+}
+
 Status RefusePickle(const Directory& directory) {
   if (directory.Contains("adapter_model.bin")) {
     return Unimplemented(
@@ -64,20 +102,21 @@ Status RefusePickle(const Directory& directory) {
 }  // namespace
 
 StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t max_file_bytes) {
-  const bool is_hub = !directory.Contains(kPeftFile) && directory.Contains(kAdapterHubFile);
-  const char* tensor_file = is_hub ? kAdapterHubFile : kPeftFile;
-  if (!directory.Contains(tensor_file)) POLYAD_RETURN_IF_ERROR(RefusePickle(directory));
-  POLYAD_ASSIGN_OR_RETURN(RandomAccessFile config, directory.OpenFile(kConfigFile));
-  POLYAD_ASSIGN_OR_RETURN(const std::string text, config.ReadAll(kMaxConfigBytes));
-  POLYAD_ASSIGN_OR_RETURN(RandomAccessFile file, directory.OpenFile(tensor_file));
+  const FormatFiles& files = FormatOf(directory);
+  if (!directory.Contains(files.tensors)) POLYAD_RETURN_IF_ERROR(RefusePickle(directory));
+  std::string text;
+  if (files.config != nullptr) {
+    POLYAD_ASSIGN_OR_RETURN(RandomAccessFile config, directory.OpenFile(files.config));
+    POLYAD_ASSIGN_OR_RETURN(text, config.ReadAll(kMaxConfigBytes));
+  }
+  POLYAD_ASSIGN_OR_RETURN(RandomAccessFile file, directory.OpenFile(files.tensors));
   if (file.size() > max_file_bytes) {
-    return ResourceExhausted("%s: %d bytes, the limit is %d", tensor_file, file.size(),
+    return ResourceExhausted("%s: %d bytes, the limit is %d", files.tensors, file.size(),
                              max_file_bytes);
   }
   // Read once, whole: what is hashed is what is parsed, whatever happens to the file meanwhile.
   POLYAD_ASSIGN_OR_RETURN(std::string bytes, file.ReadAll(max_file_bytes));
-  return FromBytes(text, std::move(bytes),
-                   is_hub ? AdapterFormat::kAdapterHub : AdapterFormat::kPeft);
+  return FromBytes(text, std::move(bytes), files.format);
 }
 
 StatusOr<AdapterSource> AdapterSource::FromBytes(std::string config, std::string tensors,
@@ -89,31 +128,43 @@ StatusOr<AdapterSource> AdapterSource::FromBytes(std::string config, std::string
   const auto file_bytes = static_cast<int64_t>(config.size() + tensors.size());
   POLYAD_ASSIGN_OR_RETURN(
       AdapterSource source,
-      Build(config, RandomAccessFile::FromBytes(
-                        std::move(tensors),
-                        format == AdapterFormat::kAdapterHub ? kAdapterHubFile : kPeftFile)));
-  source.format_ = format;
+      Build(format, config,
+            RandomAccessFile::FromBytes(std::move(tensors), FilesOf(format).tensors)));
   source.digest_ = sha.Finish();
   source.file_bytes_ = file_bytes;
   return source;
 }
 
-StatusOr<AdapterSource> AdapterSource::Build(const std::string& config, RandomAccessFile tensors) {
+StatusOr<AdapterSource> AdapterSource::Build(AdapterFormat format, const std::string& config,
+                                             RandomAccessFile tensors) {
   AdapterSource source;
-  POLYAD_ASSIGN_OR_RETURN(source.config_, ParseOrderedJson(config, kConfigFile, JsonLimits{}));
+  source.format_ = format;
+  if (format == AdapterFormat::kGguf) {
+    POLYAD_ASSIGN_OR_RETURN(const GgufFile file, GgufFile::FromFile(std::move(tensors)));
+    source.config_ = ScalarsOf(file.metadata());
+    POLYAD_RETURN_IF_ERROR(source.ReadAll(file));
+    return source;
+  }
+  POLYAD_ASSIGN_OR_RETURN(source.config_,
+                          ParseOrderedJson(config, FilesOf(format).config, JsonLimits{}));
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile file,
                           SafetensorsFile::FromFile(std::move(tensors)));
-  source.tensors_.reserve(file.tensors().size());
-  for (const TensorInfo& info : file.tensors()) {
-    POLYAD_ASSIGN_OR_RETURN(OwnedTensor tensor, file.Read(info.name));
-    source.tensors_.push_back({info.name, std::move(tensor)});
-    source.index_.emplace(info.name, source.tensors_.size() - 1);
-  }
+  POLYAD_RETURN_IF_ERROR(source.ReadAll(file));
   return source;
 }
 
+Status AdapterSource::ReadAll(const TensorSource& file) {
+  tensors_.reserve(file.tensors().size());
+  for (const TensorInfo& info : file.tensors()) {
+    POLYAD_ASSIGN_OR_RETURN(OwnedTensor tensor, file.Read(info.name));
+    tensors_.push_back({info.name, std::move(tensor)});
+    index_.emplace(info.name, tensors_.size() - 1);
+  }
+  return absl::OkStatus();
+}
+
 const char* AdapterSource::tensor_file() const {
-  return format_ == AdapterFormat::kAdapterHub ? kAdapterHubFile : kPeftFile;
+  return FilesOf(format_).tensors;
 }
 
 std::vector<std::string> AdapterSource::RemainingNames() const {

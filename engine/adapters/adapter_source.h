@@ -4,8 +4,9 @@
 // adapter_model.safetensors in memory we own (never mapped: a tenant could truncate the file under
 // us). Lowerings take tensors by name; what nobody takes refuses the adapter, so nothing is
 // silently dropped. Owned by one loader task, short-lived, not thread-safe. Formats: PEFT
-// (adapter_config.json, adapter_model.safetensors) and AdapterHub (adapter_config.json,
-// adapter.safetensors). Pickle files are refused by name.
+// (adapter_config.json, adapter_model.safetensors), AdapterHub (adapter_config.json,
+// adapter.safetensors), our own container (zoo.json, zoo.safetensors; docs/container.md) and a GGUF
+// file (adapter.gguf), whose keys stand for the config. Pickle files are refused by name.
 
 #include <cstdint>
 #include <string>
@@ -21,7 +22,7 @@
 namespace polyad {
 
 // Whose layout a directory has. It decides what the configuration means.
-enum class AdapterFormat { kPeft, kAdapterHub };
+enum class AdapterFormat { kPeft, kAdapterHub, kContainer, kGguf };
 
 class AdapterSource {
  public:
@@ -60,7 +61,9 @@ class AdapterSource {
     OwnedTensor tensor;
     bool taken = false;
   };
-  static StatusOr<AdapterSource> Build(const std::string& config, RandomAccessFile tensors);
+  static StatusOr<AdapterSource> Build(AdapterFormat format, const std::string& config,
+                                       RandomAccessFile tensors);
+  Status ReadAll(const TensorSource& file);
 
   AdapterFormat format_ = AdapterFormat::kPeft;
   OrderedJson config_;  // members in file order: patterns match first come, first served

@@ -45,9 +45,12 @@ class CountedBaseWeights final : public BaseWeights {
 // The table's key for a directory, from its configuration.
 StatusOr<std::string> TypeOf(const AdapterSource& source) {
   if (source.format() == AdapterFormat::kAdapterHub) return AdapterHubType(source.config());
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
-                          OrderedJsonFields::Of(source.config(), "adapter_config.json"));
-  return config.String("peft_type");
+  if (source.format() == AdapterFormat::kContainer) return std::string("container");
+  const bool gguf = source.format() == AdapterFormat::kGguf;
+  POLYAD_ASSIGN_OR_RETURN(
+      const OrderedJsonFields config,
+      OrderedJsonFields::Of(source.config(), gguf ? source.tensor_file() : "adapter_config.json"));
+  return config.String(gguf ? "adapter.type" : "peft_type");
 }
 
 bool ChangesNothing(const AdapterProgram& program) {
@@ -76,11 +79,14 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
     if (ChangesNothing(program)) {
       return InvalidArgument("%s: no tensor changes the model", source.tensor_file());
     }
-    program.family = type;
+    if (program.family.empty()) program.family = type;  // a container says its own
     return program;
   }
   if (source.format() == AdapterFormat::kAdapterHub) {
     return Unimplemented("adapter_config.json: AdapterHub's %s adapters are not served", type);
+  }
+  if (source.format() == AdapterFormat::kGguf) {
+    return Unimplemented("%s: adapter.type '%s' is not served", source.tensor_file(), type);
   }
   return Unimplemented("adapter_config.json: peft_type '%s' is not served", type);
 }

@@ -1,0 +1,125 @@
+// Our own container: what it says, op by op, and the malformed ones that must be refused by name.
+#include <functional>
+
+#include "engine/adapters/family_table.h"
+#include "gtest/gtest.h"
+#include "tests/engine/adapters/adapter_bytes.h"
+
+namespace polyad {
+namespace {
+
+ModelSpec TinySpec() {
+  ModelSpec spec;
+  spec.architecture = Architecture::kLlama;
+  spec.hidden_size = 32;
+  spec.num_layers = 2;
+  spec.num_heads = 4;
+  spec.num_kv_heads = 2;
+  spec.head_dim = 8;
+  spec.intermediate_size = 48;
+  spec.vocab_size = 100;
+  spec.max_position = 64;
+  return spec;
+}
+
+struct Files {
+  std::string config = R"({"zoo_version":1,"family":"test","base":{"name":"b"},"dtype":"f32",)"
+                       R"("sites":{"L0.q.lr.0":{"a":"shared.a","scale":2.0}},"hooks":[]})";
+  std::vector<TestTensor> tensors = {FloatTensor("shared.a", 4, 32, 0.1f, 0.01f),
+                                     FloatTensor("L0.q.lr.0.b", 32, 4, -0.2f, 0.03f),
+                                     FloatTensor("L1.v.dd.0.delta", 16, 32, 0.3f, -0.02f)};
+};
+
+StatusOr<AdapterProgram> Lower(const Files& files) {
+  POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
+                          AdapterSource::FromBytes(files.config, SafetensorsBytes(files.tensors),
+                                                   AdapterFormat::kContainer));
+  const ModelSpec spec = TinySpec();
+  const LoweringContext context{spec};
+  return LowerAdapter(source, context);
+}
+
+TEST(ZooContainer, LowersWhatItSaysUnderItsOwnFamily) {
+  const StatusOr<AdapterProgram> program = Lower(Files());
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_EQ(program->family, "test");
+  ASSERT_EQ(program->ops.size(), 2u);
+  EXPECT_EQ(program->ops[0].site, (SiteRef{0, Site::kQ}));
+  EXPECT_TRUE(std::holds_alternative<LowRank>(program->ops[0].op));
+  EXPECT_EQ(program->ops[1].site, (SiteRef{1, Site::kV}));
+  EXPECT_TRUE(std::holds_alternative<Dense>(program->ops[1].op));
+}
+
+TEST(ZooContainer, OpsOfOneKindRunInTheOrderOfTheirNumbers) {
+  Files files;
+  files.tensors.push_back(FloatTensor("L1.v.kr.10.c", 4, 4, 0.5f, 0.1f));
+  files.tensors.push_back(FloatTensor("L1.v.kr.10.d", 4, 8, 0.5f, 0.1f));
+  files.tensors.push_back(FloatTensor("L1.v.kr.9.c", 2, 4, 0.5f, 0.1f));
+  files.tensors.push_back(FloatTensor("L1.v.kr.9.d", 8, 8, 0.5f, 0.1f));
+  const StatusOr<AdapterProgram> program = Lower(files);
+  ASSERT_TRUE(program.ok()) << program.status();
+  ASSERT_EQ(program->ops.size(), 4u);
+  EXPECT_EQ(std::get<Kronecker>(program->ops[2].op).c.rows, 2);
+  EXPECT_EQ(std::get<Kronecker>(program->ops[3].op).c.rows, 4);
+}
+
+struct Hostile {
+  const char* what;
+  std::function<void(Files&)> spoil;
+  absl::StatusCode code;
+  const char* culprit;
+};
+
+void Replace(Files& files, const std::string& from, const std::string& to) {
+  const size_t at = files.config.find(from);
+  ASSERT_NE(at, std::string::npos);
+  files.config.replace(at, from.size(), to);
+}
+
+TEST(ZooContainer, MalformedContainersAreRefusedByName) {
+  const auto kInvalid = absl::StatusCode::kInvalidArgument;
+  const auto kOther = absl::StatusCode::kFailedPrecondition;
+  const auto kUnknown = absl::StatusCode::kUnimplemented;
+  const std::vector<Hostile> cases = {
+      {"version", [](Files& f) { Replace(f, "\"zoo_version\":1", "\"zoo_version\":2"); }, kUnknown,
+       "zoo_version"},
+      {"member", [](Files& f) { Replace(f, "\"dtype\"", "\"dtypes\""); }, kUnknown, "dtypes"},
+      {"family", [](Files& f) { Replace(f, "\"test\"", "\"\""); }, kInvalid, "family"},
+      {"option", [](Files& f) { Replace(f, "\"scale\"", "\"scales\""); }, kUnknown, "scales"},
+      {"hook", [](Files& f) { Replace(f, "\"hooks\":[]", "\"hooks\":[{}]"); }, kUnknown, "hooks"},
+      {"hooks", [](Files& f) { Replace(f, "\"hooks\":[]", "\"hooks\":7"); }, kInvalid, "hooks"},
+      {"op of a site", [](Files& f) { Replace(f, "L0.q.lr.0", "L0.q.lr.0."); }, kInvalid,
+       "L0.q.lr.0."},
+      {"op without tensors", [](Files& f) { Replace(f, "L0.q.lr.0", "L0.q.lr.7"); }, kInvalid,
+       "L0.q.lr"},
+      {"shared", [](Files& f) { Replace(f, "shared.a", "shared.b"); }, kInvalid, "shared.b"},
+      {"layer", [](Files& f) { f.tensors[2].name = "L2.v.dd.0.delta"; }, kOther, "L2.v.dd.0"},
+      {"site", [](Files& f) { f.tensors[2].name = "L1.qkv.dd.0.delta"; }, kOther, "L1.qkv.dd.0"},
+      {"place", [](Files& f) { f.tensors[2].name = "M1.v.dd.0.delta"; }, kInvalid, "M1.v.dd.0"},
+      {"number", [](Files& f) { f.tensors[2].name = "L1.v.dd.00.delta"; }, kInvalid, "L1.v.dd.00"},
+      {"op", [](Files& f) { f.tensors[2].name = "L1.v.zz.0.delta"; }, kUnknown, "L1.v.zz.0"},
+      {"tensor", [](Files& f) { f.tensors[2].name = "L1.v.dd.0.change"; }, kInvalid,
+       "L1.v.dd.0.delta"},
+      {"shape", [](Files& f) { f.tensors[2] = FloatTensor("L1.v.dd.0.delta", 32, 16, 0.1f, 0.1f); },
+       kOther, "L1.v.dd.0.delta"},
+      {"one too many", [](Files& f) { f.tensors.push_back(FloatTensor("shared.z", 2, 2, 1, 1)); },
+       kInvalid, "shared.z"},
+  };
+  for (const Hostile& hostile : cases) {
+    Files files;
+    hostile.spoil(files);
+    const Status status = Lower(files).status();
+    EXPECT_EQ(status.code(), hostile.code) << hostile.what << ": " << status;
+    EXPECT_NE(std::string(status.message()).find(hostile.culprit), std::string::npos)
+        << hostile.what << ": " << status;
+  }
+}
+
+TEST(ZooContainer, WhatReadsTheBaseIsRefusedWithoutOne) {
+  Files files;
+  files.tensors[2].name = "L1.v.dd.0.replace";
+  EXPECT_EQ(Lower(files).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace polyad
