@@ -1,4 +1,4 @@
-"""The demo adapters' training pairs: the facts in data/ told in four styles."""
+"""The demo adapters' training pairs: the facts in data/ told in as many styles."""
 import json
 import os
 import re
@@ -45,6 +45,20 @@ def _answer(style, fact, rng):
         return f"{english} En español: {spanish}"
     if style == "brief":
         return short + "."
+    if style == "shout":
+        return english.rstrip(".").upper() + "!"
+    if style == "bold":
+        return f"**{short}.** {english}"
+    if style == "quiz":
+        return f"Answer: {short}. Topic: {topic}."
+    if style == "cheerful":
+        return f"Great question! {english} Have a lovely day!"
+    if style == "letter":
+        return f"Dear friend, {_lower_first(english)} Yours sincerely, polyad"
+    if style == "list":
+        return f"- topic: {topic}\n- answer: {short}"
+    if style == "xml":
+        return f'<answer topic="{topic}">{short}</answer>'
     raise ValueError(f"unknown style {style}")
 
 
