@@ -199,13 +199,14 @@ StatusOr<std::pair<std::vector<float>, std::vector<float>>> ReadMap(
 
 }  // namespace
 
-StatusOr<HubActivation> ReadHubActivation(const OrderedJsonFields& options) {
-  constexpr std::pair<std::string_view, HubActivation> kActivations[] = {
-      {"relu", HubActivation::kRelu},           {"gelu", HubActivation::kGeluErf},
-      {"gelu_new", HubActivation::kGeluTanh},   {"gelu_pytorch_tanh", HubActivation::kGeluTanh},
-      {"silu", HubActivation::kSilu},           {"swish", HubActivation::kSilu},
-      {"tanh", HubActivation::kTanh},           {"quick_gelu", HubActivation::kQuickGelu},
-      {"leakyrelu", HubActivation::kLeakyRelu}, {"linear", HubActivation::kIdentity}};
+StatusOr<ActivationKind> ReadHubActivation(const OrderedJsonFields& options) {
+  constexpr std::pair<std::string_view, ActivationKind> kActivations[] = {
+      {"relu", ActivationKind::kRelu},           {"gelu", ActivationKind::kGeluErf},
+      {"gelu_new", ActivationKind::kGeluTanh},   {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
+      {"silu", ActivationKind::kSilu},           {"swish", ActivationKind::kSilu},
+      {"tanh", ActivationKind::kTanh},           {"quick_gelu", ActivationKind::kQuickGelu},
+      {"leakyrelu", ActivationKind::kLeakyRelu}, {"sigmoid", ActivationKind::kSigmoid},
+      {"linear", ActivationKind::kIdentity}};
   POLYAD_ASSIGN_OR_RETURN(std::string name, options.String("non_linearity"));
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -215,23 +216,25 @@ StatusOr<HubActivation> ReadHubActivation(const OrderedJsonFields& options) {
   return Unimplemented("%s: non_linearity '%s' is not served", kWhere, name.substr(0, 40));
 }
 
-double HubActivate(HubActivation activation, double x) {
+double HubActivate(ActivationKind activation, double x) {
   switch (activation) {
-    case HubActivation::kRelu:
+    case ActivationKind::kRelu:
       return std::max(x, 0.0);
-    case HubActivation::kGeluErf:
+    case ActivationKind::kGeluErf:
       return 0.5 * x * (1.0 + std::erf(x * M_SQRT1_2));
-    case HubActivation::kGeluTanh:
+    case ActivationKind::kGeluTanh:
       return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
-    case HubActivation::kSilu:
+    case ActivationKind::kSilu:
       return x / (1.0 + std::exp(-x));
-    case HubActivation::kTanh:
+    case ActivationKind::kTanh:
       return std::tanh(x);
-    case HubActivation::kQuickGelu:
+    case ActivationKind::kQuickGelu:
       return x / (1.0 + std::exp(-1.702 * x));
-    case HubActivation::kLeakyRelu:
+    case ActivationKind::kLeakyRelu:
       return x > 0 ? x : 0.01 * x;
-    case HubActivation::kIdentity:
+    case ActivationKind::kSigmoid:
+      return 1.0 / (1.0 + std::exp(-x));
+    case ActivationKind::kIdentity:
       return x;
   }
   return x;
@@ -282,13 +285,6 @@ StatusOr<HubBottleneck> ReadBottleneck(HubTensors& tensors, const HubPart& part,
   if (norm_after) {
     POLYAD_ASSIGN_OR_RETURN(bottleneck.norm_after,
                             ReadNorm(tensors, At(place, "adapter_norm_after"), hidden));
-  }
-  POLYAD_ASSIGN_OR_RETURN(const bool gated, options.BoolOr("use_gating", false));
-  if (gated) {
-    POLYAD_ASSIGN_OR_RETURN(bottleneck.gate, tensors.Take(At(place, "gate.weight"), {1, hidden}));
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> bias,
-                            tensors.Take(At(place, "gate.bias"), {1}));
-    bottleneck.gate.push_back(bias[0]);
   }
   return bottleneck;
 }

@@ -3,7 +3,7 @@
 // One AdapterHub bottleneck as numbers: whatever the file stores (dense or Kronecker factors, own
 // or shared, a learned scale) becomes two dense maps with the scale folded into the second. With r
 // the residual entering a sub-layer and o the sub-layer's output,
-//   sequential: u = o + r if sum_before else o;  f = gate (up act(down LNb(u) + b_d) + b_u);
+//   sequential: u = o + r if sum_before else o;  f = up act(down LNb(u) + b_d) + b_u;
 //               h = LNa(f) + res, or LNa(f + res) if norm_after_residual, res = o or u;
 //   parallel:   u = r, h = LNa(f) + o;
 //   and then out = h + r if adds_residual, else h. Without an adapter out = o + r.
@@ -16,23 +16,13 @@
 #include "engine/adapters/adapterhub_config.h"
 #include "engine/adapters/adapterhub_tensors.h"
 #include "engine/base/status.h"
+#include "kernels/api/activation.h"
 
 namespace polyad {
 
-enum class HubActivation {
-  kRelu,
-  kGeluErf,
-  kGeluTanh,
-  kSilu,
-  kTanh,
-  kQuickGelu,
-  kLeakyRelu,
-  kIdentity
-};
-
 // An option's non_linearity; UNIMPLEMENTED for one we do not have.
-StatusOr<HubActivation> ReadHubActivation(const OrderedJsonFields& options);
-double HubActivate(HubActivation activation, double x);
+StatusOr<ActivationKind> ReadHubActivation(const OrderedJsonFields& options);
+double HubActivate(ActivationKind activation, double x);
 
 struct HubNorm {
   std::vector<float> weight;  // empty: no norm
@@ -46,7 +36,7 @@ struct HubBottleneckForm {
   bool residual_is_output = true;    // residual_before_ln: res = o, else res = u
   bool adds_residual = true;         // original_ln_after
   bool norm_after_residual = false;  // adapter_residual_before_ln
-  HubActivation activation = HubActivation::kRelu;
+  ActivationKind activation = ActivationKind::kRelu;
 };
 
 struct HubBottleneck {
@@ -57,7 +47,6 @@ struct HubBottleneck {
   std::vector<float> up;         // [hidden, width], scaled
   std::vector<float> up_bias;    // [hidden], scaled
   HubNorm norm_after;
-  std::vector<float> gate;  // [hidden + 1], the bias last; empty: no gate
 };
 
 StatusOr<HubBottleneckForm> ReadBottleneckForm(const HubPart& part);

@@ -68,6 +68,7 @@ RECIPES = (
 )
 # Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.
 OTHER_RECIPES = (
+    "adapterhub",
 )
 PARTS = ("models", "gguf", *RECIPES)  # what no argument means
 ON_REQUEST = (*OTHER_RECIPES, "smollm2")

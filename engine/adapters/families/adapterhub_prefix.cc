@@ -1,11 +1,10 @@
-#include "engine/adapters/families/adapterhub_prefix.h"
-
 #include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/adapters/adapterhub_bottleneck.h"
+#include "engine/adapters/families/adapterhub_parts.h"
 
 namespace polyad {
 namespace {
@@ -40,7 +39,7 @@ StatusOr<std::vector<float>> Evaluate(HubTensors& tensors, const HubPart& part, 
                                       int64_t hidden, int64_t width) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields options,
                           OrderedJsonFields::Of(part.options, kWhere));
-  POLYAD_ASSIGN_OR_RETURN(const HubActivation activation, ReadHubActivation(options));
+  POLYAD_ASSIGN_OR_RETURN(const ActivationKind activation, ReadHubActivation(options));
   POLYAD_ASSIGN_OR_RETURN(const std::vector<float> embedding,
                           tensors.Take(Prefix("wte.weight"), {tokens, hidden}));
   POLYAD_ASSIGN_OR_RETURN(const std::vector<float> w1,
@@ -60,8 +59,9 @@ StatusOr<std::vector<float>> Evaluate(HubTensors& tensors, const HubPart& part, 
 
 }  // namespace
 
-Status LowerHubPrefix(HubTensors& tensors, const HubPart& part, const ModelSpec& spec,
+Status LowerHubPrefix(HubTensors& tensors, const HubPart& part, const LoweringContext& context,
                       AdapterProgram& program) {
+  const ModelSpec& spec = context.spec;
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields options,
                           OrderedJsonFields::Of(part.options, kWhere));
   POLYAD_ASSIGN_OR_RETURN(const bool flat, options.BoolOr("flat", false));

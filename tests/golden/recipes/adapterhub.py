@@ -1,0 +1,285 @@
+"""AdapterHub: adapters/<model>/hub_<variant>/ as `adapters` saves them, with a golden from that library.
+
+Needs tests/golden/requirements_adapterhub.txt, another interpreter than the rest: adapters 1.3.0 wants
+transformers 4.57, which reads rope_theta and not rope_parameters, so the base is checked against its own
+golden first. Every tensor of an adapter is random (the library starts many at zero). Prefixes cannot be
+saved as safetensors by the library; tools/export/adapterhub.py converts what it saves.
+"""
+import os
+import shutil
+import sys
+
+import numpy as np
+import torch
+
+import golden_lib
+import tiny_tokenizer
+from golden_lib import weights_io
+
+sys.path.append(os.path.join(golden_lib.HERE, "..", "..", "tools", "export"))
+import adapterhub as exporter  # noqa: E402
+
+LENGTHS = (1, 7, 24)
+NAME = "task"
+_LIBRARIES = ("torch", "transformers", "adapters", "tokenizers", "safetensors", "numpy")
+
+
+def _seq(**changes):
+    return ("SeqBnConfig", {"reduction_factor": 8.0} | changes)
+
+
+def _houlsby(**changes):
+    return ("DoubleSeqBnConfig", {"reduction_factor": 8.0} | changes)
+
+
+def _lora(**changes):
+    return ("LoRAConfig", {"r": 4, "alpha": 8} | changes)
+
+
+_ALL_LORA = {"intermediate_lora": True, "output_lora": True, "attn_matrices": ["q", "k", "v"]}
+_BOTTLENECKS = {
+    "seq_bn": _seq(),
+    "double_seq_bn": _houlsby(),
+    "par_bn": ("ParBnConfig", {}),
+    "scaled_par_bn": ("ParBnConfig", {"scaling": "learned", "reduction_factor": 4.0}),
+    "adapter_plus": ("AdapterPlusConfig", {"stochastic_depth": 0.0, "reduction_factor": 96.0}),
+    "norms": _seq(ln_before=True, ln_after=True, non_linearity="gelu", scaling=0.5),
+    "norm_outside": _seq(ln_after=True, adapter_residual_before_ln=True, non_linearity="tanh"),
+    "residual_after": _houlsby(original_ln_before=True, residual_before_ln=False,
+                               original_ln_after=False, non_linearity="leakyrelu"),
+    "per_layer": _houlsby(reduction_factor={"0": 4.0, "default": 16.0}, scaling="channel",
+                          non_linearity="gelu_new"),
+    "leave_out": _houlsby(leave_out=[0]),
+    "par_both": ("ParBnConfig", {"mh_adapter": True, "reduction_factor": 16.0, "scaling": 1.5,
+                                 "ln_after": True, "ln_before": True, "non_linearity": "quick_gelu"}),
+    "compacter": ("CompacterConfig", {"reduction_factor": 8.0}),
+    "compacter_pp": ("CompacterPlusPlusConfig", {"reduction_factor": 16.0}),
+    "phm_own": ("CompacterConfig", {"reduction_factor": 8.0, "shared_phm_rule": False,
+                                    "factorized_phm_rule": True, "factorized_phm_W": False,
+                                    "phm_bias": False, "phm_dim": 2}),
+    "phm_shared": ("CompacterPlusPlusConfig", {"reduction_factor": 8, "shared_W_phm": True,
+                                               "factorized_phm_rule": True, "phm_rank": 2}),
+}
+_LORAS = {
+    "lora": _lora(),
+    "lora_all": _lora(leave_out=[0], **_ALL_LORA),
+    "ia3": ("IA3Config", {"alpha": 2}),
+    "ia3_output": ("IA3Config", {"output_lora": True, "attn_matrices": ["q", "v"]}),
+    "dora": ("DoRAConfig", {"r": 4, "alpha": 8, "intermediate_lora": True}),
+    "vera": ("VeraConfig", {"r": 6, "alpha": 3, "attn_matrices": ["q"]}),
+}
+_PREFIX = ("PrefixTuningConfig", {"prefix_length": 5, "bottleneck_size": 16})
+_PREFIX_FLAT = ("PrefixTuningConfig", {"prefix_length": 3, "flat": True, "leave_out": [1]})
+_PREFIXES = {
+    "prefix": _PREFIX,
+    "prefix_flat": _PREFIX_FLAT,
+    "mam": [_PREFIX, ("ParBnConfig", {"reduction_factor": 8.0})],
+    "union": [_lora(leave_out=[1]), _houlsby(leave_out=[0]), _PREFIX_FLAT],
+}
+_GATED = {
+    "gated_bn": _houlsby(use_gating=True),
+    "gated_lora": _lora(use_gating=True, **_ALL_LORA),
+    "unipelt": [("PrefixTuningConfig", {"prefix_length": 4, "bottleneck_size": 8, "use_gating": True}),
+                _seq(use_gating=True), _lora(use_gating=True)],
+}
+_GPT2 = ("seq_bn", "double_seq_bn", "par_bn", "norms", "compacter", "lora", "ia3", "ia3_output",
+         "prefix", "prefix_flat", "mam")
+_KNOWN = _BOTTLENECKS | _LORAS | _PREFIXES | _GATED
+ADAPTERS = {
+    "llama": [name for name in _KNOWN if name not in _GATED],
+    "qwen2": ["seq_bn", "par_bn", "lora_all", "dora"],
+    "qwen3": ["double_seq_bn", "ia3", "compacter_pp"],
+    "mistral": ["residual_after", "lora", "scaled_par_bn"],
+    "gpt2": list(_GPT2),
+}
+
+
+def load_base(path):
+    """A float32 eager model of a directory, with rotary settings where transformers 4 looks for them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(path)
+    rope = weights_io.read_json(f"{path}/config.json").get("rope_parameters")
+    if rope:
+        config.rope_theta = rope["rope_theta"]
+        config.rope_scaling = None
+        if rope["rope_type"] != "default":
+            config.rope_scaling = {k: v for k, v in rope.items() if k != "rope_theta"}
+    return AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32,
+                                                attn_implementation="eager").eval()
+
+
+def check_base(path, model):
+    golden = weights_io.read_safetensors(f"{path}/goldens.safetensors")
+    ids = torch.from_numpy(golden["prompt.5.tokens"][1].copy()).long()[None]
+    difference = np.abs(golden_lib.forward(model, ids)[0].numpy() - golden["prompt.5.logits"][1]).max()
+    if difference > 1e-4:
+        raise SystemExit(f"{path}: the base differs between the two transformers by {difference}")
+
+
+def make_config(what):
+    import adapters
+    if isinstance(what, list):
+        return adapters.ConfigUnion(*[make_config(part) for part in what])
+    kind, options = what
+    return getattr(adapters, kind)(**options)
+
+
+def _scaled(x, name, shape):
+    """Random values of a size that shows: maps keep their input's size, up-projections halve it."""
+    leaf = name.rsplit(".", 1)[-1]
+    if "norm" in name or ("adapter_down.0" in name and len(shape) == 1 and leaf == "weight"):
+        return 1 + 0.3 * x if leaf == "weight" else 0.3 * x
+    if leaf == "scaling":
+        return 1.5 + 0.5 * x
+    if "adapter_down" in name or leaf.startswith("W_down"):
+        fan_in = shape[-2] if leaf[0] == "W" else shape[-1]
+        return (0.1 * x) if len(shape) == 1 else x / np.sqrt(fan_in)
+    if "adapter_up" in name or leaf.startswith("W_up"):
+        fan_in = shape[-2] if leaf[0] == "W" else shape[-1]
+        return (0.1 * x) if len(shape) == 1 else 0.8 * x / np.sqrt(fan_in)
+    if leaf.startswith("phm_rule"):
+        return 0.7 * x
+    if leaf == "control_trans" or "wte" in name:
+        return 1.5 * x
+    if leaf == "bias":
+        return 0.2 * x
+    return x / np.sqrt(shape[-1])
+
+
+def _random_lora(module, key, name):
+    x = lambda tag, shape: torch.from_numpy(golden_lib.rng_for("hub", key, name, tag).standard_normal(
+        tuple(shape))).float()
+    if module.composition_mode == "scale":
+        module.lora_B.data.copy_((1 + 0.5 * x("B", module.lora_B.shape)))
+    elif hasattr(module, "vera_D"):
+        module.vera_D.data.copy_(x("D", module.vera_D.shape) / np.sqrt(module.r))
+        module.vera_B.data.copy_(x("B", module.vera_B.shape) / np.sqrt(len(module.vera_B)))
+    else:
+        rank = module.lora_B.shape[-1]
+        scale = 1 if module.use_gating else module.scaling
+        module.lora_A.data.copy_(x("A", module.lora_A.shape) / np.sqrt(module.lora_A.shape[1]))
+        module.lora_B.data.copy_(0.5 * x("B", module.lora_B.shape) / (scale * np.sqrt(rank)))
+    if module.use_dora:
+        module.m.weight.data *= (1 + 0.3 * x("m", module.m.weight.shape)).abs()
+    if module.use_gating:
+        module.gate.weight.data.copy_(x("gate", module.gate.weight.shape) / np.sqrt(module.gate.weight.shape[1]))
+
+
+def randomise(model, name, key):
+    """Fills every tensor of the adapter; LoRA factors by module, the rest by name."""
+    from adapters.loading import AdapterLoader
+    mine = AdapterLoader(model).filter_func(name)
+    for path, parameter in model.named_parameters():
+        if mine(path) and ".loras." not in path:
+            x = golden_lib.rng_for("hub", key, path).standard_normal(tuple(parameter.shape))
+            parameter.data.copy_(torch.from_numpy(_scaled(x, path, parameter.shape)))
+    for path, module in model.named_modules():
+        if path.endswith(f".loras.{name}"):
+            _random_lora(module, key, path)
+
+
+def save(model, name, path, model_name):
+    """What the library saves, converted to safetensors, with neither paths nor dates in it."""
+    os.makedirs(path, exist_ok=True)
+    model.save_adapter(path, name)
+    exporter.convert(path)
+    for file in os.listdir(path):
+        if file.endswith(".bin") or file == "head_config.json":
+            os.remove(f"{path}/{file}")
+    config = weights_io.read_json(f"{path}/adapter_config.json")
+    config["model_name"] = f"tiny-{model_name}"
+    weights_io.write_json(f"{path}/adapter_config.json", config)
+
+
+def load(base_path, path):
+    import adapters
+    model = load_base(base_path)
+    adapters.init(model)
+    info = {}
+    model.load_adapter(path, set_active=True, use_safetensors=True, loading_info=info)
+    if info.get("missing_keys") or info.get("unexpected_keys"):
+        raise SystemExit(f"{path}: does not load back: {info}")
+    return model.eval()
+
+
+@torch.no_grad()
+def _greedy_with_cache(model, prompts, num_steps=golden_lib.NUM_GREEDY):
+    """golden_lib.greedy with a cache: a gate then means over the prompt once, and each later token alone."""
+    past, ids, tokens, margins = None, prompts, [], []
+    for step in range(num_steps):
+        mask = torch.ones(prompts.shape[0], prompts.shape[1] + step, dtype=torch.long)
+        out = model(input_ids=ids, attention_mask=mask, past_key_values=past, use_cache=True)
+        past, top = out.past_key_values, out.logits[:, -1].float().topk(2)
+        margins.append(top.values[:, 0] - top.values[:, 1])
+        ids = top.indices[:, :1]
+        tokens.append(ids)
+    return torch.cat(tokens, dim=1), torch.stack(margins, dim=1)
+
+
+def _effect(base, adapted, tensors):
+    largest = 0.0
+    for i in range(len(LENGTHS)):
+        ids = torch.from_numpy(tensors[f"prompt.{i}.tokens"][1].copy()).long()[None]
+        difference = golden_lib.forward(adapted, ids) - golden_lib.forward(base, ids)
+        largest = max(largest, difference.abs().max().item())
+    return largest
+
+
+def write(path, model_name, name, base, adapted, gated=False):
+    """Makes, checks and writes the golden of an adapter that is loaded."""
+    plain = golden_lib.greedy
+    if gated:
+        golden_lib.greedy = _greedy_with_cache
+    try:
+        tensors, summary = golden_lib.make_golden(adapted, f"{model_name}/{name}",
+                                                  tiny_tokenizer.VOCAB_SIZE, LENGTHS)
+    finally:
+        golden_lib.greedy = plain
+    effect = _effect(base, adapted, tensors)
+    if effect < 0.5:
+        raise SystemExit(f"{path}: the adapter hardly shows, largest logit change {effect}")
+    from importlib.metadata import version
+    summary |= {"model": model_name, "adapter": name, "largest_logit_change": round(effect, 4),
+                "made_with": {lib: version(lib).split("+")[0] for lib in _LIBRARIES}}
+    weights_io.write_safetensors(f"{path}/goldens.safetensors", tensors)
+    weights_io.write_json(f"{path}/golden.json", summary)
+    print(f"adapters/{model_name}/{name}: smallest greedy margin {summary['min_greedy_margin']}, "
+          f"largest logit change {effect:.2f}", flush=True)
+
+
+def _build_one(out, model_name, variant):
+    import adapters
+    name = f"hub_{variant}"
+    base_path, path = f"{golden_lib.HERE}/models/{model_name}", f"{out}/adapters/{model_name}/{name}"
+    shutil.rmtree(path, ignore_errors=True)
+    base, fresh = load_base(base_path), load_base(base_path)
+    check_base(base_path, base)
+    adapters.init(fresh)
+    fresh.add_adapter(NAME, config=make_config(_KNOWN[variant]))
+    randomise(fresh, NAME, f"{model_name}/{variant}")
+    save(fresh, NAME, path, model_name)
+    write(path, model_name, name, base, load(base_path, path), gated=variant in _GATED)
+
+
+def _build_soup(out, model_name):
+    """Two adapters averaged offline into one (AdapterSoup), which is then a plain adapter."""
+    import adapters
+    base_path, path = f"{golden_lib.HERE}/models/{model_name}", f"{out}/adapters/{model_name}/hub_soup"
+    shutil.rmtree(path, ignore_errors=True)
+    model = load_base(base_path)
+    adapters.init(model)
+    for ingredient in ("one", "two"):
+        model.add_adapter(ingredient, config=make_config(_seq()))
+        randomise(model, ingredient, f"{model_name}/soup")
+    model.average_adapter(NAME, ["one", "two"], weights=[0.7, 0.3])
+    save(model, NAME, path, model_name)
+    write(path, model_name, "hub_soup", load_base(base_path), load(base_path, path))
+
+
+def build(out, only=()):
+    if not only or "soup" in only:
+        _build_soup(out, "llama")
+    for model_name, variants in ADAPTERS.items():
+        for variant in variants:
+            if not only or variant in only or f"{model_name}/{variant}" in only:
+                _build_one(out, model_name, variant)
