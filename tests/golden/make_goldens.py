@@ -64,6 +64,7 @@ RECIPES = (
     "peqa",
     "said",
     "container_ops",
+    "container_prompts",
     "exported",
 )
 # Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.

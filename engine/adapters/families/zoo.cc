@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/adapters/families/container_prompts.h"
 #include "engine/adapters/families/family.h"
 #include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/transform_ops.h"
@@ -383,6 +384,7 @@ constexpr OpKind kKinds[] = {
 
 Status LowerOp(const ContainerOp& op, const LoweringContext& context, AdapterProgram& program) {
   if (op.kind() == "nw") return LowerNorm(op, context, program);
+  if (op.kind() == "ep" || op.kind() == "kv") return LowerContainerPrompt(op, context, program);
   if (op.place().site == "embed") return LowerEmbedding(op, context, program);
   if (op.kind() == "bn" && (op.place().site == "attn" || op.place().site == "mlp")) {
     return LowerHook(op, context, program);

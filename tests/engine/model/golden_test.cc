@@ -5,11 +5,8 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include "engine/base/check.h"
-#include "engine/io/json.h"
 #include "engine/io/safetensors.h"
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
@@ -59,20 +56,6 @@ void ExpectClose(const std::vector<float>& got, const std::vector<float>& expect
         std::max(worst, std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i])));
   }
   EXPECT_LE(worst, kRelativeTolerance * largest);
-}
-
-// What golden.json says the load must choose of the file: {"options": {"task": 1}}.
-AdapterOptions OptionsOf(const std::string& directory) {
-  std::ifstream file(directory + "/golden.json");
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  const StatusOr<Json> golden = ParseJson(text, "golden.json", JsonLimits{});
-  POLYAD_CHECK(golden.ok(), golden.status().ToString().c_str());
-  AdapterOptions options;
-  if (!golden->contains("options")) return options;
-  for (const auto& [key, value] : (*golden)["options"].items()) {
-    options[key] = value.get<int64_t>();
-  }
-  return options;
 }
 
 std::string ModelFileOf(const std::string& name) {
@@ -151,7 +134,7 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
     LoadAdapterSpec spec;
     spec.name = name;
     spec.path = path;
-    spec.options = OptionsOf(path);
+    spec.options = GoldenOptions(path);
     const StatusOr<LoadReport> report = test.adapters->Load(spec, nullptr);
     ASSERT_TRUE(report.ok()) << name << ": " << report.status();
     leases.push_back(*test.adapters->Acquire(name, ""));

@@ -32,6 +32,7 @@ class Invariance : public testing::TestWithParam<std::tuple<std::string, Compute
       LoadAdapterSpec spec;
       spec.name = entry.path().filename().string();
       spec.path = entry.path().string();
+      spec.options = GoldenOptions(spec.path);
       for (size_t i = 0; i < 2; ++i) {
         ASSERT_TRUE(models_[i].adapters->Load(spec, nullptr).ok());
         leases_[i].push_back(*models_[i].adapters->Acquire(spec.name, ""));

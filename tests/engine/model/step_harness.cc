@@ -1,11 +1,14 @@
 #include "tests/engine/model/step_harness.h"
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <numeric>
 #include <random>
 
-#include "engine/base/check.h"
 #include "engine/adapters/file_base_weights.h"
+#include "engine/base/check.h"
+#include "engine/io/json.h"
 #include "kernels/backend_factory.h"
 
 namespace polyad {
@@ -40,6 +43,19 @@ TestSequence MakeSequence(const std::vector<int32_t>& prompt,
 
 std::string GoldenPath(const std::string& relative) {
   return std::string(POLYAD_SOURCE_DIR) + "/tests/golden/" + relative;
+}
+
+AdapterOptions GoldenOptions(const std::string& directory) {
+  std::ifstream file(directory + "/golden.json");
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const StatusOr<Json> golden = ParseJson(text, "golden.json", JsonLimits{});
+  POLYAD_CHECK(golden.ok(), golden.status().ToString().c_str());
+  AdapterOptions options;
+  if (!golden->contains("options")) return options;
+  for (const auto& [key, value] : (*golden)["options"].items()) {
+    options[key] = value.get<int64_t>();
+  }
+  return options;
 }
 
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,

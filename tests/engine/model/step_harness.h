@@ -72,5 +72,7 @@ struct TestModel {
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
                         const BackendOptions& options, int64_t kv_bytes = 16 << 20);
 std::string GoldenPath(const std::string& relative);  // under tests/golden
+// What golden.json says a load must choose of the file: {"options": {"task": 1}}.
+AdapterOptions GoldenOptions(const std::string& directory);
 
 }  // namespace polyad

@@ -1,0 +1,98 @@
+#include "engine/adapters/families/container_prompts.h"
+
+#include <utility>
+#include <vector>
+
+namespace polyad {
+namespace {
+
+Status LowerEmbeddings(const ContainerOp& op, const LoweringContext& context,
+                       AdapterProgram& program) {
+  const int64_t hidden = context.spec.hidden_size;
+  if (op.place().site != "embed") {
+    return FailedPrecondition("tensor %s: prompts stand at the embedding", op.name());
+  }
+  if (program.soft_prompt) {
+    return InvalidArgument("tensor %s: expected one soft prompt, got two", op.name());
+  }
+  POLYAD_ASSIGN_OR_RETURN(const FloatTensor prompts,
+                          op.Floats("prompts", {kAnySize, kAnySize, hidden}));
+  const int64_t num_tasks = prompts.Dim(0);
+  int64_t task = 0;
+  if (num_tasks > 1) {
+    POLYAD_ASSIGN_OR_RETURN(task, TaskOf(context, num_tasks));
+  }
+  SoftPromptTensors prompt;
+  prompt.num_tokens = prompts.Dim(1);
+  const auto begin = prompts.values.begin() + task * prompt.num_tokens * hidden;
+  prompt.embeddings.assign(begin, begin + prompt.num_tokens * hidden);
+  program.soft_prompt = std::move(prompt);
+  return absl::OkStatus();
+}
+
+// [p, kv heads, head dim] twice -> rows of a token's keys, then its values.
+StatusOr<std::vector<float>> TakeKeysAndValues(const ContainerOp& op, const ModelSpec& spec,
+                                               int64_t* num_keys) {
+  POLYAD_ASSIGN_OR_RETURN(const FloatTensor k,
+                          op.Floats("k", {kAnySize, spec.num_kv_heads, spec.head_dim}));
+  *num_keys = k.Dim(0);
+  POLYAD_ASSIGN_OR_RETURN(const FloatTensor v,
+                          op.Floats("v", {*num_keys, spec.num_kv_heads, spec.head_dim}));
+  std::vector<float> rows;
+  for (int64_t key = 0; key < *num_keys; ++key) {
+    for (const FloatTensor* tensor : {&k, &v}) {
+      const auto begin = tensor->values.begin() + key * spec.KvWidth();
+      rows.insert(rows.end(), begin, begin + spec.KvWidth());
+    }
+  }
+  return rows;
+}
+
+Status AddLayer(const ContainerOp& op, const ModelSpec& spec, bool shifts, int64_t num_keys,
+                std::vector<float> rows, AdapterProgram& program) {
+  if (!program.soft_prompt) {
+    program.soft_prompt.emplace();
+    program.soft_prompt->num_tokens = num_keys;
+    program.soft_prompt->shifts_positions = shifts;
+    program.soft_prompt->kv.resize(static_cast<size_t>(spec.num_layers));
+  }
+  SoftPromptTensors& prompt = *program.soft_prompt;
+  if (prompt.kv.empty() || prompt.num_tokens != num_keys || prompt.shifts_positions != shifts) {
+    return InvalidArgument("tensor %s: expected %d keys as the other layers have, got %d",
+                           op.name(), prompt.num_tokens, num_keys);
+  }
+  std::vector<float>& layer = prompt.kv[static_cast<size_t>(op.place().layer)];
+  if (!layer.empty()) return InvalidArgument("tensor %s: the layer has a prefix", op.name());
+  layer = std::move(rows);
+  return absl::OkStatus();
+}
+
+Status LowerPrefix(const ContainerOp& op, const LoweringContext& context, AdapterProgram& program) {
+  const ModelSpec& spec = context.spec;
+  if (op.place().site != "attn" || op.place().layer < 0 || op.place().layer >= spec.num_layers) {
+    return FailedPrecondition("tensor %s: the base model has no such attention", op.name());
+  }
+  int64_t num_keys = 0;
+  POLYAD_ASSIGN_OR_RETURN(std::vector<float> rows, TakeKeysAndValues(op, spec, &num_keys));
+  if (!op.Has("gate")) {
+    POLYAD_ASSIGN_OR_RETURN(const int64_t shifts, op.Int("pos_shift", 1, 0, 1));
+    return AddLayer(op, spec, shifts == 1, num_keys, std::move(rows), program);
+  }
+  GatedPrefixTensors prefix;
+  prefix.layer = op.place().layer;
+  prefix.num_keys = num_keys;
+  prefix.kv = std::move(rows);
+  POLYAD_ASSIGN_OR_RETURN(prefix.gate, op.Vector("gate", spec.num_heads));
+  program.gated_prefixes.push_back(std::move(prefix));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Status LowerContainerPrompt(const ContainerOp& op, const LoweringContext& context,
+                            AdapterProgram& program) {
+  if (op.kind() == "ep") return LowerEmbeddings(op, context, program);
+  return LowerPrefix(op, context, program);
+}
+
+}  // namespace polyad
