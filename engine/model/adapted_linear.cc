@@ -49,7 +49,6 @@ void AdaptedLinear::Apply(const Product& product, const Target& target,
 // product.
 void AdaptedLinear::FetchOps(const Target& target, std::span<const StepSegment> segments) {
   constexpr int64_t kLine = 64;
-  constexpr int64_t kOpBytes = 5 * kLine;  // about what an op is without its matrices
   const auto fetch = [](const void* at, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += kLine) {
       __builtin_prefetch(static_cast<const char*>(at) + i);
@@ -67,7 +66,7 @@ void AdaptedLinear::FetchOps(const Target& target, std::span<const StepSegment> 
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
     for (const SiteDelta& delta : segment.adapter->At(target.layer, target.group).deltas) {
-      fetch(delta.op.get(), kOpBytes);
+      __builtin_prefetch(delta.op.get());
     }
   }
 }

@@ -23,7 +23,7 @@ struct PanelFactor {
   int64_t bytes = 0;        // of the panels
   int64_t added_bytes = 0;  // of them packed here and not before
 
-  MemoryRange reads() const { return {panels.get(), panels.get() + bytes}; }
+  MemoryRange range() const { return {panels.get(), panels.get() + bytes}; }
   PanelKernel kernel() const { return KernelOf(*kernels, format); }
   // Sets what a task needs of the factor; inputs, rows and y are the caller's.
   void Describe(PanelTask* task) const;

@@ -59,13 +59,11 @@ class CpuLowRank final : public CpuSiteOp {
         outer_(Kept(op.outer)) {
     const auto vectors = static_cast<int64_t>((inner_.size() + outer_.size()) * sizeof(float));
     set_bytes(a_.added_bytes + b_.added_bytes + vectors, a_.bytes + b_.bytes);
+    add_read(a_.range());
+    add_read(b_.range());
   }
 
   const GemmKernels* panel_kernels() const override { return a_.kernels; }
-  void ListReads(std::vector<MemoryRange>* reads) const override {
-    reads->push_back(a_.reads());
-    reads->push_back(b_.reads());
-  }
 
   void Add(const SiteRows& rows) const override {
     ForEachPass(rows, [this](const SiteRows& pass) { AddPass(pass); });
@@ -122,12 +120,10 @@ class CpuDense final : public CpuSiteOp {
       : CpuSiteOp(op, packing), rows_(rows.begin(), rows.end()), matrix_(std::move(matrix)) {
     set_bytes(matrix_.added_bytes + static_cast<int64_t>(rows_.size() * sizeof(int32_t)),
               matrix_.bytes);
+    add_read(matrix_.range());
   }
 
   const GemmKernels* panel_kernels() const override { return matrix_.kernels; }
-  void ListReads(std::vector<MemoryRange>* reads) const override {
-    reads->push_back(matrix_.reads());
-  }
 
   void Add(const SiteRows& rows) const override {
     if (rows_.empty() && !HasWeights(rows.segment)) {
@@ -165,9 +161,8 @@ class CpuKronecker final : public CpuSiteOp {
     for (float& value : c_) value *= op.scale;
     const auto c_bytes = static_cast<int64_t>(c_.size() * sizeof(float));
     set_bytes(d_.added_bytes + c_bytes, d_.bytes + c_bytes);
+    add_read(d_.range());
   }
-
-  void ListReads(std::vector<MemoryRange>* reads) const override { reads->push_back(d_.reads()); }
 
   void Add(const SiteRows& rows) const override {
     const int64_t per_pass = std::max<int64_t>(1, kRowsPerPass / m_);
@@ -230,6 +225,8 @@ class CpuBottleneck final : public CpuSiteOp {
                           norm_weight_.size() + norm_bias_.size();
     set_bytes(down_.added_bytes + up_.added_bytes + static_cast<int64_t>(floats * sizeof(float)),
               down_.bytes + up_.bytes);
+    add_read(down_.range());
+    add_read(up_.range());
   }
   // What goes into U: one scale for all outputs.
   static float UpScale(const Bottleneck& op) {
@@ -240,10 +237,6 @@ class CpuBottleneck final : public CpuSiteOp {
     return norm_weight_.empty() ? down_.kernels : nullptr;
   }
   bool adds_to_input() const override { return true; }
-  void ListReads(std::vector<MemoryRange>* reads) const override {
-    reads->push_back(down_.reads());
-    reads->push_back(up_.reads());
-  }
 
   void Add(const SiteRows& rows) const override {
     ForEachPass(rows, [this](const SiteRows& pass) { AddPass(pass); });

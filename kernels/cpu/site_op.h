@@ -5,8 +5,10 @@
 // segments, every op that touches them, so that no sum is split and a row's bits depend on its own
 // ops alone. Immutable once packed.
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/api/backend.h"
@@ -50,10 +52,12 @@ struct SitePacking {
   }
 };
 
-class CpuSiteOp : public PackedDelta {
+// A step looks at thousands of ops before it runs them: what dividing the work asks for lies in the
+// first line.
+class alignas(64) CpuSiteOp : public PackedDelta {
  public:
   CpuSiteOp(const DeltaOp& op, const SitePacking& packing)
-      : row_kernels_(packing.row_kernels), shape_(ShapeOf(op)), flops_(FlopsPerToken(op)) {}
+      : shape_(ShapeOf(op)), row_kernels_(packing.row_kernels), flops_(FlopsPerToken(op)) {}
 
   DeltaCost cost() const override { return {bytes_, flops_}; }
   const DeltaShape& shape() const { return shape_; }
@@ -62,7 +66,11 @@ class CpuSiteOp : public PackedDelta {
   const RowKernels& row_kernels() const { return row_kernels_; }
 
   // Panels that Add streams, in order.
-  virtual void ListReads(std::vector<MemoryRange>*) const {}
+  std::span<const MemoryRange> reads() const {
+    const size_t count = reads_[0].begin == nullptr ? 0 : reads_[1].begin == nullptr ? 1 : 2;
+    return {reads_.data(), count};
+  }
+
   // The product kernels that read SiteInputs::panels; null where the op does not.
   virtual const GemmKernels* panel_kernels() const { return nullptr; }
   // As an input op: x += op(x), and not TransformInput.
@@ -80,14 +88,16 @@ class CpuSiteOp : public PackedDelta {
     bytes_ = added;
     streamed_bytes_ = streamed;
   }
+  void add_read(MemoryRange range) { reads_[reads().size()] = range; }
   const SiteKernels& kernels() const { return row_kernels_.site; }
 
  private:
-  const RowKernels& row_kernels_;
   DeltaShape shape_;
+  int64_t streamed_bytes_ = 0;
+  std::array<MemoryRange, 2> reads_;
+  const RowKernels& row_kernels_;
   int64_t flops_;
   int64_t bytes_ = 0;
-  int64_t streamed_bytes_ = 0;
 };
 
 inline const CpuSiteOp& SiteOpOf(const DeltaSegment& segment) {

@@ -166,16 +166,21 @@ void DeltaStep(benchmark::State& state, Isa isa) {
   state.SetBytesProcessed(state.iterations() * bytes);
 }
 
-// Reading alone, to compare with: the machine's rate at this moment.
+// Reading alone, from memory such as weights lie in: the machine's rate at this moment.
 void StreamRead(benchmark::State& state) {
-  const std::vector<uint64_t> memory(static_cast<size_t>(300'000'000 / 8), 1);
-  const int64_t parts = 64, length = static_cast<int64_t>(memory.size()) / parts;
-  std::vector<uint64_t> sums(static_cast<size_t>(parts));
+  constexpr int64_t kParts = 64, kLength = 300'000'000 / 8 / kParts;
+  const std::shared_ptr<char> memory = *AllocatePacked(kParts * kLength * 8);
+  std::memset(memory.get(), 1, kParts * kLength * 8);
+  std::vector<uint64_t> sums(kParts);
   for (auto _ : state) {
-    Pool(2).Run(parts, [&](int64_t part, int) {
+    Pool(2).Run(kParts, [&](int64_t part, int) {
       uint64_t a = 0, b = 0, c = 0, d = 0;
-      const uint64_t* at = memory.data() + part * length;
-      for (int64_t i = 0; i + 32 <= length; i += 32) {  // one word per line is enough to pull it in
+      const uint64_t* at = reinterpret_cast<const uint64_t*>(memory.get()) + part * kLength;
+      for (int64_t i = 0; i + 32 <= kLength; i += 32) {  // a word per line is enough to pull it in
+        __builtin_prefetch(at + i + 256);
+        __builtin_prefetch(at + i + 264);
+        __builtin_prefetch(at + i + 272);
+        __builtin_prefetch(at + i + 280);
         a += at[i];
         b += at[i + 8];
         c += at[i + 16];
@@ -185,7 +190,7 @@ void StreamRead(benchmark::State& state) {
     });
     benchmark::DoNotOptimize(sums.data());
   }
-  state.SetBytesProcessed(state.iterations() * parts * length * 8);
+  state.SetBytesProcessed(state.iterations() * kParts * kLength * 8);
 }
 
 void RegisterAll(Isa isa) {
