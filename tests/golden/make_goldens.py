@@ -38,6 +38,7 @@ RECIPES = (
     "compositions",
     "prompt_learning",
     "adaption_prompt",
+    "alora",
     "ia3",
     "ln_tuning",
     "bitfit",
