@@ -38,6 +38,12 @@ StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& reques
     POLYAD_RETURN_IF_ERROR(CheckAdapterName("allowed_tenants", tenant));
     spec.allowed_tenants.push_back(tenant);
   }
+  POLYAD_RETURN_IF_ERROR(
+      CheckCount("options", request.options().size(), kMaxAdapterOptions, "options"));
+  for (const auto& [key, value] : request.options()) {
+    POLYAD_RETURN_IF_ERROR(CheckCount("options", key.size(), kMaxAdapterOptionBytes, "bytes"));
+    spec.options[key] = value;
+  }
   spec.name = request.name();
   spec.path = request.uri();
   spec.pinned = request.pinned();

@@ -12,6 +12,8 @@ namespace polyad {
 
 inline constexpr int64_t kMaxUriBytes = 4096;
 inline constexpr int64_t kMaxAllowedTenants = 256;
+inline constexpr int64_t kMaxAdapterOptions = 8;
+inline constexpr int64_t kMaxAdapterOptionBytes = 64;
 inline constexpr int64_t kMaxWaitMs = 600'000;
 inline constexpr int64_t kDefaultWaitMs = 30'000;
 

@@ -1,5 +1,6 @@
 #include <cstdio>
 
+#include "absl/strings/numbers.h"
 #include "engine/adapters/adapter_loader.h"
 #include "engine/adapters/file_base_weights.h"
 #include "engine/io/file.h"
@@ -93,8 +94,22 @@ void Print(const OrderedJson& described, bool as_json) {
   }
 }
 
+// Every --option KEY=NUMBER.
+StatusOr<AdapterOptions> TakeOptions(OwnFlags& flags) {
+  AdapterOptions options;
+  while (const auto text = flags.Take("option")) {
+    const size_t at = text->find('=');
+    int64_t value = 0;
+    if (at == 0 || at == text->npos || !absl::SimpleAtoi(text->substr(at + 1), &value)) {
+      return InvalidArgument("--option: expected KEY=NUMBER, got '%s'", *text);
+    }
+    options[text->substr(0, at)] = value;
+  }
+  return options;
+}
+
 StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
-                              BackendMaker make_backend) {
+                              const AdapterOptions& options, BackendMaker make_backend) {
   if (!FileExists(path + "/adapter_config.json") && !FileExists(path + "/zoo.json")) {
     POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
     return Describe(files.spec());
@@ -108,7 +123,7 @@ StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
   const FileBaseWeights weights(base);
   POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend("cpu", {}));
   POLYAD_ASSIGN_OR_RETURN(const LoadReport report,
-                          InspectAdapter(path, {{base->spec(), &weights}, *backend}));
+                          InspectAdapter(path, {{base->spec(), &weights, options}, *backend}));
   return Describe(report);
 }
 
@@ -117,19 +132,22 @@ StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
 int RunInspect(const Arguments& args, BackendMaker make_backend) {
   if (args.empty() || WantsHelp(args)) {
     std::printf(
-        "usage: polyad inspect PATH [--model PATH] [--json]\n\n"
+        "usage: polyad inspect PATH [--model PATH] [--option KEY=NUMBER]... [--json]\n\n"
         "Says what a model directory, GGUF file or adapter directory is. For an adapter, --model\n"
         "names the base; the report is what loading it there would give, or why it is refused.\n"
+        "--option chooses among the adapters of a file that holds several, such as task=2.\n"
         "Exit codes: 0 it would be served, 2 bad flag, 3 it would be refused.\n");
     return args.empty() ? kExitUsage : kExitOk;
   }
   OwnFlags flags(args);
   const std::string model = flags.Take("model").value_or("");
+  const auto options = TakeOptions(flags);
+  if (!options.ok()) return PrintError(options.status(), kExitUsage);
   const bool as_json = flags.TakeSwitch("json");
   if (flags.rest().size() != 1 || flags.rest().front().starts_with("--")) {
     return PrintError(InvalidArgument("inspect: expected one PATH (see --help)"), kExitUsage);
   }
-  const auto described = Inspect(flags.rest().front(), model, make_backend);
+  const auto described = Inspect(flags.rest().front(), model, *options, make_backend);
   if (!described.ok()) {
     const bool usage = described.status().message().find("--model") != absl::string_view::npos;
     return PrintError(described.status(), usage ? kExitUsage : kExitModel);

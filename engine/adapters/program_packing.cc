@@ -1,5 +1,7 @@
 #include "engine/adapters/program_packing.h"
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 #include <variant>
 
@@ -174,12 +176,27 @@ class Packer {
   std::vector<DeltaCost> costs_;
 };
 
+// Ops as a step meets them, so that their packed forms lie in memory in that order: files list
+// modules by name. Ops of one site keep their order.
+std::vector<size_t> StepOrder(const std::vector<SiteOp>& ops, int64_t num_layers) {
+  std::vector<size_t> order(ops.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto place = [&](size_t at) {
+    const SiteRef& site = ops[at].site;
+    return std::pair(site.layer < 0 ? num_layers : site.layer, site.site);
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return place(a) < place(b); });
+  return order;
+}
+
 }  // namespace
 
 StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
                                              Backend& backend, AdapterVersion& version) {
   Packer packer(spec, backend, version);
-  for (const SiteOp& op : program.ops) POLYAD_RETURN_IF_ERROR(packer.PackSiteOp(op));
+  const std::vector<size_t> order = StepOrder(program.ops, spec.num_layers);
+  for (const size_t at : order) POLYAD_RETURN_IF_ERROR(packer.PackSiteOp(program.ops[at]));
   for (const DeltaOp& op : program.embedding_ops) {
     POLYAD_RETURN_IF_ERROR(packer.PackEmbeddingOp(op));
   }
@@ -197,7 +214,10 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
     version.AddGatedPrefix(std::move(prefix));
   }
   version.SetInvocationTokens(program.invocation_tokens);
-  return packer.TakeCosts();
+  const std::vector<DeltaCost> packed = packer.TakeCosts();
+  std::vector<DeltaCost> costs = packed;
+  for (size_t i = 0; i < order.size(); ++i) costs[order[i]] = packed[i];
+  return costs;
 }
 
 }  // namespace polyad

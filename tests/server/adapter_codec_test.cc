@@ -21,6 +21,7 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   request.set_expected_digest(std::string(64, 'A'));
   request.set_expected_version(3);
   request.add_allowed_tenants("alice");
+  (*request.mutable_options())["task"] = 2;
   const auto spec = DecodeLoadAdapter(request);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->name, "pirate");
@@ -30,6 +31,7 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   EXPECT_EQ(spec->expected_digest, std::string(64, 'a'));
   EXPECT_EQ(spec->expected_version, 3);
   EXPECT_EQ(spec->allowed_tenants, std::vector<std::string>{"alice"});
+  EXPECT_EQ(spec->options, (AdapterOptions{{"task", 2}}));
 }
 
 TEST(AdapterCodecTest, RefusesByTheFieldsName) {
@@ -53,6 +55,12 @@ TEST(AdapterCodecTest, RefusesByTheFieldsName) {
   request = Valid();
   for (int i = 0; i < 257; ++i) request.add_allowed_tenants("t");
   EXPECT_EQ(blamed(request), "allowed_tenants");
+  request = Valid();
+  for (int i = 0; i < 9; ++i) (*request.mutable_options())[std::to_string(i)] = i;
+  EXPECT_EQ(blamed(request), "options");
+  request = Valid();
+  (*request.mutable_options())[std::string(65, 'k')] = 1;
+  EXPECT_EQ(blamed(request), "options");
   request = Valid();
   request.mutable_defaults()->set_temperature(0.5f);
   EXPECT_EQ(blamed(request), "defaults");

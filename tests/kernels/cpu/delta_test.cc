@@ -232,6 +232,44 @@ std::string NameOfCase(const testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, DeltaTest, testing::ValuesIn(Cases()), NameOfCase);
 
+TEST(PackDeltaTest, FactorsThatViewTheSameMemoryArePackedOnce) {
+  const std::vector<float> values(8 * 64, 0.5f);
+  const TensorView a{values.data(), DType::kF32, 8, 64};
+  const TensorView b{values.data(), DType::kF32, 64, 8};
+  const std::vector<float> inner(8, 1.0f);
+  PackShare share;
+  const auto bytes = [&share](const DeltaOp& op) {
+    return (*PackDeltaCpu(op, ComputeMode::kF32, BestIsa(), share))->cost().bytes;
+  };
+  EXPECT_EQ(bytes(LowRank{a, b, 1.0f}), 2 * 8 * 64 * 4);
+  EXPECT_EQ(bytes(LowRank{a, b, 1.0f}), 0);
+  EXPECT_EQ(bytes(LowRank{a, b, 1.0f, inner}), 8 * 4) << "its own vector alone";
+  EXPECT_EQ(bytes(LowRank{a, b, 2.0f}), 8 * 64 * 4) << "another scale is another B";
+  const TensorView part{values.data(), DType::kF32, 8, 32};
+  EXPECT_EQ(bytes(Dense{part}), 8 * 32 * 4) << "another shape is another matrix";
+  PackShare other;
+  EXPECT_EQ((*PackDeltaCpu(LowRank{a, b}, ComputeMode::kF32, BestIsa(), other))->cost().bytes,
+            2 * 8 * 64 * 4)
+      << "another adapter shares nothing";
+}
+
+TEST(PackDeltaTest, SharedFactorsOutliveTheOpThatPackedThem) {
+  const std::vector<float> ones(16, 1.0f);
+  const LowRank op{{ones.data(), DType::kF32, 1, 16}, {ones.data(), DType::kF32, 16, 1}};
+  std::unique_ptr<PackedDelta> second;
+  {
+    PackShare share;
+    const auto first = *PackDeltaCpu(op, ComputeMode::kF32, BestIsa(), share);
+    second = *PackDeltaCpu(op, ComputeMode::kF32, BestIsa(), share);
+  }
+  std::vector<float> x(16, 1.0f);
+  std::vector<float> y(16, 1.0f);
+  ThreadPool one(1);
+  const DeltaSegment segment{0, 1, 0, second.get()};
+  ApplyCpu({&segment, 1}, {x.data(), DType::kF32, 1, 16, 16}, {y.data(), 1, 16, 16}, one);
+  for (float value : y) EXPECT_EQ(value, 17.0f);
+}
+
 TEST(PackDeltaTest, RefusesFactorsThatDoNotChain) {
   const std::vector<float> zeros(64, 0.0f);
   const LowRank op{{zeros.data(), DType::kF32, 4, 8}, {zeros.data(), DType::kF32, 8, 3}, 1.0f};
