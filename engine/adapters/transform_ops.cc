@@ -149,6 +149,9 @@ Status ReplaceNorm(AdapterProgram& program, const ModelSpec& spec, NormReplaceme
   if (!norm.bias.empty() && spec.norm == NormKind::kRms) {
     return InvalidArgument("tensor %s: an RMS norm has no bias", name);
   }
+  if (norm.bias.empty() && spec.norm == NormKind::kLayer) {
+    return InvalidArgument("tensor %s: expected the norm's bias beside its weight", name);
+  }
   program.norms.push_back(std::move(norm));
   return absl::OkStatus();
 }

@@ -67,6 +67,7 @@ RECIPES = (
     "container_ops",
     "container_prompts",
     "exported",
+    "container_bottlenecks",
 )
 # Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.
 OTHER_RECIPES = (

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else __file__).resolve(
 ROOT = ROOT if ROOT.is_dir() else ROOT.parents[2]
 sys.path[:0] = [str(ROOT / "tools/export"), str(ROOT / "tools")]
 
+import adaptformer  # noqa: E402
 import bitdelta  # noqa: E402
 import container  # noqa: E402
 import deltas  # noqa: E402
@@ -185,6 +186,18 @@ class FactTest(unittest.TestCase):
         narrow = v @ (tensors["blocks.0.mlp.fc2_FacTs.weight"] @ inner)
         np.testing.assert_allclose(got["shared.v"] @ (got["L0.fc2.lr.0.a"] @ x), narrow, rtol=1e-4, atol=1e-4)
         self.assertEqual(config["sites"]["L0.fc2.lr.0"], {"scale": 0.5, "b": "shared.v"})
+
+
+class AdaptFormerTest(unittest.TestCase):
+    def test_a_trained_scale_wins_over_the_given_one(self):
+        prefix = "blocks.0.adaptmlp."
+        tensors = {f"{prefix}down_proj.weight": numbers(2, 8), f"{prefix}up_proj.weight": numbers(8, 2)}
+        config, got = written(adaptformer.convert(tensors | {f"{prefix}scale": np.float32([0.25])}, 3.0, "base"))
+        self.assertEqual(config["sites"]["L0.mlp.bn.0"], {"tap": "r", "act": "relu", "scale": 0.25})
+        self.assertEqual(set(got), {f"L0.mlp.bn.0.{name}" for name in ("wd", "bd", "wu", "bu")})
+        self.assertEqual(written(adaptformer.convert(tensors, 3.0, "base"))[0]["sites"]["L0.mlp.bn.0"]["scale"], 3.0)
+        with self.assertRaisesRegex(SystemExit, "--scale"):
+            adaptformer.convert(tensors, None, "base")
 
 
 class SsfTest(unittest.TestCase):

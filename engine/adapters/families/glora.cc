@@ -26,16 +26,23 @@ struct Path {
   Matrix up;                  // [r, cols]
 };
 
-// `rows` and `cols` are those of what the path adds up to; vectors may be stored [rows] or [rows,
-// 1].
+// `size` is that of what the path adds up to. Vectors are stored [rows, 1], those of D and E
+// [rows].
 StatusOr<Path> TakePath(const ModuleTensors& module, AdapterSource& source, char which,
                         std::pair<int64_t, int64_t> size) {
   const std::string leaf = std::string("glora_") + which;
+  const bool is_flat = which == 'D' || which == 'E';
   Path path;
   if (module.Has(leaf + ".zeros")) {
     const std::string name = module.NameOf(leaf + ".zeros");
     POLYAD_ASSIGN_OR_RETURN(const OwnedTensor* tensor, source.TakeTensor(name));
     POLYAD_ASSIGN_OR_RETURN(const std::vector<float> zeros, ToFloats(*tensor));
+    const std::vector<int64_t> expected =
+        is_flat ? std::vector<int64_t>{size.first} : std::vector<int64_t>{size.first, size.second};
+    if (tensor->shape != expected) {
+      return FailedPrecondition("tensor %s: expected %s, got %s", name, ShapeToString(expected),
+                                ShapeToString(tensor->shape));
+    }
     const bool is_zero = std::all_of(zeros.begin(), zeros.end(), [](float x) { return x == 0; });
     if (!is_zero) return InvalidArgument("tensor %s: expected zeros", name);
     return path;
@@ -51,12 +58,14 @@ StatusOr<Path> TakePath(const ModuleTensors& module, AdapterSource& source, char
   const std::vector<int64_t> shape = source.ShapeOf(name);
   POLYAD_ASSIGN_OR_RETURN(const OwnedTensor* tensor, source.TakeTensor(name));
   POLYAD_ASSIGN_OR_RETURN(path.values, ToFloats(*tensor));
-  const auto count = static_cast<int64_t>(path.values.size());
-  if (count != 1 && count != size.first) {
-    return FailedPrecondition("tensor %s: expected [1] or [%d], got %s", name, size.first,
+  const bool is_constant = shape == std::vector<int64_t>{1};
+  const std::vector<int64_t> vector =
+      is_flat ? std::vector<int64_t>{size.first} : std::vector<int64_t>{size.first, 1};
+  if (!is_constant && shape != vector) {
+    return FailedPrecondition("tensor %s: expected [1] or %s, got %s", name, ShapeToString(vector),
                               ShapeToString(shape));
   }
-  path.form = count == 1 ? Path::Form::kConstant : Path::Form::kVector;
+  path.form = is_constant ? Path::Form::kConstant : Path::Form::kVector;
   return path;
 }
 
@@ -123,7 +132,9 @@ Status LowerBias(const ModuleTensors& module, AdapterSource& source, const Lower
 }  // namespace
 
 StatusOr<AdapterProgram> LowerGlora(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_RETURN_IF_ERROR(PeftConfigFields(source.config(), kOwnKeys).status());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          PeftConfigFields(source.config(), kOwnKeys));
+  POLYAD_RETURN_IF_ERROR(config.IntOr("r", 4, 1, kMaxRank).status());
   AdapterProgram program;
   constexpr std::string_view kLeaves[] = {"glora_A.X", "glora_A.Xd", "glora_A.zeros"};
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,

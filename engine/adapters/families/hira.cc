@@ -15,15 +15,19 @@ constexpr std::string_view kOwnKeys[] = {"r", "rank_pattern", "hira_dropout", "i
 }  // namespace
 
 StatusOr<AdapterProgram> LowerHira(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_RETURN_IF_ERROR(PeftConfigFields(source.config(), kOwnKeys).status());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          PeftConfigFields(source.config(), kOwnKeys));
+  POLYAD_ASSIGN_OR_RETURN(const PatternValues ranks,
+                          PatternValues::Parse(config, "r", "rank_pattern", 32));
   AdapterProgram program;
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
                           ModulesWith(source, context.spec, {"hira_A"}));
   for (const ModuleTensors& module : modules) {
-    POLYAD_ASSIGN_OR_RETURN(FloatTensor a, module.Floats("hira_A", {kAnySize, module.in()}));
-    POLYAD_ASSIGN_OR_RETURN(const Matrix b, module.Take("hira_B", module.out(), a.Dim(0)));
+    POLYAD_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(module.path(), ranks.For(module.path())));
+    POLYAD_ASSIGN_OR_RETURN(const Matrix a, module.Take("hira_A", rank, module.in()));
+    POLYAD_ASSIGN_OR_RETURN(const Matrix b, module.Take("hira_B", module.out(), rank));
     POLYAD_ASSIGN_OR_RETURN(const Matrix weight, BaseWeight(context, module.site()));
-    Matrix delta = Multiply(b, std::move(a).AsMatrix());
+    Matrix delta = Multiply(b, a);
     for (size_t i = 0; i < delta.values.size(); ++i) delta.values[i] *= weight.values[i];
     AddDense(program, module.site(), std::move(delta));
   }

@@ -31,6 +31,11 @@ StatusOr<Settings> ReadSettings(const OrderedJson& json) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
                           OrderedJsonFields::Of(json, "adapter_config.json"));
   Settings settings;
+  POLYAD_ASSIGN_OR_RETURN(const int64_t num_blocks, config.IntOr("r", 0, 0, 1 << 20));
+  POLYAD_ASSIGN_OR_RETURN(const int64_t block, config.IntOr("oft_block_size", 32, 0, 1 << 20));
+  if (num_blocks == 0 && block == 0) {
+    return InvalidArgument("adapter_config.json: r and oft_block_size: expected one above 0");
+  }
   POLYAD_ASSIGN_OR_RETURN(settings.series, config.BoolOr("use_cayley_neumann", true));
   POLYAD_ASSIGN_OR_RETURN(settings.terms,
                           config.IntOr("num_cayley_neumann_terms", 5, 1, kMaxTerms));

@@ -73,7 +73,9 @@ Status LowerSupertuningModule(const ModuleTensors& module, AdapterSource& source
 }  // namespace
 
 StatusOr<AdapterProgram> LowerShira(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_RETURN_IF_ERROR(PeftConfigFields(source.config(), kShiraKeys).status());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          PeftConfigFields(source.config(), kShiraKeys));
+  POLYAD_RETURN_IF_ERROR(config.IntOr("r", 32, 1, 1 << 20).status());
   AdapterProgram program;
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
                           ModulesWith(source, context.spec, {"shira_weight"}));
@@ -84,7 +86,9 @@ StatusOr<AdapterProgram> LowerShira(AdapterSource& source, const LoweringContext
 }
 
 StatusOr<AdapterProgram> LowerSupertuning(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_RETURN_IF_ERROR(PeftConfigFields(source.config(), kSupertuningKeys).status());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          PeftConfigFields(source.config(), kSupertuningKeys));
+  POLYAD_RETURN_IF_ERROR(config.IntOr("r", 1, 1, kMaxRank).status());
   AdapterProgram program;
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
                           ModulesWith(source, context.spec, {"supertuning_values"}));

@@ -38,7 +38,9 @@ StatusOr<Matrix> TakePicked(AdapterSource& source, const ModuleTensors& module,
 }  // namespace
 
 StatusOr<AdapterProgram> LowerUniLora(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_RETURN_IF_ERROR(PeftConfigFields(source.config(), kOwnKeys).status());
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          PeftConfigFields(source.config(), kOwnKeys));
+  POLYAD_ASSIGN_OR_RETURN(const int64_t rank, config.IntOr("r", 4, 1, kMaxRank));
   POLYAD_ASSIGN_OR_RETURN(const FloatTensor theta, TakeFloats(source, kVector, {kAnySize}));
   AdapterProgram program;
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
@@ -50,7 +52,7 @@ StatusOr<AdapterProgram> LowerUniLora(AdapterSource& source, const LoweringConte
   }
   for (const ModuleTensors& module : modules) {
     POLYAD_ASSIGN_OR_RETURN(Matrix a,
-                            TakePicked(source, module, theta.values, "A", {kAnySize, module.in()}));
+                            TakePicked(source, module, theta.values, "A", {rank, module.in()}));
     POLYAD_ASSIGN_OR_RETURN(Matrix b,
                             TakePicked(source, module, theta.values, "B", {module.out(), a.rows}));
     AddLowRank(program, module.site(), std::move(a), std::move(b));

@@ -68,13 +68,10 @@ Status LowerRotation(const Target& at, AdapterProgram& program) {
     return FailedPrecondition("tensor %s.blocks: expected [n, b, b] with n b = %d, got %s",
                               at.op.name(), at.shape.in, ShapeToString(blocks.shape));
   }
-  std::vector<int32_t> permutation;
-  if (at.op.Has("perm")) {
-    POLYAD_ASSIGN_OR_RETURN(const IndexTensor stored,
-                            at.op.Indices("perm", at.shape.in, {at.shape.in}));
-    permutation.assign(stored.values.begin(), stored.values.end());
-  }
-  RotateInput(program, at.site, std::move(blocks).AsMatrix(), std::move(permutation));
+  POLYAD_ASSIGN_OR_RETURN(const IndexTensor order,
+                          at.op.Indices("perm", at.shape.in, {at.shape.in}));
+  RotateInput(program, at.site, std::move(blocks).AsMatrix(),
+              std::vector<int32_t>(order.values.begin(), order.values.end()));
   return absl::OkStatus();
 }
 
@@ -174,6 +171,11 @@ Status LowerSigns(const Target& at, AdapterProgram& program) {
   op.out = at.shape.out;
   op.in = at.shape.in;
   if (scale.shape.size() == 2) op.groups = scale.Dim(1);
+  const bool of_rows = !scale.shape.empty() && scale.Dim(0) == at.shape.out;
+  if ((scale.values.size() != 1 && !of_rows) || scale.shape.size() > 2) {
+    return FailedPrecondition("tensor %s: expected one number, or [%d] or [%d, groups], got %s",
+                              scale.name, at.shape.out, at.shape.out, ShapeToString(scale.shape));
+  }
   op.bits = program.arena.Keep(std::move(copied));
   op.scale = program.arena.Keep(std::move(scale.values));
   program.ops.push_back({at.site, op});
@@ -185,6 +187,12 @@ Status LowerKronecker(const Target& at, AdapterProgram& program) {
   POLYAD_ASSIGN_OR_RETURN(FloatTensor right, at.op.Floats("d", {kAnySize, kAnySize}));
   POLYAD_ASSIGN_OR_RETURN(const double scale, at.op.Number("scale", 1.0));
   Matrix c = std::move(left).AsMatrix();
+  const int64_t rows = c.rows * right.Dim(0);
+  if (rows != at.shape.out || c.cols * right.Dim(1) != at.shape.in) {
+    return FailedPrecondition("tensor %s: expected factors of [%d, %d], got [%d, %d] and %s",
+                              right.name, at.shape.out, at.shape.in, c.rows, c.cols,
+                              ShapeToString(right.shape));
+  }
   Scale(c, scale);
   AddKronecker(program, at.site, std::move(c), std::move(right).AsMatrix());
   return absl::OkStatus();
@@ -308,15 +316,16 @@ StatusOr<Bottleneck> TakeBottleneck(const ContainerOp& op, int64_t in, int64_t o
   result.down = program.arena.KeepMatrix(std::move(down.values), width, in);
   result.up = program.arena.KeepMatrix(std::move(up.values), out, width);
   const auto keep = [&](const char* name, int64_t size, std::span<const float>& to) -> Status {
-    if (!op.Has(name)) return absl::OkStatus();
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> values, op.Vector(name, size));
     to = program.arena.Keep(std::move(values));
     return absl::OkStatus();
   };
   POLYAD_RETURN_IF_ERROR(keep("bd", width, result.down_bias));
   POLYAD_RETURN_IF_ERROR(keep("bu", out, result.up_bias));
-  POLYAD_RETURN_IF_ERROR(keep("ln_w", in, result.norm.weight));
-  POLYAD_RETURN_IF_ERROR(keep("ln_b", in, result.norm.bias));
+  if (op.Has("ln_w") || op.Has("ln_b")) {
+    POLYAD_RETURN_IF_ERROR(keep("ln_w", in, result.norm.weight));
+    POLYAD_RETURN_IF_ERROR(keep("ln_b", in, result.norm.bias));
+  }
   if (op.Has("scale_by_row")) {
     POLYAD_RETURN_IF_ERROR(keep("scale_by_row", out, result.scale));
   } else {

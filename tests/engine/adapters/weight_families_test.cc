@@ -182,7 +182,8 @@ TEST(WeightFamilies, Ia3ScalesOutputsWithTheirBiasOrInputs) {
   Linear feed_forward = BaseLinear();
   const std::vector<float> input = Numbers(kIn, 1.5f, 0.9f);
   ScaleColumns(feed_forward.weight, input);
-  ExpectMerged(R"({"peft_type":"IA3"})", {Tensor("ia3_l", {1, kIn}, input)}, feed_forward);
+  ExpectMerged(R"({"peft_type":"IA3","feedforward_modules":["q_proj"]})",
+               {Tensor("ia3_l", {1, kIn}, input)}, feed_forward);
 }
 
 TEST(WeightFamilies, LoKrIsTheKroneckerProduct) {

@@ -102,6 +102,10 @@ TEST(ZooContainer, MalformedContainersAreRefusedByName) {
        "L1.v.dd.0.delta"},
       {"shape", [](Files& f) { f.tensors[2] = FloatTensor("L1.v.dd.0.delta", 32, 16, 0.1f, 0.1f); },
        kOther, "L1.v.dd.0.delta"},
+      {"option of another op", [](Files& f) { Replace(f, "\"scale\":2.0", "\"group\":2"); },
+       kUnknown, "group"},
+      {"shared tensor of another op",
+       [](Files& f) { Replace(f, "\"scale\":2.0", "\"z\":\"shared.a\""); }, kUnknown, "'z'"},
       {"one too many", [](Files& f) { f.tensors.push_back(FloatTensor("shared.z", 2, 2, 1, 1)); },
        kInvalid, "shared.z"},
   };
@@ -113,6 +117,27 @@ TEST(ZooContainer, MalformedContainersAreRefusedByName) {
     EXPECT_NE(std::string(status.message()).find(hostile.culprit), std::string::npos)
         << hostile.what << ": " << status;
   }
+}
+
+TEST(ZooContainer, ABottleneckNeedsATapAndAnActivationWeKnow) {
+  const auto with = [](const std::string& options) {
+    Files files;
+    files.config = R"({"zoo_version":1,"family":"test","sites":{"L0.mlp.bn.0":)" + options + "}}";
+    files.tensors = {FloatTensor("L0.mlp.bn.0.wd", 4, 32, 0.1f, 0.01f),
+                     FloatTensor("L0.mlp.bn.0.wu", 32, 4, 0.1f, 0.01f)};
+    const std::string zeros(32 * sizeof(float), '\0');
+    files.tensors.push_back({"L0.mlp.bn.0.bu", "F32", {32}, zeros});
+    files.tensors.push_back({"L0.mlp.bn.0.bd", "F32", {4}, zeros.substr(0, 4 * sizeof(float))});
+    return Lower(files);
+  };
+  const StatusOr<AdapterProgram> program = with(R"({"tap":"z","act":"gelu","scale":0.5})");
+  ASSERT_TRUE(program.ok()) << program.status();
+  ASSERT_EQ(program->hooks.size(), 1u);
+  EXPECT_EQ(program->hooks[0].input, Tap::kSum);
+  EXPECT_EQ(program->hooks[0].sub_layer, SubLayer::kMlp);
+  EXPECT_EQ(program->hooks[0].op.activation, ActivationKind::kGeluErf);
+  EXPECT_EQ(with(R"({"tap":"in"})").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(with(R"({"tap":"r","act":"gelo"})").status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(ZooContainer, WhatReadsTheBaseIsRefusedWithoutOne) {

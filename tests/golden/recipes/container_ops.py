@@ -1,8 +1,8 @@
 """The container's remaining ops by their definitions (zoo 1.1): rotations, pairs of outputs, signs, vectors in low rank."""
 import numpy as np
 
-from container import sign_bits
 from container_goldens import bias, build_all, case, module, places, replace, weight
+from container import sign_bits  # tools/export, which container_goldens puts on the path
 
 
 def _rotation(rng, name, count, size):
@@ -30,7 +30,7 @@ def _rotations(model, box, rng):
                 x = np.empty_like(moved)
                 x[:, perm] = moved
         replace(target, w @ x.T)
-        box.add(place, "ir", blocks=first)
+        box.add(place, "ir", perm=np.arange(width, dtype=np.int32), blocks=first)
         box.add(place, "ir", perm=order, blocks=second)
     for place in places(model, "v"):
         target = module(model, place)
