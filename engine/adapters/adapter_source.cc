@@ -163,9 +163,7 @@ Status AdapterSource::ReadAll(const TensorSource& file) {
   return absl::OkStatus();
 }
 
-const char* AdapterSource::tensor_file() const {
-  return FilesOf(format_).tensors;
-}
+const char* AdapterSource::tensor_file() const { return FilesOf(format_).tensors; }
 
 std::vector<std::string> AdapterSource::RemainingNames() const {
   std::vector<std::string> names;

@@ -91,8 +91,9 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
     return ResourceExhausted("adapter '%s': the adapter budget of %d bytes is used up", spec.name,
                              options_.max_bytes);
   }
-  const LoaderContext context{
-      {spec_, options_.base.get(), spec.options}, backend_, std::min(options_.max_file_bytes, 2 * room)};
+  const LoaderContext context{{spec_, options_.base.get(), spec.options},
+                              backend_,
+                              std::min(options_.max_file_bytes, 2 * room)};
   POLYAD_ASSIGN_OR_RETURN(LoadedAdapter loaded, LoadAdapter(context, {spec.root, spec.path},
                                                             std::move(identity), progress));
   if (!spec.expected_digest.empty() && spec.expected_digest != loaded.report.digest) {

@@ -267,6 +267,11 @@ StatusOr<HubConfig> ParseHubConfig(const OrderedJson& json) {
     config.parts.push_back(std::move(part));
     return config;
   }
+  for (const auto& [key, value] : options.items()) {
+    if (key == "architecture" || key == "configs") continue;
+    return Unimplemented("%s: config key '%s' of a union is not understood", kWhere,
+                         key.substr(0, 60));
+  }
   const auto parts = options.find("configs");
   if (parts == options.end() || !parts->is_array() || parts->empty() || parts->size() > kMaxParts) {
     return InvalidArgument("%s: configs: expected a list of 1 to %d", kWhere, kMaxParts);

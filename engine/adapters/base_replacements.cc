@@ -16,7 +16,8 @@
 namespace polyad {
 namespace {
 
-constexpr std::string_view kTokenSuffixes[] = {".token_adapter.trainable_tokens_delta", ".trainable_tokens_delta"};
+constexpr std::string_view kTokenSuffixes[] = {".token_adapter.trainable_tokens_delta",
+                                               ".trainable_tokens_delta"};
 constexpr SiteRef kHeadSite{-1, Site::kHead};
 constexpr SiteRef kEmbedSite{-1, Site::kEmbed};
 
@@ -31,9 +32,12 @@ struct Place {
 // What a kind of weight is here; nullopt for what cannot be replaced.
 std::optional<Place> PlaceOf(const WeightEntry& entry) {
   const auto linear = [&](Site site, Place::Part part) {
-    return Place{part, {entry.layer, site}, NormSite::kFinal, entry.layout == WeightLayout::kTransposed};
+    return Place{
+        part, {entry.layer, site}, NormSite::kFinal, entry.layout == WeightLayout::kTransposed};
   };
-  const auto norm = [&](NormSite site, Place::Part part) { return Place{part, {entry.layer, Site::kQ}, site, false}; };
+  const auto norm = [&](NormSite site, Place::Part part) {
+    return Place{part, {entry.layer, Site::kQ}, site, false};
+  };
   using Part = Place::Part;
   switch (entry.kind) {
     case WeightKind::kEmbed:
@@ -88,9 +92,11 @@ class Replacer {
   Replacer(AdapterSource& source, const LoweringContext& context, AdapterProgram& program)
       : source_(source), context_(context), program_(program) {
     for (const WeightEntry& entry : WeightPlan(context.spec, WeightFormat::kHuggingFace)) {
-      if (const std::optional<Place> place = PlaceOf(entry)) places_.emplace(entry.tensor_name, *place);
+      if (const std::optional<Place> place = PlaceOf(entry))
+        places_.emplace(entry.tensor_name, *place);
     }
-    if (context.spec.tie_embeddings) places_.emplace("lm_head.weight", Place{Place::Part::kMatrix, kHeadSite, {}, false});
+    if (context.spec.tie_embeddings)
+      places_.emplace("lm_head.weight", Place{Place::Part::kMatrix, kHeadSite, {}, false});
   }
 
   Status Run() {
@@ -111,8 +117,8 @@ class Replacer {
     if (const auto found = places_.find(plain); found != places_.end()) return found->second;
     constexpr std::string_view kBias = ".bias";
     if (!plain.ends_with(kBias)) return std::nullopt;
-    const StatusOr<SiteRef> site =
-        ResolveModulePath(context_.spec, std::string_view(plain).substr(0, plain.size() - kBias.size()));
+    const StatusOr<SiteRef> site = ResolveModulePath(
+        context_.spec, std::string_view(plain).substr(0, plain.size() - kBias.size()));
     if (!site.ok() || site->site == Site::kEmbed) return std::nullopt;
     return Place{Place::Part::kBias, *site, {}, false};
   }
@@ -156,7 +162,8 @@ class Replacer {
   static std::vector<int32_t> ChangedRows(const Matrix& own, const Matrix& base) {
     std::vector<int32_t> rows;
     for (int64_t i = 0; i < own.rows; ++i) {
-      if (!std::equal(own.Row(i), own.Row(i) + own.cols, base.Row(i))) rows.push_back(static_cast<int32_t>(i));
+      if (!std::equal(own.Row(i), own.Row(i) + own.cols, base.Row(i)))
+        rows.push_back(static_cast<int32_t>(i));
     }
     return rows;
   }
@@ -188,7 +195,8 @@ class Replacer {
 
  private:
   Status ReplaceBias(const std::string& name, SiteRef site) {
-    POLYAD_ASSIGN_OR_RETURN(FloatTensor own, TakeFloats(source_, name, {ShapeOf(context_.spec, site.site).out}));
+    POLYAD_ASSIGN_OR_RETURN(FloatTensor own,
+                            TakeFloats(source_, name, {ShapeOf(context_.spec, site.site).out}));
     POLYAD_ASSIGN_OR_RETURN(const std::vector<float> base, BaseBias(context_, site));
     for (size_t i = 0; i < base.size(); ++i) own.values[i] -= base[i];
     AddBias(program_, site, std::move(own.values));
@@ -201,12 +209,14 @@ class Replacer {
     if (found == norms_.end()) {
       POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context_.Base());
       POLYAD_ASSIGN_OR_RETURN(NormVectors vectors, base->Norm(place.site.layer, place.norm));
-      NormReplacement norm{place.site.layer, place.norm, std::move(vectors.weight), std::move(vectors.bias)};
+      NormReplacement norm{place.site.layer, place.norm, std::move(vectors.weight),
+                           std::move(vectors.bias)};
       found = norms_.emplace(key, std::move(norm)).first;
     }
     const auto size = static_cast<int64_t>(found->second.weight.size());
     POLYAD_ASSIGN_OR_RETURN(FloatTensor own, TakeFloats(source_, name, {size}));
-    (place.part == Place::Part::kNormWeight ? found->second.weight : found->second.bias) = std::move(own.values);
+    (place.part == Place::Part::kNormWeight ? found->second.weight : found->second.bias) =
+        std::move(own.values);
     return absl::OkStatus();
   }
 
@@ -218,7 +228,8 @@ class Replacer {
 };
 
 // The token ids that go with a module's rows; those of a list hold for every module.
-StatusOr<std::vector<int32_t>> TokensOf(const OrderedJson& indices, const std::string& path, int64_t vocab) {
+StatusOr<std::vector<int32_t>> TokensOf(const OrderedJson& indices, const std::string& path,
+                                        int64_t vocab) {
   const OrderedJson* list = &indices;
   if (indices.is_object()) {
     list = nullptr;
@@ -227,13 +238,15 @@ StatusOr<std::vector<int32_t>> TokensOf(const OrderedJson& indices, const std::s
     }
   }
   if (list == nullptr || !list->is_array()) {
-    return InvalidArgument("adapter_config.json: expected the token indices of module %s as a list", path);
+    return InvalidArgument("adapter_config.json: expected the token indices of module %s as a list",
+                           path);
   }
   std::vector<int32_t> tokens;
   for (const OrderedJson& entry : *list) {
     if (!entry.is_number_integer() || entry.get<int64_t>() < 0 || entry.get<int64_t>() >= vocab) {
-      return InvalidArgument("adapter_config.json: token indices of module %s: expected integers in [0, %d)", path,
-                             vocab);
+      return InvalidArgument(
+          "adapter_config.json: token indices of module %s: expected integers in [0, %d)", path,
+          vocab);
     }
     tokens.push_back(static_cast<int32_t>(entry.get<int64_t>()));
   }
@@ -260,10 +273,12 @@ Status SortByToken(const std::string& name, std::vector<int32_t>& tokens, Matrix
   return absl::OkStatus();
 }
 
-Status ChangeHeadRows(const LoweringContext& context, Replacer& replacer, std::vector<int32_t> tokens, Matrix rows) {
+Status ChangeHeadRows(const LoweringContext& context, Replacer& replacer,
+                      std::vector<int32_t> tokens, Matrix rows) {
   POLYAD_ASSIGN_OR_RETURN(const Matrix head, BaseWeight(context, kHeadSite));
   for (size_t i = 0; i < tokens.size(); ++i) {
-    for (int64_t j = 0; j < rows.cols; ++j) rows.At(static_cast<int64_t>(i), j) -= head.At(tokens[i], j);
+    for (int64_t j = 0; j < rows.cols; ++j)
+      rows.At(static_cast<int64_t>(i), j) -= head.At(tokens[i], j);
   }
   replacer.AddRows(kHeadSite, std::move(tokens), std::move(rows), head.rows);
   return absl::OkStatus();
@@ -271,12 +286,13 @@ Status ChangeHeadRows(const LoweringContext& context, Replacer& replacer, std::v
 
 }  // namespace
 
-Status LowerReplacements(AdapterSource& source, const LoweringContext& context, AdapterProgram& program) {
+Status LowerReplacements(AdapterSource& source, const LoweringContext& context,
+                         AdapterProgram& program) {
   return Replacer(source, context, program).Run();
 }
 
-Status LowerTrainedTokens(AdapterSource& source, const LoweringContext& context, const OrderedJson& indices,
-                          AdapterProgram& program) {
+Status LowerTrainedTokens(AdapterSource& source, const LoweringContext& context,
+                          const OrderedJson& indices, AdapterProgram& program) {
   struct Trained {
     std::vector<int32_t> tokens;
     Matrix rows;
@@ -292,10 +308,14 @@ Status LowerTrainedTokens(AdapterSource& source, const LoweringContext& context,
       const std::string path(rest.substr(0, rest.size() - suffix.size()));
       const StatusOr<SiteRef> site = ResolveModulePath(context.spec, path);
       if (!site.ok() || site->layer >= 0) {
-        return FailedPrecondition("tensor %s: the base model has no token table of this name", name);
+        return FailedPrecondition("tensor %s: the base model has no token table of this name",
+                                  name);
       }
-      POLYAD_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokensOf(indices, path, context.spec.vocab_size));
-      POLYAD_ASSIGN_OR_RETURN(FloatTensor tensor, TakeFloats(source, name, {static_cast<int64_t>(tokens.size()), context.spec.hidden_size}));
+      POLYAD_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
+                              TokensOf(indices, path, context.spec.vocab_size));
+      POLYAD_ASSIGN_OR_RETURN(FloatTensor tensor, TakeFloats(source, name,
+                                                             {static_cast<int64_t>(tokens.size()),
+                                                              context.spec.hidden_size}));
       Matrix rows = std::move(tensor).AsMatrix();
       POLYAD_RETURN_IF_ERROR(SortByToken(name, tokens, rows));
       (site->site == Site::kHead ? head : embedding) = Trained{std::move(tokens), std::move(rows)};
@@ -304,7 +324,8 @@ Status LowerTrainedTokens(AdapterSource& source, const LoweringContext& context,
   }
   if (!head && embedding && context.spec.tie_embeddings) head = embedding;
   Replacer replacer(source, context, program);
-  if (embedding && !embedding->tokens.empty()) replacer.ReplaceEmbeddingRows(embedding->tokens, std::move(embedding->rows));
+  if (embedding && !embedding->tokens.empty())
+    replacer.ReplaceEmbeddingRows(embedding->tokens, std::move(embedding->rows));
   if (!head || head->tokens.empty()) return absl::OkStatus();
   return ChangeHeadRows(context, replacer, std::move(head->tokens), std::move(head->rows));
 }

@@ -70,7 +70,8 @@ Matrix Multiply(const Matrix& a, const Matrix& b) {
     for (int64_t k = 0; k < a.cols; ++k) {
       AddScaled(a.At(i, k), b.Row(k), sums.data(), b.cols);
     }
-    std::transform(sums.begin(), sums.end(), result.Row(i), [](double x) { return static_cast<float>(x); });
+    std::transform(sums.begin(), sums.end(), result.Row(i),
+                   [](double x) { return static_cast<float>(x); });
   }
   return result;
 }
@@ -123,8 +124,8 @@ double Dot(const double* a, const double* b, int64_t n) {
   return sum;
 }
 
-// A symmetric matrix (n x n, destroyed) to tridiagonal form by Householder reflections, from the last row upwards.
-// Row i of `a` keeps the reflector of step i; `scales[i]` its 2 / |v|^2.
+// A symmetric matrix (n x n, destroyed) to tridiagonal form by Householder reflections, from the
+// last row upwards. Row i of `a` keeps the reflector of step i; `scales[i]` its 2 / |v|^2.
 void Tridiagonalise(Doubles& a, int64_t n, Doubles& diagonal, Doubles& below, Doubles& scales) {
   Doubles p(static_cast<size_t>(n));
   for (int64_t i = n - 1; i > 0; --i) {
@@ -139,14 +140,16 @@ void Tridiagonalise(Doubles& a, int64_t n, Doubles& diagonal, Doubles& below, Do
     scales[static_cast<size_t>(i)] = square > 0 ? 2 / square : 0;
     if (square == 0) continue;
     const double scale = 2 / square;
-    for (int64_t row = 0; row < i; ++row) p[static_cast<size_t>(row)] = scale * Dot(a.data() + row * n, v, i);
+    for (int64_t row = 0; row < i; ++row)
+      p[static_cast<size_t>(row)] = scale * Dot(a.data() + row * n, v, i);
     const double half = 0.5 * scale * Dot(p.data(), v, i);
     for (int64_t row = 0; row < i; ++row) p[static_cast<size_t>(row)] -= half * v[row];
     for (int64_t row = 0; row < i; ++row) {
       double* out = a.data() + row * n;
       const double left = v[row];
       const double right = p[static_cast<size_t>(row)];
-      for (int64_t col = 0; col < i; ++col) out[col] -= left * p[static_cast<size_t>(col)] + right * v[col];
+      for (int64_t col = 0; col < i; ++col)
+        out[col] -= left * p[static_cast<size_t>(col)] + right * v[col];
     }
   }
   diagonal[0] = a[0];
@@ -196,7 +199,8 @@ struct Eigen {
   Doubles vectors;  // row k belongs to values[k]
 };
 
-// Of a symmetric matrix, in no particular order. Source: Golub and Van Loan, Matrix Computations, section 8.3.
+// Of a symmetric matrix, in no particular order. Source: Golub and Van Loan, Matrix Computations,
+// section 8.3.
 Eigen SymmetricEigen(Doubles a, int64_t n) {
   const auto count = static_cast<size_t>(n);
   Doubles below(count + 1);
@@ -290,7 +294,8 @@ Matrix HouseholderQ(const Matrix& m) {
     const double norm = std::sqrt(below + v[static_cast<size_t>(k)] * v[static_cast<size_t>(k)]);
     v[static_cast<size_t>(k)] += std::copysign(norm, v[static_cast<size_t>(k)]);
     squares.push_back(below == 0 ? 0 : Dot(v.data() + k, v.data() + k, m.rows - k));
-    for (int64_t j = k + 1; j < m.cols && below > 0; ++j) reflect(v.data(), squares.back(), k, column(j));
+    for (int64_t j = k + 1; j < m.cols && below > 0; ++j)
+      reflect(v.data(), squares.back(), k, column(j));
     reflectors.push_back(std::move(v));
   }
   Matrix q(m.rows, m.cols);
@@ -322,7 +327,8 @@ FactorPair SingularPart(const Matrix& m, int64_t count, bool largest) {
   Matrix vectors(count, side);
   for (int64_t k = 0; k < count; ++k) {
     const double* from = eigen.vectors.data() + order[static_cast<size_t>(k)] * side;
-    std::transform(from, from + side, vectors.Row(k), [](double x) { return static_cast<float>(x); });
+    std::transform(from, from + side, vectors.Row(k),
+                   [](double x) { return static_cast<float>(x); });
   }
   // With u the left vectors, sum u s v' = u (u' m); with v the right ones, (m v) v'.
   if (wide) {

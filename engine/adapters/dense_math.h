@@ -1,8 +1,9 @@
 #pragma once
 
-// The little linear algebra that lowerings need at load time: products, thin QR and symmetric eigenvectors of matrices
-// as large as one base weight. Values are kept in fp32 and every sum is taken in fp64. Pure functions; sizes are the
-// caller's to check (CHECK). Loader threads only: nothing here runs per token.
+// The little linear algebra that lowerings need at load time: products, thin QR and symmetric
+// eigenvectors of matrices as large as one base weight. Values are kept in fp32 and every sum is
+// taken in fp64. Pure functions; sizes are the caller's to check (CHECK). Loader threads only:
+// nothing here runs per token.
 
 #include <cstdint>
 #include <vector>
@@ -39,16 +40,16 @@ void Scale(Matrix& m, double factor);
 void ScaleRows(Matrix& m, const std::vector<float>& factors);     // row i by factors[i]
 void ScaleColumns(Matrix& m, const std::vector<float>& factors);  // column j by factors[j]
 
-// Orthonormal columns spanning the first `count` columns of m, which must be independent: Q of a thin QR, signs such
-// that R's diagonal is positive. A dependent column gives a column of zeros.
+// Orthonormal columns spanning the first `count` columns of m, which must be independent: Q of a
+// thin QR, signs such that R's diagonal is positive. A dependent column gives a column of zeros.
 Matrix OrthonormalColumns(const Matrix& m, int64_t count);
 
-// The thin Q of m = Q R by Householder reflections, with LAPACK's signs: each reflection turns its column against its own
-// first element. rows >= cols.
+// The thin Q of m = Q R by Householder reflections, with LAPACK's signs: each reflection turns its
+// column against its own first element. rows >= cols.
 Matrix HouseholderQ(const Matrix& m);
 
-// The `count` singular triples of m with the largest (or smallest) singular values, as the product left * right with
-// left [rows, count] and right [count, cols]: sum of u s v'.
+// The `count` singular triples of m with the largest (or smallest) singular values, as the product
+// left * right with left [rows, count] and right [count, cols]: sum of u s v'.
 struct FactorPair {
   Matrix left;
   Matrix right;

@@ -30,7 +30,8 @@ void AddBias(AdapterProgram& program, SiteRef site, std::vector<float> values) {
 }
 
 void ScaleOutput(AdapterProgram& program, SiteRef site, std::vector<float> values) {
-  program.ops.push_back({site, OutputScale{program.arena.Keep(std::move(values))}, OpStage::kOutput});
+  program.ops.push_back(
+      {site, OutputScale{program.arena.Keep(std::move(values))}, OpStage::kOutput});
 }
 
 StatusOr<Matrix> BaseWeight(const LoweringContext& context, SiteRef site) {

@@ -1,7 +1,7 @@
 #pragma once
 
-// How a lowering puts what it computed into its program: matrices move into the arena, an op views them. Also the
-// base's weights as matrices. Loader thread.
+// How a lowering puts what it computed into its program: matrices move into the arena, an op views
+// them. Also the base's weights as matrices. Loader thread.
 
 #include <vector>
 
@@ -20,7 +20,8 @@ void AddBias(AdapterProgram& program, SiteRef site, std::vector<float> values);
 // y = values * (the base's product and bias)
 void ScaleOutput(AdapterProgram& program, SiteRef site, std::vector<float> values);
 
-// [out, in] as the server computes with it; a lowering that needs it is refused where there is none.
+// [out, in] as the server computes with it; a lowering that needs it is refused where there is
+// none.
 StatusOr<Matrix> BaseWeight(const LoweringContext& context, SiteRef site);
 // [out]; zeros where the base has no bias there.
 StatusOr<std::vector<float>> BaseBias(const LoweringContext& context, SiteRef site);

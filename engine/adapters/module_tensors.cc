@@ -19,12 +19,15 @@ std::string Expected(std::span<const int64_t> sizes) {
   return text + "]";
 }
 
-Status CheckShape(const std::string& name, std::span<const int64_t> expected, const std::vector<int64_t>& got) {
+Status CheckShape(const std::string& name, std::span<const int64_t> expected,
+                  const std::vector<int64_t>& got) {
   bool fits = expected.size() == got.size();
-  for (size_t i = 0; fits && i < got.size(); ++i) fits = expected[i] == kAnySize || expected[i] == got[i];
+  for (size_t i = 0; fits && i < got.size(); ++i)
+    fits = expected[i] == kAnySize || expected[i] == got[i];
   if (fits) return absl::OkStatus();
-  return FailedPrecondition("tensor %s: expected %s, got %s: the configuration or the base model is another one", name,
-                            Expected(expected), ShapeToString(got));
+  return FailedPrecondition(
+      "tensor %s: expected %s, got %s: the configuration or the base model is another one", name,
+      Expected(expected), ShapeToString(got));
 }
 
 template <typename T>
@@ -62,7 +65,8 @@ Matrix FloatTensor::AsMatrix() && {
   return Matrix(rows, cols, std::move(values));
 }
 
-StatusOr<FloatTensor> TakeFloats(AdapterSource& source, const std::string& name, std::span<const int64_t> expected) {
+StatusOr<FloatTensor> TakeFloats(AdapterSource& source, const std::string& name,
+                                 std::span<const int64_t> expected) {
   POLYAD_ASSIGN_OR_RETURN(const OwnedTensor* tensor, source.TakeTensor(name));
   POLYAD_RETURN_IF_ERROR(CheckShape(name, expected, tensor->shape));
   POLYAD_ASSIGN_OR_RETURN(std::vector<float> values, ToFloats(*tensor));
@@ -92,7 +96,8 @@ std::string ModuleTensors::NameOf(std::string_view leaf) const {
   return name.append(path_).append(".").append(leaf);
 }
 
-StatusOr<FloatTensor> ModuleTensors::Floats(std::string_view leaf, std::initializer_list<int64_t> expected) const {
+StatusOr<FloatTensor> ModuleTensors::Floats(std::string_view leaf,
+                                            std::initializer_list<int64_t> expected) const {
   return TakeFloats(*source_, NameOf(leaf), expected);
 }
 
@@ -123,16 +128,21 @@ StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const Mo
     if (!rest.starts_with(kPeftPrefix)) continue;
     rest.remove_prefix(kPeftPrefix.size());
     for (const std::string_view leaf : query.leaves) {
-      if (!rest.ends_with(leaf) || rest.size() <= leaf.size() || rest[rest.size() - leaf.size() - 1] != '.') continue;
+      if (!rest.ends_with(leaf) || rest.size() <= leaf.size() ||
+          rest[rest.size() - leaf.size() - 1] != '.')
+        continue;
       std::string path(rest.substr(0, rest.size() - leaf.size() - 1));
       const StatusOr<SiteRef> site = ResolveModulePath(spec, path);
       if (!site.ok()) {
-        return FailedPrecondition("tensor %s: the base model has no linear module of this name", name);
+        return FailedPrecondition("tensor %s: the base model has no linear module of this name",
+                                  name);
       }
-      if ((site->site == Site::kEmbed && !query.with_embedding) || (site->site == Site::kHead && !query.with_head)) {
+      if ((site->site == Site::kEmbed && !query.with_embedding) ||
+          (site->site == Site::kHead && !query.with_head)) {
         return Unimplemented("tensor %s: this family is not served on embeddings and heads", name);
       }
-      if (seen.insert(path).second) modules.emplace_back(source, path, *site, ShapeOf(spec, site->site));
+      if (seen.insert(path).second)
+        modules.emplace_back(source, path, *site, ShapeOf(spec, site->site));
       break;
     }
   }
@@ -145,15 +155,17 @@ StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const Mo
 }
 
 void SortByModelOrder(std::vector<ModuleTensors>& modules) {
-  std::stable_sort(modules.begin(), modules.end(),
-                   [](const ModuleTensors& a, const ModuleTensors& b) { return a.site() < b.site(); });
+  std::stable_sort(
+      modules.begin(), modules.end(),
+      [](const ModuleTensors& a, const ModuleTensors& b) { return a.site() < b.site(); });
 }
 
 StatusOr<std::string> SharedTensorName(const AdapterSource& source, const std::string& name) {
   if (source.Has(name)) return name;
   const std::string prefix = name + ".";
   for (const std::string& candidate : source.RemainingNames()) {
-    if (candidate.starts_with(prefix) && candidate.find('.', prefix.size()) == std::string::npos) return candidate;
+    if (candidate.starts_with(prefix) && candidate.find('.', prefix.size()) == std::string::npos)
+      return candidate;
   }
   return InvalidArgument("tensor %s: missing from the file", name);
 }

@@ -1,10 +1,11 @@
 #pragma once
 
-// What most families share on the way from tensor names to sites: "base_model.model.<module path>.<leaf>". A lowering
-// asks for the modules that have one of its leaves, and takes each module's tensors with their shapes checked; the
-// module knows its site in the base. Short-lived, one loader thread; borrows the AdapterSource. INVALID_ARGUMENT: a
-// tensor missing or of another shape than the configuration says; FAILED_PRECONDITION: a module or a size that the base
-// model does not have. Every message names the tensor, expected and got. Source: zoo section 4.1.
+// What most families share on the way from tensor names to sites: "base_model.model.<module
+// path>.<leaf>". A lowering asks for the modules that have one of its leaves, and takes each
+// module's tensors with their shapes checked; the module knows its site in the base. Short-lived,
+// one loader thread; borrows the AdapterSource. INVALID_ARGUMENT: a tensor missing or of another
+// shape than the configuration says; FAILED_PRECONDITION: a module or a size that the base model
+// does not have. Every message names the tensor, expected and got. Source: zoo section 4.1.
 
 #include <cstdint>
 #include <initializer_list>
@@ -60,7 +61,8 @@ class ModuleTensors {
 
   std::string NameOf(std::string_view leaf) const;
   bool Has(std::string_view leaf) const { return source_->Has(NameOf(leaf)); }
-  StatusOr<FloatTensor> Floats(std::string_view leaf, std::initializer_list<int64_t> expected) const;
+  StatusOr<FloatTensor> Floats(std::string_view leaf,
+                               std::initializer_list<int64_t> expected) const;
   StatusOr<Matrix> Take(std::string_view leaf, int64_t rows, int64_t cols) const;
   StatusOr<std::vector<float>> TakeVector(std::string_view leaf, int64_t size) const;
   // As stored, without a copy.
@@ -73,8 +75,9 @@ class ModuleTensors {
   SiteShape shape_;
 };
 
-// Every linear module of the base that has an untaken tensor with one of the leaves ("lora_A.weight"), each once, in
-// the order of its first tensor in the file. Embeddings and heads are given out only to families that ask for them.
+// Every linear module of the base that has an untaken tensor with one of the leaves
+// ("lora_A.weight"), each once, in the order of its first tensor in the file. Embeddings and heads
+// are given out only to families that ask for them.
 struct ModuleQuery {
   std::span<const std::string_view> leaves;
   bool with_embedding = false;
@@ -88,8 +91,8 @@ StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const Mo
 // In the order the model runs its sites, whatever the file's order.
 void SortByModelOrder(std::vector<ModuleTensors>& modules);
 
-// "base_model.vera_A" as the file calls it: so, or with the adapter's name behind it as older files have it.
-// INVALID_ARGUMENT where neither is there.
+// "base_model.vera_A" as the file calls it: so, or with the adapter's name behind it as older files
+// have it. INVALID_ARGUMENT where neither is there.
 StatusOr<std::string> SharedTensorName(const AdapterSource& source, const std::string& name);
 
 // Checks a rank that a configuration or a tensor claims: a whole number in [1, kMaxRank].

@@ -12,10 +12,20 @@ constexpr size_t kMaxPatterns = 1024;
 constexpr size_t kMaxPatternBytes = 1024;
 constexpr char kWhere[] = "adapter_config.json";
 
-constexpr std::string_view kCommonKeys[] = {
-    "peft_type",      "task_type",       "base_model_name_or_path", "revision",        "inference_mode",
-    "peft_version",   "auto_mapping",    "target_modules",          "exclude_modules", "layers_to_transform",
-    "layers_pattern", "modules_to_save", "fan_in_fan_out",          "bias"};
+constexpr std::string_view kCommonKeys[] = {"peft_type",
+                                            "task_type",
+                                            "base_model_name_or_path",
+                                            "revision",
+                                            "inference_mode",
+                                            "peft_version",
+                                            "auto_mapping",
+                                            "target_modules",
+                                            "exclude_modules",
+                                            "layers_to_transform",
+                                            "layers_pattern",
+                                            "modules_to_save",
+                                            "fan_in_fan_out",
+                                            "bias"};
 
 bool IsSet(const OrderedJson& value) {
   if (value.is_null()) return false;
@@ -76,7 +86,8 @@ double PatternValues::For(const std::string& module_path) const {
   return default_;
 }
 
-StatusOr<OrderedJsonFields> PeftConfigFields(const OrderedJson& config, std::span<const std::string_view> own) {
+StatusOr<OrderedJsonFields> PeftConfigFields(const OrderedJson& config,
+                                             std::span<const std::string_view> own) {
   POLYAD_ASSIGN_OR_RETURN(OrderedJsonFields fields, OrderedJsonFields::Of(config, kWhere));
   POLYAD_RETURN_IF_ERROR(CheckPeftKeys(config, own));
   return fields;

@@ -32,10 +32,11 @@ class PatternValues {
 };
 
 // The members of a configuration, after CheckPeftKeys.
-StatusOr<OrderedJsonFields> PeftConfigFields(const OrderedJson& config, std::span<const std::string_view> own);
+StatusOr<OrderedJsonFields> PeftConfigFields(const OrderedJson& config,
+                                             std::span<const std::string_view> own);
 
-// CheckKnownKeys of the keys that every PEFT family has and that say nothing of the forward pass or are read from tensor
-// names (targets, layers, replaced modules, biases), and the family's own.
+// CheckKnownKeys of the keys that every PEFT family has and that say nothing of the forward pass or
+// are read from tensor names (targets, layers, replaced modules, biases), and the family's own.
 Status CheckPeftKeys(const OrderedJson& config, std::span<const std::string_view> own);
 
 // UNIMPLEMENTED where a key outside `understood` is set to something (not null, false, empty, or

@@ -1,6 +1,6 @@
-// AdaLoRA: y += s B ((E * A) x), s = alpha / (init_r + 1e-5); pruned directions are absent from the file, and init_r
-// stays what it was before pruning. Lowers to one LowRank per site, none where every direction went. Source: zoo
-// sections 5.1 and 10; peft 0.21.2, tuners/adalora.
+// AdaLoRA: y += s B ((E * A) x), s = alpha / (init_r + 1e-5); pruned directions are absent from the
+// file, and init_r stays what it was before pruning. Lowers to one LowRank per site, none where
+// every direction went. Source: zoo sections 5.1 and 10; peft 0.21.2, tuners/adalora.
 
 #include <string_view>
 
@@ -12,11 +12,27 @@
 namespace polyad {
 namespace {
 
-constexpr std::string_view kKeys[] = {
-    "init_r", "target_r", "r",           "lora_alpha",        "lora_dropout",      "rank_pattern",
-    "tinit",  "tfinal",   "deltaT",      "beta1",             "beta2",             "orth_reg_weight",
-    "total_step", "init_lora_weights",   "megatron_core",     "qalora_group_size", "loftq_config",
-    "eva_config", "runtime_config",      "use_rslora",        "ensure_weight_tying"};
+constexpr std::string_view kKeys[] = {"init_r",
+                                      "target_r",
+                                      "r",
+                                      "lora_alpha",
+                                      "lora_dropout",
+                                      "rank_pattern",
+                                      "tinit",
+                                      "tfinal",
+                                      "deltaT",
+                                      "beta1",
+                                      "beta2",
+                                      "orth_reg_weight",
+                                      "total_step",
+                                      "init_lora_weights",
+                                      "megatron_core",
+                                      "qalora_group_size",
+                                      "loftq_config",
+                                      "eva_config",
+                                      "runtime_config",
+                                      "use_rslora",
+                                      "ensure_weight_tying"};
 
 // The mask of a module names each direction of the full rank; the file holds those that stayed.
 Status CheckMask(const OrderedJsonFields& config, const std::string& path, int64_t rank) {
@@ -28,7 +44,8 @@ Status CheckMask(const OrderedJsonFields& config, const std::string& path, int64
   int64_t kept = 0;
   for (const OrderedJson& entry : *found) kept += entry.is_boolean() && entry.get<bool>() ? 1 : 0;
   if (kept == rank) return absl::OkStatus();
-  return InvalidArgument("tensor %s.lora_E: adapter_config.json keeps %d directions, got %d", path, kept, rank);
+  return InvalidArgument("tensor %s.lora_E: adapter_config.json keeps %d directions, got %d", path,
+                         kept, rank);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// DEFT and PaRa: dW = Q (s R - P'W) with P the clipped (relu) or orthonormalised (qr) left side; PaRa has no R. Lowers to
-// LowRank. Source: zoo section 3; peft 0.21.2, tuners/deft.
+// DEFT and PaRa: dW = Q (s R - P'W) with P the clipped (relu) or orthonormalised (qr) left side;
+// PaRa has no R. Lowers to LowRank. Source: zoo section 3; peft 0.21.2, tuners/deft.
 
 #include <algorithm>
 #include <string>
@@ -13,8 +13,8 @@
 namespace polyad {
 namespace {
 
-constexpr std::string_view kKeys[] = {"r", "decomposition_method", "init_scale", "alpha", "para", "deft_dropout",
-                                      "init_weights"};
+constexpr std::string_view kKeys[] = {"r",    "decomposition_method", "init_scale",  "alpha",
+                                      "para", "deft_dropout",         "init_weights"};
 
 struct Method {
   int64_t rank = 0;
@@ -26,7 +26,8 @@ struct Method {
 StatusOr<Method> ReadMethod(const OrderedJsonFields& config) {
   Method method;
   POLYAD_ASSIGN_OR_RETURN(method.rank, config.IntOr("r", 8, 1, kMaxRank));
-  POLYAD_ASSIGN_OR_RETURN(const double alpha, config.NumberOr("alpha", static_cast<double>(method.rank), -1e9, 1e9));
+  POLYAD_ASSIGN_OR_RETURN(const double alpha,
+                          config.NumberOr("alpha", static_cast<double>(method.rank), -1e9, 1e9));
   method.scale = alpha / static_cast<double>(method.rank);
   POLYAD_ASSIGN_OR_RETURN(method.removes_only, config.BoolOr("para", false));
   POLYAD_ASSIGN_OR_RETURN(const std::string name, config.StringOr("decomposition_method", "relu"));
@@ -49,7 +50,8 @@ StatusOr<AdapterProgram> LowerDeft(AdapterSource& source, const LoweringContext&
     POLYAD_ASSIGN_OR_RETURN(Matrix q, module.Take("deft_P", module.out(), method.rank));
     Matrix right = q;
     if (method.qr && q.cols > q.rows) {
-      return FailedPrecondition("module %s: rank %d is larger than its %d outputs", module.path(), q.cols, q.rows);
+      return FailedPrecondition("module %s: rank %d is larger than its %d outputs", module.path(),
+                                q.cols, q.rows);
     }
     if (method.qr) {
       q = HouseholderQ(q);
@@ -62,7 +64,8 @@ StatusOr<AdapterProgram> LowerDeft(AdapterSource& source, const LoweringContext&
     Scale(a, -1);
     if (!method.removes_only) {
       POLYAD_ASSIGN_OR_RETURN(const Matrix r, module.Take("deft_R", method.rank, module.in()));
-      for (size_t i = 0; i < a.values.size(); ++i) a.values[i] += static_cast<float>(method.scale) * r.values[i];
+      for (size_t i = 0; i < a.values.size(); ++i)
+        a.values[i] += static_cast<float>(method.scale) * r.values[i];
     }
     AddLowRank(program, module.site(), std::move(a), std::move(q));
   }

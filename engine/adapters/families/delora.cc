@@ -1,5 +1,5 @@
-// DeLoRA: dW = B diag(lambda / (r |A_k| |B_k|)) A diag(w_norm), norms held above 1e-4. Lowers to LowRank. Source: zoo
-// section 5.1; peft 0.21.2, tuners/delora.
+// DeLoRA: dW = B diag(lambda / (r |A_k| |B_k|)) A diag(w_norm), norms held above 1e-4. Lowers to
+// LowRank. Source: zoo section 5.1; peft 0.21.2, tuners/delora.
 
 #include <algorithm>
 #include <cmath>
@@ -14,13 +14,14 @@ namespace polyad {
 namespace {
 
 // delora_lambda and lambda_pattern only start the trained tensor.
-constexpr std::string_view kKeys[] = {"r", "delora_lambda", "lambda_pattern", "rank_pattern", "module_dropout",
-                                      "init_weights"};
+constexpr std::string_view kKeys[] = {
+    "r", "delora_lambda", "lambda_pattern", "rank_pattern", "module_dropout", "init_weights"};
 constexpr double kSmallestNorm = 1e-4;
 
 double RowNorm(const Matrix& m, int64_t row) {
   double square = 0;
-  for (int64_t j = 0; j < m.cols; ++j) square += static_cast<double>(m.At(row, j)) * static_cast<double>(m.At(row, j));
+  for (int64_t j = 0; j < m.cols; ++j)
+    square += static_cast<double>(m.At(row, j)) * static_cast<double>(m.At(row, j));
   return std::max(std::sqrt(square), kSmallestNorm);
 }
 
@@ -28,16 +29,19 @@ double RowNorm(const Matrix& m, int64_t row) {
 
 StatusOr<AdapterProgram> LowerDelora(AdapterSource& source, const LoweringContext& context) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config, PeftConfigFields(source.config(), kKeys));
-  POLYAD_ASSIGN_OR_RETURN(const PatternValues ranks, PatternValues::Parse(config, "r", "rank_pattern", 8));
+  POLYAD_ASSIGN_OR_RETURN(const PatternValues ranks,
+                          PatternValues::Parse(config, "r", "rank_pattern", 8));
   AdapterProgram program;
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
-                          ModulesWith(source, context.spec, {"delora_A", "delora_B", "delora_lambda", "delora_w_norm"}));
+                          ModulesWith(source, context.spec,
+                                      {"delora_A", "delora_B", "delora_lambda", "delora_w_norm"}));
   for (const ModuleTensors& module : modules) {
     POLYAD_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(module.path(), ranks.For(module.path())));
     POLYAD_ASSIGN_OR_RETURN(Matrix a, module.Take("delora_A", rank, module.in()));
     POLYAD_ASSIGN_OR_RETURN(Matrix b, module.Take("delora_B", module.out(), rank));
     POLYAD_ASSIGN_OR_RETURN(const std::vector<float> lambda, module.TakeVector("delora_lambda", 1));
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> w_norm, module.TakeVector("delora_w_norm", module.in()));
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> w_norm,
+                            module.TakeVector("delora_w_norm", module.in()));
     const Matrix columns = Transposed(b);
     std::vector<float> factors(static_cast<size_t>(rank));
     for (int64_t k = 0; k < rank; ++k) {

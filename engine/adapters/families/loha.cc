@@ -1,5 +1,6 @@
-// LoHa: dW = alpha / r (w1a w1b) * (w2a w2b), elementwise. Lowers to LowRank of rank r^2 by the row-wise Khatri-Rao
-// product, or of the full smaller side where that is less. Source: zoo section 5.4; peft 0.21.2, tuners/loha.
+// LoHa: dW = alpha / r (w1a w1b) * (w2a w2b), elementwise. Lowers to LowRank of rank r^2 by the
+// row-wise Khatri-Rao product, or of the full smaller side where that is less. Source: zoo
+// section 5.4; peft 0.21.2, tuners/loha.
 
 #include <string_view>
 
@@ -11,8 +12,14 @@
 namespace polyad {
 namespace {
 
-constexpr std::string_view kKeys[] = {"r", "alpha", "rank_pattern", "alpha_pattern", "rank_dropout", "module_dropout",
-                                      "use_effective_conv2d", "init_weights"};
+constexpr std::string_view kKeys[] = {"r",
+                                      "alpha",
+                                      "rank_pattern",
+                                      "alpha_pattern",
+                                      "rank_dropout",
+                                      "module_dropout",
+                                      "use_effective_conv2d",
+                                      "init_weights"};
 
 // Row (k, l) of the result is the elementwise product of row k of p and row l of q.
 Matrix RowProducts(const Matrix& p, const Matrix& q) {
@@ -29,11 +36,14 @@ Matrix RowProducts(const Matrix& p, const Matrix& q) {
 
 StatusOr<AdapterProgram> LowerLoha(AdapterSource& source, const LoweringContext& context) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config, PeftConfigFields(source.config(), kKeys));
-  POLYAD_ASSIGN_OR_RETURN(const PatternValues ranks, PatternValues::Parse(config, "r", "rank_pattern", 8));
-  POLYAD_ASSIGN_OR_RETURN(const PatternValues alphas, PatternValues::Parse(config, "alpha", "alpha_pattern", 8));
+  POLYAD_ASSIGN_OR_RETURN(const PatternValues ranks,
+                          PatternValues::Parse(config, "r", "rank_pattern", 8));
+  POLYAD_ASSIGN_OR_RETURN(const PatternValues alphas,
+                          PatternValues::Parse(config, "alpha", "alpha_pattern", 8));
   AdapterProgram program;
-  POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
-                          ModulesWith(source, context.spec, {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}));
+  POLYAD_ASSIGN_OR_RETURN(
+      const std::vector<ModuleTensors> modules,
+      ModulesWith(source, context.spec, {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}));
   for (const ModuleTensors& module : modules) {
     POLYAD_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(module.path(), ranks.For(module.path())));
     POLYAD_ASSIGN_OR_RETURN(const Matrix a1, module.Take("hada_w1_a", module.out(), rank));

@@ -1,9 +1,10 @@
-// LoRA as PEFT saves it, with all that its file may hold: y += s B (A x), s = alpha / r, or alpha / sqrt(r) with
-// use_rslora; r and alpha may differ by module. A fused projection (GPT-2's c_attn) is one site; embeddings look up
-// columns of A. Variants: DoRA, W' = c (W + s B A) row by row with c = m / |W + s B A|; QA-LoRA, one column of A for a
-// run of inputs; KaSA, PiSSA and OLoRA, whose base lost a part of itself when training began; activated LoRA, which
-// carries its tokens. Lowers to LowRank (+ OutputScale, Bias, EmbeddingLowRank). Source: zoo sections 4.1, 5.1 and 10;
-// peft 0.21.2, tuners/lora.
+// LoRA as PEFT saves it, with all that its file may hold: y += s B (A x), s = alpha / r, or alpha /
+// sqrt(r) with use_rslora; r and alpha may differ by module. A fused projection (GPT-2's c_attn) is
+// one site; embeddings look up columns of A. Variants: DoRA, W' = c (W + s B A) row by row with c =
+// m / |W + s B A|; QA-LoRA, one column of A for a run of inputs; KaSA, PiSSA and OLoRA, whose base
+// lost a part of itself when training began; activated LoRA, which carries its tokens. Lowers to
+// LowRank (+ OutputScale, Bias, EmbeddingLowRank). Source: zoo sections 4.1, 5.1 and 10; peft
+// 0.21.2, tuners/lora.
 
 #include <algorithm>
 #include <cmath>
@@ -62,23 +63,26 @@ class LoraLowering {
     POLYAD_ASSIGN_OR_RETURN(pair.b, source_.TakeMatrix(module.NameOf("lora_B.weight")));
     const bool pooled = config_.pools_inputs && pair.a.cols != module.in();
     if (pooled && module.in() % config_.pool_size != 0) {
-      return FailedPrecondition("module %s: %d inputs are no groups of %d", module.path(), module.in(),
-                                config_.pool_size);
+      return FailedPrecondition("module %s: %d inputs are no groups of %d", module.path(),
+                                module.in(), config_.pool_size);
     }
-    POLYAD_RETURN_IF_ERROR(CheckShapes(module, pair, pooled ? module.in() / config_.pool_size : module.in()));
+    POLYAD_RETURN_IF_ERROR(
+        CheckShapes(module, pair, pooled ? module.in() / config_.pool_size : module.in()));
     if (config_.dora) return Dora(module, pair);
     if (config_.start != LoraStart::kUnchanged) return Changed(module, pair);
     if (pooled) {
       AddLowRank(program_, module.site(), Unpooled(pair.a, module.in()), ScaledB(pair));
     } else {
-      program_.ops.push_back({module.site(), LowRank{pair.a, pair.b, static_cast<float>(pair.scale)}});
+      program_.ops.push_back(
+          {module.site(), LowRank{pair.a, pair.b, static_cast<float>(pair.scale)}});
     }
     return BiasOfB(module, pair.scale);
   }
 
   // A looked-up row gains s B A[:, token].
   Status Embedding(const ModuleTensors& module) {
-    POLYAD_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(module.path(), config_.ranks.For(module.path())));
+    POLYAD_ASSIGN_OR_RETURN(const int64_t rank,
+                            CheckRank(module.path(), config_.ranks.For(module.path())));
     EmbeddingLowRank op;
     POLYAD_ASSIGN_OR_RETURN(op.a, module.View("lora_embedding_A", rank, module.out()));
     POLYAD_ASSIGN_OR_RETURN(op.b, module.View("lora_embedding_B", module.in(), rank));
@@ -89,8 +93,10 @@ class LoraLowering {
     }
     if (config_.dora) {
       POLYAD_ASSIGN_OR_RETURN(const Matrix table, BaseWeight(context_, module.site()));
-      Matrix own = Multiply(Transposed(Widened(op.a)), Transposed(Widened(op.b)));  // [vocab, hidden]
-      for (size_t i = 0; i < own.values.size(); ++i) own.values[i] = table.values[i] + op.scale * own.values[i];
+      Matrix own =
+          Multiply(Transposed(Widened(op.a)), Transposed(Widened(op.b)));  // [vocab, hidden]
+      for (size_t i = 0; i < own.values.size(); ++i)
+        own.values[i] = table.values[i] + op.scale * own.values[i];
       POLYAD_ASSIGN_OR_RETURN(std::vector<float> columns, Magnitudes(module, Transposed(own)));
       op.column_scale = program_.arena.Keep(std::move(columns));
     }
@@ -107,7 +113,8 @@ class LoraLowering {
     return b;
   }
 
-  // One column for each input: those of a group share it, and PEFT multiplies their mean by the number of groups.
+  // One column for each input: those of a group share it, and PEFT multiplies their mean by the
+  // number of groups.
   static Matrix Unpooled(const TensorView& stored, int64_t in) {
     const Matrix grouped = Widened(stored);
     const int64_t size = in / grouped.cols;
@@ -121,7 +128,8 @@ class LoraLowering {
 
   Status BiasOfB(const ModuleTensors& module, double scale) {
     if (!config_.bias_of_b) return absl::OkStatus();
-    POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias, module.TakeVector("lora_B.bias", module.out()));
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias,
+                            module.TakeVector("lora_B.bias", module.out()));
     for (float& value : bias) value = static_cast<float>(static_cast<double>(value) * scale);
     AddBias(program_, module.site(), std::move(bias));
     return absl::OkStatus();
@@ -130,14 +138,17 @@ class LoraLowering {
   // magnitude / |row| of a changed weight.
   StatusOr<std::vector<float>> Magnitudes(const ModuleTensors& module, const Matrix& changed) {
     const bool suffixed = module.Has("lora_magnitude_vector.weight");
-    const std::string_view leaf = suffixed ? "lora_magnitude_vector.weight" : "lora_magnitude_vector";
+    const std::string_view leaf =
+        suffixed ? "lora_magnitude_vector.weight" : "lora_magnitude_vector";
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> magnitudes, module.TakeVector(leaf, changed.rows));
     for (int64_t i = 0; i < changed.rows; ++i) {
       double square = 0;
       for (int64_t j = 0; j < changed.cols; ++j) {
         square += static_cast<double>(changed.At(i, j)) * static_cast<double>(changed.At(i, j));
       }
-      if (square == 0) return InvalidArgument("tensor %s: row %d of the changed weight is zero", module.NameOf(leaf), i);
+      if (square == 0)
+        return InvalidArgument("tensor %s: row %d of the changed weight is zero",
+                               module.NameOf(leaf), i);
       float& magnitude = magnitudes[static_cast<size_t>(i)];
       magnitude = static_cast<float>(static_cast<double>(magnitude) / std::sqrt(square));
     }
@@ -153,7 +164,8 @@ class LoraLowering {
     for (size_t i = 0; i < delta.values.size(); ++i) changed.values[i] += delta.values[i];
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> factors, Magnitudes(module, changed));
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias, BaseBias(context_, module.site()));
-    const bool has_bias = std::any_of(bias.begin(), bias.end(), [](float value) { return value != 0; });
+    const bool has_bias =
+        std::any_of(bias.begin(), bias.end(), [](float value) { return value != 0; });
     for (size_t i = 0; i < bias.size(); ++i) bias[i] -= factors[i] * bias[i];
     ScaleRows(b, factors);
     ScaleOutput(program_, module.site(), std::move(factors));
@@ -167,8 +179,10 @@ class LoraLowering {
     Matrix a = Widened(pair.a);
     const int64_t side = std::min(module.in(), module.out());
     if (pair.rank > side || (config_.start != LoraStart::kOlora && side > kMaxEigenSide)) {
-      return Unimplemented("module %s: the part of [%d, %d] that training took away is too large to find again; "
-                           "convert the adapter", module.path(), module.out(), module.in());
+      return Unimplemented(
+          "module %s: the part of [%d, %d] that training took away is too large to find again; "
+          "convert the adapter",
+          module.path(), module.out(), module.in());
     }
     POLYAD_ASSIGN_OR_RETURN(const Matrix weight, BaseWeight(context_, module.site()));
     FactorPair lost;
@@ -180,7 +194,8 @@ class LoraLowering {
       lost = SingularPart(weight, pair.rank, /*largest=*/config_.start == LoraStart::kPissa);
     }
     if (config_.start == LoraStart::kKasa) {
-      POLYAD_ASSIGN_OR_RETURN(const std::vector<float> diagonal, module.TakeVector("lora_diag", pair.rank));
+      POLYAD_ASSIGN_OR_RETURN(const std::vector<float> diagonal,
+                              module.TakeVector("lora_diag", pair.rank));
       ScaleRows(a, diagonal);
     }
     Scale(lost.left, -1);
@@ -198,13 +213,15 @@ class LoraLowering {
 }  // namespace
 
 StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_ASSIGN_OR_RETURN(const LoraConfig config, ReadLoraConfig(source.config(), context.spec.vocab_size));
+  POLYAD_ASSIGN_OR_RETURN(const LoraConfig config,
+                          ReadLoraConfig(source.config(), context.spec.vocab_size));
   LoraLowering lowering(source, context, config);
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> linears,
                           ModulesWith(source, context.spec, ModuleQuery{kLinearLeaves}));
   for (const ModuleTensors& module : linears) POLYAD_RETURN_IF_ERROR(lowering.Linear(module));
-  POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> embeddings,
-                          ModulesWith(source, context.spec, ModuleQuery{kEmbeddingLeaves, true, false}));
+  POLYAD_ASSIGN_OR_RETURN(
+      const std::vector<ModuleTensors> embeddings,
+      ModulesWith(source, context.spec, ModuleQuery{kEmbeddingLeaves, true, false}));
   for (const ModuleTensors& module : embeddings) POLYAD_RETURN_IF_ERROR(lowering.Embedding(module));
   AdapterProgram program = std::move(lowering).Finish();
   if (config.trained_tokens != nullptr) {

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <string_view>
 
+#include "engine/adapters/module_tensors.h"
+
 namespace polyad {
 namespace {
 
@@ -53,8 +55,10 @@ StatusOr<LoraStart> ReadStart(const OrderedJsonFields& config) {
   if (name == "pissa") return LoraStart::kPissa;
   if (name == "olora") return LoraStart::kOlora;
   return Unimplemented(
-      "adapter_config.json: init_lora_weights = '%s' changed the base weights in training in a way the file does not "
-      "tell; convert the adapter first (save_pretrained with path_initial_model_for_weight_conversion), or serve it on "
+      "adapter_config.json: init_lora_weights = '%s' changed the base weights in training in a way "
+      "the file does not "
+      "tell; convert the adapter first (save_pretrained with "
+      "path_initial_model_for_weight_conversion), or serve it on "
       "the base it was published with and set the key to true",
       name);
 }
@@ -64,11 +68,14 @@ StatusOr<std::vector<int32_t>> ReadInvocation(const OrderedJsonFields& config, i
   const OrderedJson* list = config.Find("alora_invocation_tokens");
   if (list == nullptr) return tokens;
   if (!list->is_array() || list->size() > kMaxInvocation) {
-    return config.WrongType("alora_invocation_tokens", absl::StrFormat("a list of at most %d ids", kMaxInvocation));
+    return config.WrongType("alora_invocation_tokens",
+                            absl::StrFormat("a list of at most %d ids", kMaxInvocation));
   }
   for (const OrderedJson& entry : *list) {
-    if (!entry.is_number_integer() || entry.get<int64_t>() < 0 || entry.get<int64_t>() >= vocab_size) {
-      return config.WrongType("alora_invocation_tokens", absl::StrFormat("ids in [0, %d)", vocab_size));
+    if (!entry.is_number_integer() || entry.get<int64_t>() < 0 ||
+        entry.get<int64_t>() >= vocab_size) {
+      return config.WrongType("alora_invocation_tokens",
+                              absl::StrFormat("ids in [0, %d)", vocab_size));
     }
     tokens.push_back(static_cast<int32_t>(entry.get<int64_t>()));
   }
@@ -84,7 +91,8 @@ Status CheckVariants(const LoraConfig& lora) {
     return Unimplemented("adapter_config.json: two variants of LoRA at once are not served");
   }
   if (lora.bias_of_b && (lora.dora || lora.start != LoraStart::kUnchanged)) {
-    return Unimplemented("adapter_config.json: lora_bias together with another variant is not served");
+    return Unimplemented(
+        "adapter_config.json: lora_bias together with another variant is not served");
   }
   return absl::OkStatus();
 }
@@ -96,12 +104,16 @@ double LoraConfig::ScaleOf(const std::string& path, double rank) const {
 }
 
 StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size) {
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config, OrderedJsonFields::Of(json, "adapter_config.json"));
-  for (const Refused& refused : kRefused) POLYAD_RETURN_IF_ERROR(RefuseIfSet(json, refused.key, refused.what));
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
+                          OrderedJsonFields::Of(json, "adapter_config.json"));
+  for (const Refused& refused : kRefused)
+    POLYAD_RETURN_IF_ERROR(RefuseIfSet(json, refused.key, refused.what));
   POLYAD_RETURN_IF_ERROR(CheckPeftKeys(json, kUnderstood));
   LoraConfig lora;
+  POLYAD_RETURN_IF_ERROR(config.NumberOr("r", 8, 1, kMaxRank).status());
   POLYAD_ASSIGN_OR_RETURN(lora.ranks, PatternValues::Parse(config, "r", "rank_pattern", 8));
-  POLYAD_ASSIGN_OR_RETURN(lora.alphas, PatternValues::Parse(config, "lora_alpha", "alpha_pattern", 8));
+  POLYAD_ASSIGN_OR_RETURN(lora.alphas,
+                          PatternValues::Parse(config, "lora_alpha", "alpha_pattern", 8));
   POLYAD_ASSIGN_OR_RETURN(lora.rank_stabilised, config.BoolOr("use_rslora", false));
   POLYAD_ASSIGN_OR_RETURN(lora.bias_of_b, config.BoolOr("lora_bias", false));
   POLYAD_ASSIGN_OR_RETURN(lora.dora, config.BoolOr("use_dora", false));

@@ -1,8 +1,8 @@
 #pragma once
 
-// What a LoRA configuration says beyond the tensors: scales, and which of LoRA's variants runs. Exactly one variant is
-// set at most, as PEFT has it. UNIMPLEMENTED for a key that changes the maths and is not served, by its name. Source:
-// peft 0.21.2, tuners/lora/config.py.
+// What a LoRA configuration says beyond the tensors: scales, and which of LoRA's variants runs.
+// Exactly one variant is set at most, as PEFT has it. UNIMPLEMENTED for a key that changes the
+// maths and is not served, by its name. Source: peft 0.21.2, tuners/lora/config.py.
 
 #include <cstdint>
 #include <string>

@@ -1,5 +1,5 @@
-// PEANuT: dW = scaling B h' where h [in, r] is a small network of W' with skip connections, depth layers each way. Lowers
-// to LowRank. Source: zoo section 3; peft 0.21.2, tuners/peanut.
+// PEANuT: dW = scaling B h' where h [in, r] is a small network of W' with skip connections, depth
+// layers each way. Lowers to LowRank. Source: zoo section 3; peft 0.21.2, tuners/peanut.
 
 #include <cmath>
 #include <string>
@@ -43,12 +43,14 @@ Matrix Activated(Matrix m, Activation activation) {
   return m;
 }
 
-StatusOr<Matrix> TakeLayer(const ModuleTensors& module, const char* stack, int64_t index, int64_t rank) {
+StatusOr<Matrix> TakeLayer(const ModuleTensors& module, const char* stack, int64_t index,
+                           int64_t rank) {
   return module.Take(std::string(stack) + "." + std::to_string(index) + ".weight", rank, rank);
 }
 
 // h [in, r]: encoders, each input kept, then decoders, each adding what its mirror kept.
-StatusOr<Matrix> RunNetwork(const ModuleTensors& module, Matrix h, int64_t depth, Activation activation) {
+StatusOr<Matrix> RunNetwork(const ModuleTensors& module, Matrix h, int64_t depth,
+                            Activation activation) {
   std::vector<Matrix> kept;
   const int64_t rank = h.cols;
   for (int64_t i = 0; i < depth; ++i) {
@@ -75,8 +77,9 @@ StatusOr<AdapterProgram> LowerPeanut(AdapterSource& source, const LoweringContex
   POLYAD_ASSIGN_OR_RETURN(const std::string name, config.StringOr("act_fn", "relu"));
   POLYAD_ASSIGN_OR_RETURN(const Activation activation, ActivationOf(name));
   AdapterProgram program;
-  POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
-                          ModulesWith(source, context.spec, {"peanut_A.weight", "peanut_B.weight"}));
+  POLYAD_ASSIGN_OR_RETURN(
+      const std::vector<ModuleTensors> modules,
+      ModulesWith(source, context.spec, {"peanut_A.weight", "peanut_B.weight"}));
   for (const ModuleTensors& module : modules) {
     POLYAD_ASSIGN_OR_RETURN(const Matrix a, module.Take("peanut_A.weight", rank, module.out()));
     POLYAD_ASSIGN_OR_RETURN(Matrix b, module.Take("peanut_B.weight", module.out(), rank));

@@ -1,6 +1,6 @@
-// Poly: a task mixes n_skills small adapters with weights sigmoid(logits[task]), normalised, separately in each split of
-// inputs and outputs; y += x A B / r. A version serves one task. Lowers to LowRank. Source: zoo section 5.6; peft
-// 0.21.2, tuners/poly.
+// Poly: a task mixes n_skills small adapters with weights sigmoid(logits[task]), normalised,
+// separately in each split of inputs and outputs; y += x A B / r. A version serves one task. Lowers
+// to LowRank. Source: zoo section 5.6; peft 0.21.2, tuners/poly.
 
 #include <cmath>
 #include <string>
@@ -14,7 +14,8 @@
 namespace polyad {
 namespace {
 
-constexpr std::string_view kKeys[] = {"r", "poly_type", "n_tasks", "n_skills", "n_splits", "init_weights"};
+constexpr std::string_view kKeys[] = {"r",        "poly_type", "n_tasks",
+                                      "n_skills", "n_splits",  "init_weights"};
 
 struct Shelf {
   int64_t rank = 0;
@@ -26,8 +27,8 @@ struct Shelf {
 
 // Weights of each skill in each split, [splits, skills].
 StatusOr<Matrix> Weights(const ModuleTensors& module, const Shelf& shelf) {
-  POLYAD_ASSIGN_OR_RETURN(const Matrix logits,
-                          module.Take("poly_router.module_logits", shelf.tasks, shelf.splits * shelf.skills));
+  POLYAD_ASSIGN_OR_RETURN(const Matrix logits, module.Take("poly_router.module_logits", shelf.tasks,
+                                                           shelf.splits * shelf.skills));
   Matrix weights(shelf.splits, shelf.skills);
   for (int64_t split = 0; split < shelf.splits; ++split) {
     double sum = 1e-12;
@@ -37,7 +38,8 @@ StatusOr<Matrix> Weights(const ModuleTensors& module, const Shelf& shelf) {
       sum += static_cast<double>(weights.At(split, skill));
     }
     for (int64_t skill = 0; skill < shelf.skills; ++skill) {
-      weights.At(split, skill) = static_cast<float>(static_cast<double>(weights.At(split, skill)) / sum);
+      weights.At(split, skill) =
+          static_cast<float>(static_cast<double>(weights.At(split, skill)) / sum);
     }
   }
   return weights;
@@ -63,7 +65,8 @@ StatusOr<Shelf> ReadShelf(const OrderedJsonFields& config) {
   POLYAD_ASSIGN_OR_RETURN(shelf.skills, config.IntOr("n_skills", 4, 1, 1 << 12));
   POLYAD_ASSIGN_OR_RETURN(shelf.splits, config.IntOr("n_splits", 1, 1, 1 << 12));
   POLYAD_ASSIGN_OR_RETURN(const std::string type, config.StringOr("poly_type", "poly"));
-  if (type != "poly") return Unimplemented("adapter_config.json: poly_type = '%s' is not served", type);
+  if (type != "poly")
+    return Unimplemented("adapter_config.json: poly_type = '%s' is not served", type);
   return shelf;
 }
 
@@ -74,21 +77,23 @@ StatusOr<AdapterProgram> LowerPoly(AdapterSource& source, const LoweringContext&
   POLYAD_ASSIGN_OR_RETURN(Shelf shelf, ReadShelf(config));
   POLYAD_ASSIGN_OR_RETURN(shelf.task, TaskOf(context, shelf.tasks));
   AdapterProgram program;
-  POLYAD_ASSIGN_OR_RETURN(
-      const std::vector<ModuleTensors> modules,
-      ModulesWith(source, context.spec, {"poly_lora_A", "poly_lora_B", "poly_router.module_logits"}));
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> modules,
+                          ModulesWith(source, context.spec,
+                                      {"poly_lora_A", "poly_lora_B", "poly_router.module_logits"}));
   for (const ModuleTensors& module : modules) {
     if (module.in() % shelf.splits != 0 || module.out() % shelf.splits != 0) {
-      return FailedPrecondition("module %s: [%d, %d] does not split in %d", module.path(), module.out(), module.in(),
-                                shelf.splits);
+      return FailedPrecondition("module %s: [%d, %d] does not split in %d", module.path(),
+                                module.out(), module.in(), shelf.splits);
     }
     const int64_t in = module.in() / shelf.splits;
     const int64_t out = module.out() / shelf.splits;
     POLYAD_ASSIGN_OR_RETURN(const Matrix weights, Weights(module, shelf));
-    POLYAD_ASSIGN_OR_RETURN(const FloatTensor a,
-                            module.Floats("poly_lora_A", {shelf.splits, shelf.skills, in, shelf.rank}));
-    POLYAD_ASSIGN_OR_RETURN(const FloatTensor b,
-                            module.Floats("poly_lora_B", {shelf.splits, shelf.skills, shelf.rank, out}));
+    POLYAD_ASSIGN_OR_RETURN(
+        const FloatTensor a,
+        module.Floats("poly_lora_A", {shelf.splits, shelf.skills, in, shelf.rank}));
+    POLYAD_ASSIGN_OR_RETURN(
+        const FloatTensor b,
+        module.Floats("poly_lora_B", {shelf.splits, shelf.skills, shelf.rank, out}));
     Matrix down = Transposed(Matrix(module.in(), shelf.rank, Mixed(a, weights).values));
     const Matrix mixed = Mixed(b, weights);  // [splits, rank * out]
     Matrix up(module.out(), shelf.rank);

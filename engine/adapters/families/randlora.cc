@@ -1,6 +1,7 @@
-// RandLoRA: dW = alpha / r B' A' with A' = lambda * A * gamma and fixed random bases A, B, cut to the site; the pairs of
-// inner indices are ordered otherwise in A' than in B', as PEFT has it. Full rank, so it lowers to LowRank over the
-// smaller side. Source: zoo sections 5.1 and 10; peft 0.21.2, tuners/randlora.
+// RandLoRA: dW = alpha / r B' A' with A' = lambda * A * gamma and fixed random bases A, B, cut to
+// the site; the pairs of inner indices are ordered otherwise in A' than in B', as PEFT has it. Full
+// rank, so it lowers to LowRank over the smaller side. Source: zoo sections 5.1 and 10; peft
+// 0.21.2, tuners/randlora.
 
 #include <algorithm>
 #include <string>
@@ -14,8 +15,9 @@
 namespace polyad {
 namespace {
 
-constexpr std::string_view kKeys[] = {"r", "randlora_alpha", "projection_prng_key", "save_projection", "sparse",
-                                      "very_sparse", "randlora_dropout", "init_weights"};
+constexpr std::string_view kKeys[] = {
+    "r",      "randlora_alpha", "projection_prng_key", "save_projection",
+    "sparse", "very_sparse",    "randlora_dropout",    "init_weights"};
 
 struct Bases {
   FloatTensor a;  // [rank, 1, smallest side of all]
@@ -34,7 +36,8 @@ StatusOr<Bases> TakeBases(AdapterSource& source, int64_t rank) {
 
 Status TakeCopy(const ModuleTensors& module, std::string_view leaf, const FloatTensor& original) {
   if (!module.Has(leaf)) return absl::OkStatus();
-  POLYAD_ASSIGN_OR_RETURN(const FloatTensor copy, module.Floats(leaf, {kAnySize, kAnySize, kAnySize}));
+  POLYAD_ASSIGN_OR_RETURN(const FloatTensor copy,
+                          module.Floats(leaf, {kAnySize, kAnySize, kAnySize}));
   if (copy.shape == original.shape && copy.values == original.values) return absl::OkStatus();
   return InvalidArgument("tensor %s: differs from %s", copy.name, original.name);
 }
@@ -46,8 +49,9 @@ StatusOr<Matrix> Product(const ModuleTensors& module, const Bases& bases, int64_
   const int64_t count = (small + rank - 1) / rank;
   const int64_t stored = bases.b.Dim(1);
   if (bases.a.Dim(2) < small || bases.b.Dim(0) < large || stored < count) {
-    return FailedPrecondition("module %s: needs bases of [%d, %d] and %d of them, got %s and %s", module.path(), large,
-                              small, count, ShapeToString(bases.b.shape), ShapeToString(bases.a.shape));
+    return FailedPrecondition("module %s: needs bases of [%d, %d] and %d of them, got %s and %s",
+                              module.path(), large, small, count, ShapeToString(bases.b.shape),
+                              ShapeToString(bases.a.shape));
   }
   POLYAD_ASSIGN_OR_RETURN(const Matrix lambda, module.Take("randlora_lambda", rank, count));
   POLYAD_ASSIGN_OR_RETURN(const Matrix gamma, module.Take("randlora_gamma", count, small));
@@ -55,8 +59,9 @@ StatusOr<Matrix> Product(const ModuleTensors& module, const Bases& bases, int64_
   for (int64_t i = 0; i < rank; ++i) {
     for (int64_t n = 0; n < count; ++n) {
       for (int64_t j = 0; j < small; ++j) {
-        a.At(i * count + n, j) =
-            lambda.At(i, n) * bases.a.values[static_cast<size_t>(i * bases.a.Dim(2) + j)] * gamma.At(n, j);
+        a.At(i * count + n, j) = lambda.At(i, n) *
+                                 bases.a.values[static_cast<size_t>(i * bases.a.Dim(2) + j)] *
+                                 gamma.At(n, j);
       }
     }
   }

@@ -23,7 +23,8 @@ double LargestDifference(const Matrix& a, const Matrix& b) {
   EXPECT_EQ(a.cols, b.cols);
   double worst = 0;
   for (size_t i = 0; i < a.values.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(a.values[i]) - static_cast<double>(b.values[i])));
+    worst = std::max(worst,
+                     std::abs(static_cast<double>(a.values[i]) - static_cast<double>(b.values[i])));
   }
   return worst;
 }
@@ -84,7 +85,8 @@ TEST_P(Singular, PartsCarryTheLargestOrSmallestValues) {
   Matrix u = OrthonormalColumns(RandomMatrix(rows, side, 3), side);
   const Matrix v = OrthonormalColumns(RandomMatrix(cols, side, 4), side);
   std::vector<float> spectrum(static_cast<size_t>(side));
-  for (int64_t i = 0; i < side; ++i) spectrum[static_cast<size_t>(i)] = static_cast<float>(side - i);
+  for (int64_t i = 0; i < side; ++i)
+    spectrum[static_cast<size_t>(i)] = static_cast<float>(side - i);
   ScaleColumns(u, spectrum);
   const Matrix m = MultiplyTransposed(u, v);
   const int64_t count = side / 3;
@@ -92,14 +94,16 @@ TEST_P(Singular, PartsCarryTheLargestOrSmallestValues) {
   const Matrix expected = MultiplyTransposed(Columns(u, 0, count), Columns(v, 0, count));
   EXPECT_LT(LargestDifference(Multiply(top.left, top.right), expected), 1e-4);
   const FactorPair bottom = SingularPart(m, count, /*largest=*/false);
-  const Matrix tail = MultiplyTransposed(Columns(u, side - count, side), Columns(v, side - count, side));
+  const Matrix tail =
+      MultiplyTransposed(Columns(u, side - count, side), Columns(v, side - count, side));
   EXPECT_LT(LargestDifference(Multiply(bottom.left, bottom.right), tail), 1e-4);
   const FactorPair all = SingularPart(m, side, true);
   EXPECT_LT(LargestDifference(Multiply(all.left, all.right), m), 1e-4 * std::sqrt(SquaredNorm(m)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Singular,
-                         testing::Values(std::pair{60, 24}, std::pair{24, 60}, std::pair{33, 33}, std::pair{3, 4}));
+                         testing::Values(std::pair{60, 24}, std::pair{24, 60}, std::pair{33, 33},
+                                         std::pair{3, 4}));
 
 TEST(DenseMath, RepeatedAndZeroSingularValuesAreNoTrouble) {
   const FactorPair half = SingularPart(Identity(12), 6, true);

@@ -1,6 +1,7 @@
-// Every family: known to the table, documented with a golden, and hard to fool. Each golden adapter is spoiled in every
-// generic way (cut off, not finite, a tensor missing, one too many, a factor transposed, an unknown key, rank 0) and
-// must be refused with a status that names the culprit, or lower to something else where the file stays meaningful.
+// Every family: known to the table, documented with a golden, and hard to fool. Each golden adapter
+// is spoiled in every generic way (cut off, not finite, a tensor missing, one too many, a factor
+// transposed, an unknown key, rank 0) and must be refused with a status that names the culprit, or
+// lower to something else where the file stays meaningful.
 #include <algorithm>
 #include <cctype>
 #include <numeric>
@@ -27,7 +28,8 @@ struct Fingerprint {
 
 StatusOr<Fingerprint> LowerBytes(const GoldenAdapter& golden, const std::string& tensors) {
   const GoldenBase& base = BaseOf(golden.model);
-  POLYAD_ASSIGN_OR_RETURN(AdapterSource source, AdapterSource::FromBytes(golden.config, tensors, golden.format));
+  POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
+                          AdapterSource::FromBytes(golden.config, tensors, golden.format));
   const LoweringContext context{base.files->spec(), base.weights.get(), golden.options};
   POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context));
   Fingerprint print;
@@ -43,15 +45,19 @@ StatusOr<Fingerprint> LowerBytes(const GoldenAdapter& golden, const std::string&
   return print;
 }
 
-StatusOr<Fingerprint> Lower(const GoldenAdapter& golden) { return LowerBytes(golden, SafetensorsBytes(golden.tensors)); }
+StatusOr<Fingerprint> Lower(const GoldenAdapter& golden) {
+  return LowerBytes(golden, SafetensorsBytes(golden.tensors));
+}
 
 // Refused, with a code of the contract and the culprit's name in the message.
-void ExpectRefusal(const StatusOr<Fingerprint>& result, const std::string& culprit, const std::string& what) {
+void ExpectRefusal(const StatusOr<Fingerprint>& result, const std::string& culprit,
+                   const std::string& what) {
   ASSERT_FALSE(result.ok()) << what;
   const absl::StatusCode code = result.status().code();
-  EXPECT_TRUE(code == absl::StatusCode::kInvalidArgument || code == absl::StatusCode::kFailedPrecondition ||
-              code == absl::StatusCode::kUnimplemented || code == absl::StatusCode::kResourceExhausted ||
-              code == absl::StatusCode::kDataLoss)
+  EXPECT_TRUE(code == absl::StatusCode::kInvalidArgument ||
+              code == absl::StatusCode::kFailedPrecondition ||
+              code == absl::StatusCode::kUnimplemented ||
+              code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kDataLoss)
       << what << ": " << result.status();
   EXPECT_NE(std::string(result.status().message()).find(culprit), std::string::npos)
       << what << ": the message does not name '" << culprit << "': " << result.status();
@@ -63,7 +69,8 @@ std::vector<size_t> OneOfEachKind(const std::vector<TestTensor>& tensors) {
   std::vector<size_t> chosen;
   for (size_t i = 0; i < tensors.size(); ++i) {
     std::string kind = tensors[i].name;
-    kind.erase(std::remove_if(kind.begin(), kind.end(), [](unsigned char c) { return std::isdigit(c) != 0; }),
+    kind.erase(std::remove_if(kind.begin(), kind.end(),
+                              [](unsigned char c) { return std::isdigit(c) != 0; }),
                kind.end());
     if (seen.insert(kind).second) chosen.push_back(i);
   }
@@ -79,7 +86,9 @@ bool IsRedundant(const GoldenAdapter& golden, size_t index) {
   const TestTensor& tensor = golden.tensors[index];
   if (tensor.name.find(".base_layer.weight") != std::string::npos) return true;
   for (size_t i = 0; i < golden.tensors.size(); ++i) {
-    if (i != index && golden.tensors[i].bytes == tensor.bytes && golden.tensors[i].shape == tensor.shape) return true;
+    if (i != index && golden.tensors[i].bytes == tensor.bytes &&
+        golden.tensors[i].shape == tensor.shape)
+      return true;
   }
   return false;
 }
@@ -103,8 +112,10 @@ TEST_P(FamilyConformance, TheGoldenItselfLowers) {
 TEST_P(FamilyConformance, ACutOffFileIsRefused) {
   const GoldenAdapter golden = ReadGoldenAdapter(GetParam());
   const std::string bytes = SafetensorsBytes(golden.tensors);
-  for (const size_t length : {size_t{0}, size_t{5}, size_t{40}, bytes.size() / 2, bytes.size() - 1}) {
-    ExpectRefusal(LowerBytes(golden, bytes.substr(0, length)), "safetensors", "cut to " + std::to_string(length));
+  for (const size_t length :
+       {size_t{0}, size_t{5}, size_t{40}, bytes.size() / 2, bytes.size() - 1}) {
+    ExpectRefusal(LowerBytes(golden, bytes.substr(0, length)), "safetensors",
+                  "cut to " + std::to_string(length));
   }
 }
 
@@ -116,7 +127,8 @@ TEST_P(FamilyConformance, NumbersThatAreNoneAreRefused) {
     std::string& bytes = spoiled.tensors[index].bytes;
     bytes[bytes.size() - 1] = '\x7f';  // every exponent bit of the last element
     bytes[bytes.size() - 2] = '\xff';
-    ExpectRefusal(Lower(spoiled), golden.tensors[index].name, "NaN in " + golden.tensors[index].name);
+    ExpectRefusal(Lower(spoiled), golden.tensors[index].name,
+                  "NaN in " + golden.tensors[index].name);
   }
 }
 
@@ -183,7 +195,9 @@ TEST_P(FamilyConformance, RankZeroIsRefused) {
   const OrderedJson config = OrderedJson::parse(golden.config);
   for (const char* key : {"r", "init_r"}) {
     // AdaLoRA has init_r in its place; OFT's 0 means that the block size counts.
-    if (!config.contains(key) || !config[key].is_number_integer() || config[key].get<int64_t>() == 0) continue;
+    if (!config.contains(key) || !config[key].is_number_integer() ||
+        config[key].get<int64_t>() == 0)
+      continue;
     if (std::string(key) == "r" && config.contains("init_r")) continue;
     GoldenAdapter spoiled = golden;
     spoiled.config = WithKey(golden, "rank_pattern", OrderedJson::object());
@@ -192,11 +206,12 @@ TEST_P(FamilyConformance, RankZeroIsRefused) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Goldens, FamilyConformance, testing::ValuesIn(GoldensWith(false)), [](const auto& test) {
-  std::string name = test.param;
-  std::replace(name.begin(), name.end(), '/', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Goldens, FamilyConformance, testing::ValuesIn(GoldensWith(false)),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::replace(name.begin(), name.end(), '/', '_');
+                           return name;
+                         });
 
 TEST(GgufConformance, GoldensLowerAndEveryCutIsRefused) {
   for (const std::string& name : GoldensWith(true)) {
@@ -204,7 +219,8 @@ TEST(GgufConformance, GoldensLowerAndEveryCutIsRefused) {
     const StatusOr<Fingerprint> whole = LowerBytes(golden, golden.gguf);
     EXPECT_TRUE(whole.ok()) << name << ": " << whole.status();
     for (size_t length = 0; length < golden.gguf.size(); length += 97) {
-      ExpectRefusal(LowerBytes(golden, golden.gguf.substr(0, length)), "", name + " cut to " + std::to_string(length));
+      ExpectRefusal(LowerBytes(golden, golden.gguf.substr(0, length)), "",
+                    name + " cut to " + std::to_string(length));
     }
   }
 }

@@ -7,9 +7,9 @@
 #include <map>
 #include <sstream>
 
+#include "engine/adapters/file_base_weights.h"
 #include "engine/base/check.h"
 #include "engine/io/json.h"
-#include "engine/adapters/file_base_weights.h"
 
 namespace polyad {
 namespace {
@@ -27,7 +27,8 @@ std::vector<TestTensor> SplitTensors(const std::string& bytes) {
     if (name == "__metadata__") continue;
     const auto begin = entry["data_offsets"][0].get<size_t>();
     const auto end = entry["data_offsets"][1].get<size_t>();
-    tensors.push_back({name, entry["dtype"].get<std::string>(), entry["shape"].get<std::vector<int64_t>>(),
+    tensors.push_back({name, entry["dtype"].get<std::string>(),
+                       entry["shape"].get<std::vector<int64_t>>(),
                        bytes.substr(data + begin, end - begin)});
   }
   return tensors;
@@ -35,7 +36,9 @@ std::vector<TestTensor> SplitTensors(const std::string& bytes) {
 
 }  // namespace
 
-std::string SourcePath(const std::string& relative) { return std::string(POLYAD_SOURCE_DIR) + "/" + relative; }
+std::string SourcePath(const std::string& relative) {
+  return std::string(POLYAD_SOURCE_DIR) + "/" + relative;
+}
 
 std::string ReadFileText(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

@@ -1,7 +1,7 @@
 #pragma once
 
-// A committed golden adapter as bytes that a test may spoil: its configuration's text, its tensors one by one, and the
-// base it belongs to. Test-only.
+// A committed golden adapter as bytes that a test may spoil: its configuration's text, its tensors
+// one by one, and the base it belongs to. Test-only.
 
 #include <memory>
 #include <string>

@@ -15,10 +15,11 @@ void Check(const BlockPool& pool, std::initializer_list<const Table*> tables) {
 }
 
 std::vector<PrefixKey> KeysOf(int32_t first_token, int64_t num_blocks) {
-  std::vector<PrefixKey> keys = {RootKey({})};
+  PrefixChain chain;
+  chain.keys = {RootKey({})};
   std::vector<int32_t> tokens(static_cast<size_t>(num_blocks * kBlockTokens), first_token);
-  ExtendKeys(tokens, keys);
-  return keys;
+  ExtendKeys(tokens, chain);
+  return chain.keys;
 }
 
 void PublishAll(BlockPool& pool, const std::vector<PrefixKey>& keys, Table& table) {
