@@ -149,7 +149,7 @@ const Hostile kHostile[] = {
     {"RankDisagreesWithTensors", [](Files& f) { f.config = R"({"peft_type":"LORA","r":5})"; },
      absl::StatusCode::kInvalidArgument, "rank 5"},
     {"RankZero", [](Files& f) { f.config = R"({"peft_type":"LORA","r":0})"; },
-     absl::StatusCode::kInvalidArgument, "rank"},
+     absl::StatusCode::kInvalidArgument, "key 'r'"},
     {"RankFractional", [](Files& f) { f.config = R"({"peft_type":"LORA","r":2.5})"; },
      absl::StatusCode::kInvalidArgument, "rank"},
     {"RankNegative", [](Files& f) { f.config = R"({"peft_type":"LORA","r":-4})"; },
