@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "engine/base/check.h"
 #include "engine/io/float_bits.h"
@@ -94,6 +95,21 @@ Matrix Hadamard(Matrix a, const Matrix& b) {
   POLYAD_CHECK(a.rows == b.rows && a.cols == b.cols, "matrices of one shape");
   for (size_t i = 0; i < a.values.size(); ++i) a.values[i] *= b.values[i];
   return a;
+}
+
+double SumOfSquares(const float* values, int64_t count) {
+  constexpr int64_t kChains =
+      8;  // independent sums, so that an addition need not wait for the last
+  double sums[kChains] = {};
+  int64_t i = 0;
+  for (; i + kChains <= count; i += kChains) {
+    for (int64_t chain = 0; chain < kChains; ++chain) {
+      const double value = values[i + chain];
+      sums[chain] += value * value;
+    }
+  }
+  for (; i < count; ++i) sums[0] += static_cast<double>(values[i]) * values[i];
+  return std::accumulate(sums, sums + kChains, 0.0);
 }
 
 void Scale(Matrix& m, double factor) {

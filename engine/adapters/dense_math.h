@@ -36,6 +36,7 @@ Matrix MultiplyTransposed(const Matrix& a, const Matrix& b);  // a b'
 Matrix Columns(const Matrix& m, int64_t begin, int64_t end);
 Matrix Rows(const Matrix& m, int64_t begin, int64_t end);
 Matrix Hadamard(Matrix a, const Matrix& b);  // elementwise
+double SumOfSquares(const float* values, int64_t count);
 void Scale(Matrix& m, double factor);
 void ScaleRows(Matrix& m, const std::vector<float>& factors);     // row i by factors[i]
 void ScaleColumns(Matrix& m, const std::vector<float>& factors);  // column j by factors[j]

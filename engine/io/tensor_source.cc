@@ -71,26 +71,32 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
   const int64_t num_elements = count.value_or(0);
   std::vector<float> floats(static_cast<size_t>(num_elements));
   const uint8_t* bytes = tensor.bytes.data();
+  if (tensor.dtype == DType::kF32) {
+    if (num_elements > 0) std::memcpy(floats.data(), bytes, floats.size() * sizeof(float));
+    return floats;
+  }
+  if (tensor.dtype == DType::kBF16) {  // whole models come this way: no switch per element
+    for (int64_t i = 0; i < num_elements; ++i) {
+      floats[static_cast<size_t>(i)] = BFloat16ToFloat(Load<uint16_t>(bytes, i));
+    }
+    return floats;
+  }
   for (int64_t i = 0; i < num_elements; ++i) {
     float& out = floats[static_cast<size_t>(i)];
     switch (tensor.dtype) {
-      case DType::kF32:
-        out = Load<float>(bytes, i);
-        continue;
       case DType::kF64:
         out = static_cast<float>(Load<double>(bytes, i));
         continue;
       case DType::kF16:
         out = HalfToFloat(Load<uint16_t>(bytes, i));
         continue;
-      case DType::kBF16:
-        out = BFloat16ToFloat(Load<uint16_t>(bytes, i));
-        continue;
       case DType::kQ8_0:
       case DType::kQ4_0:
       case DType::kQ4_1:
         out = InBlock(tensor.dtype, bytes + i / 32 * InfoOf(tensor.dtype).block_bytes, i % 32);
         continue;
+      case DType::kF32:
+      case DType::kBF16:
       case DType::kI8:
       case DType::kU8:
       case DType::kI16:

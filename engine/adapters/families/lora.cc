@@ -142,10 +142,7 @@ class LoraLowering {
         suffixed ? "lora_magnitude_vector.weight" : "lora_magnitude_vector";
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> magnitudes, module.TakeVector(leaf, changed.rows));
     for (int64_t i = 0; i < changed.rows; ++i) {
-      double square = 0;
-      for (int64_t j = 0; j < changed.cols; ++j) {
-        square += static_cast<double>(changed.At(i, j)) * static_cast<double>(changed.At(i, j));
-      }
+      const double square = SumOfSquares(changed.Row(i), changed.cols);
       if (square == 0)
         return InvalidArgument("tensor %s: row %d of the changed weight is zero",
                                module.NameOf(leaf), i);
