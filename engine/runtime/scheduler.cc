@@ -41,6 +41,7 @@ class Planner {
       if (Expired(sequence, view_.now_us)) {
         plan_.expirations.push_back(sequence.id);
         available_ += sequence.exclusive_blocks;
+        expired_blocks_ += sequence.exclusive_blocks;
       } else {
         survivors_.push_back(&sequence);
       }
@@ -97,7 +98,7 @@ class Planner {
       const SequenceView& sequence = **next;
       const int64_t fresh = BlocksFor(sequence.num_tokens) - sequence.cached_blocks;
       const int64_t taken = fresh + sequence.unheld_cached_blocks;
-      if (taken > available_ - Headroom(num_running)) return;
+      if (taken > available_ - expired_blocks_ - Headroom(num_running)) return;
       if (!Run(sequence, sequence.cached_blocks * kBlockTokens)) return;
       available_ -= taken;
       plan_.admissions.push_back({sequence.id, sequence.cached_blocks});
@@ -140,6 +141,9 @@ class Planner {
   std::vector<const SequenceView*> survivors_;  // running, neither expired nor preempted
   std::vector<const SequenceView*> waiting_;
   int64_t available_;
+  // Freed by this plan's expirations: the cached prefix of a waiting sequence may be among them and
+  // was counted as held by another, so admissions leave them for the next step.
+  int64_t expired_blocks_ = 0;
   int64_t token_budget_;
   int64_t scoring_budget_;  // rows of prompt logits; every running sequence keeps a row for its own
                             // next token

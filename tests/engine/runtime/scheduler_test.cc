@@ -171,6 +171,23 @@ TEST(Scheduler, AnExpiredSequenceStopsAndItsBlocksServeOthers) {
   EXPECT_NE(WorkOf(plan, 1), nullptr);
 }
 
+// Its cached prefix was counted as held by the expired sequence, so taking it uses what that freed.
+TEST(Scheduler, BlocksFreedByAnExpirationAreNotPromisedTwice) {
+  SchedulerView view = ViewOf(/*available_blocks=*/3);
+  SequenceView expired = Running(1, 4 * kBlockTokens, 4 * kBlockTokens - 1);
+  expired.deadline_us = view.now_us;
+  SequenceView waiting = Waiting(2, 6 * kBlockTokens);
+  waiting.cached_blocks = 4;  // the expired sequence's
+  view.running = {expired};
+  view.waiting = {waiting, Waiting(3, 4 * kBlockTokens)};
+  const StepPlan plan = Plan(view);
+  int64_t taken = 0;
+  for (const auto& admission : plan.admissions) {
+    taken += admission.id == SequenceId(2) ? 6 : 4;
+  }
+  EXPECT_LE(taken, 3 + 4);
+}
+
 TEST(Scheduler, HigherPriorityGoesFirst) {
   SchedulerView view = ViewOf();
   view.limits.max_running = 1;
