@@ -40,7 +40,10 @@ def load_adapters(admin, messages, pairs):
         name, _, uri = pair.partition("=")
         for update in admin.LoadAdapter(messages.LoadAdapterRequest(name=name, uri=uri, replace=True)):
             report = update.report
-        print(f"  {name:9s} {report.family} rank {','.join(map(str, report.ranks))} on {', '.join(report.targets)}: "
+        where = f" on {', '.join(report.targets)}" if report.targets else ""
+        rank = f" rank {','.join(map(str, report.ranks))}" if report.ranks else ""
+        prompt = f" of {report.num_virtual_tokens} tokens" if report.num_virtual_tokens else ""
+        print(f"  {name:9s} {report.family}{rank}{prompt}{where}: "
               f"{report.num_tensors_read} tensors, {report.resident_bytes / 1e6:.1f} MB, loaded in {report.load_ms:.0f} ms")
 
 
