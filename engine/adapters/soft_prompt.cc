@@ -1,7 +1,6 @@
 #include "engine/adapters/soft_prompt.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace polyad {
 namespace {
@@ -63,8 +62,7 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   const auto place = [&](const std::vector<float>& values) {
     const int64_t num_rows = values.empty() ? 0 : tensors.num_tokens;
     const FloatRows rows{next, num_rows, width, width};
-    std::memcpy(next, values.data(), values.size() * sizeof(float));
-    next += values.size();
+    next = std::copy(values.begin(), values.end(), next);
     return rows;
   };
   if (!prompt->stores_kv) prompt->embeddings = place(tensors.embeddings);
