@@ -55,15 +55,11 @@ absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
   return factor;
 }
 
-MiddleRows::MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch,
-                       int64_t before)
-    : next_(next),
-      cols_(cols),
+MiddleRows::MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch)
+    : cols_(cols),
       half_(next.format == WeightFormat::kBF16 && !next.kernels->bf16_takes_f32_rows) {
   stride_ = RoundUp(cols, half_ ? next.kernels->bf16_depth_multiple : 2);
-  const int64_t begin = RoundUp(before, 64);
-  end_bytes_ = begin + num_rows * stride_ * 6;
-  char* memory = scratch.Reserve(end_bytes_) + begin;
+  char* memory = scratch.Reserve(num_rows * stride_ * 6);
   rows_ = reinterpret_cast<float*>(memory);
   half_rows_ = reinterpret_cast<uint16_t*>(memory + num_rows * stride_ * 4);
 }

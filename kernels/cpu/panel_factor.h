@@ -37,23 +37,18 @@ absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
 // padded with zeros, and rounded to bf16 where the kernel reads bf16.
 class MiddleRows {
  public:
-  // Room for `num_rows` rows in the worker's scratch, after `before` bytes that belong to others.
-  MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch,
-             int64_t before = 0);
+  // Room for `num_rows` rows, all of the worker's scratch.
+  MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch);
 
   float* Row(int64_t row) { return rows_ + row * stride_; }
   int64_t stride() const { return stride_; }
-  // Bytes from the scratch's beginning to this one's end.
-  int64_t end_bytes() const { return end_bytes_; }
-  // Inputs of `next` for the rows written so far; the rows may not change afterwards.
+  // Inputs of the factor for the rows written so far; the rows may not change afterwards.
   PanelTask AsInputs(int64_t num_rows);
 
  private:
-  const PanelFactor& next_;
   const int64_t cols_;
   const bool half_;
   int64_t stride_ = 0;
-  int64_t end_bytes_ = 0;
   float* rows_ = nullptr;
   uint16_t* half_rows_ = nullptr;
 };
