@@ -32,8 +32,7 @@ inline constexpr int64_t kNumSiteGroups = 5;
 struct SiteDelta {
   int64_t y_column = 0;  // first output column within the group's fused output
   std::shared_ptr<const PackedDelta> op;
-  int64_t in_column = 0;  // kAfter only: the columns of y it reads, [in_column, in_column + in)
-  int64_t in = 0;
+  int64_t in = 0;      // kAfter only: how many columns of y it reads, from y_column on
   float scale = 1.0f;  // of the whole term; a composition's
 };
 

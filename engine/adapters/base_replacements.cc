@@ -19,7 +19,6 @@ namespace {
 constexpr std::string_view kTokenSuffixes[] = {".token_adapter.trainable_tokens_delta",
                                                ".trainable_tokens_delta"};
 constexpr SiteRef kHeadSite{-1, Site::kHead};
-constexpr SiteRef kEmbedSite{-1, Site::kEmbed};
 
 struct Place {
   enum class Part { kMatrix, kBias, kNormWeight, kNormBias };

@@ -1,62 +1,20 @@
 #include "engine/adapters/delta_norms.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <span>
 #include <variant>
 
-#include "engine/base/check.h"
-#include "engine/io/float_bits.h"
+#include "engine/adapters/dense_math.h"
 
 namespace polyad {
 namespace {
 
-std::vector<float> Widened(const TensorView& view) {
-  const auto count = static_cast<size_t>(view.rows * view.cols);
-  std::vector<float> values(count);
-  if (view.dtype == DType::kF32) {
-    std::memcpy(values.data(), view.data, count * sizeof(float));
-    return values;
-  }
-  POLYAD_CHECK(view.dtype == DType::kF16 || view.dtype == DType::kBF16, "adapter tensor dtype");
-  const auto* bits = static_cast<const uint16_t*>(view.data);
-  const bool half = view.dtype == DType::kF16;
-  for (size_t i = 0; i < count; ++i) {
-    values[i] = half ? HalfToFloat(bits[i]) : BFloat16ToFloat(bits[i]);
-  }
-  return values;
-}
-
-// Sum over n of v[n] v[n]' for rows v[n] of length r: [r, r].
-std::vector<double> Gram(const std::vector<float>& rows, int64_t r) {
-  const auto rank = static_cast<size_t>(r);
-  std::vector<double> gram(rank * rank, 0.0);
-  for (size_t base = 0; base < rows.size(); base += rank) {
-    const float* row = rows.data() + base;
-    for (size_t i = 0; i < rank; ++i) {
-      const double left = row[i];
-      double* out = gram.data() + i * rank;
-      for (size_t j = 0; j < rank; ++j) out[j] += left * static_cast<double>(row[j]);
-    }
-  }
-  return gram;
-}
-
-std::vector<float> Transposed(const std::vector<float>& values, int64_t rows, int64_t cols) {
-  std::vector<float> result(values.size());
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < cols; ++j) {
-      result[static_cast<size_t>(j * rows + i)] = values[static_cast<size_t>(i * cols + j)];
-    }
-  }
-  return result;
-}
-
 double Square(std::span<const float> values) {
-  double sum = 0;
-  for (const float value : values) sum += static_cast<double>(value) * value;
-  return sum;
+  return SumOfSquares(values.data(), static_cast<int64_t>(values.size()));
 }
+
+double Square(const TensorView& matrix) { return Square(Widened(matrix).values); }
 
 double SquareFromOne(std::span<const float> values) {
   double sum = 0;
@@ -64,23 +22,28 @@ double SquareFromOne(std::span<const float> values) {
   return sum;
 }
 
-double Square(const TensorView& matrix) { return Square(Widened(matrix)); }
-
-// Scales row r of [rows, cols] by values[r].
-void ScaleRows(std::span<const float> values, int64_t cols, std::vector<float>& matrix) {
-  for (size_t i = 0; i < matrix.size() && !values.empty(); ++i) {
-    matrix[i] *= values[i / static_cast<size_t>(cols)];
+// Sum over n of m[n]' m[n], in fp64: [cols, cols].
+std::vector<double> Gram(const Matrix& m) {
+  std::vector<double> gram(static_cast<size_t>(m.cols * m.cols), 0.0);
+  for (int64_t n = 0; n < m.rows; ++n) {
+    const float* row = m.Row(n);
+    for (int64_t i = 0; i < m.cols; ++i) {
+      const double left = row[i];
+      double* out = gram.data() + i * m.cols;
+      for (int64_t j = 0; j < m.cols; ++j) out[j] += left * static_cast<double>(row[j]);
+    }
   }
+  return gram;
 }
 
 double NormOf(const LowRank& op) {
-  const int64_t rank = op.a.rows;
-  std::vector<float> a = Widened(op.a);
-  std::vector<float> b = Widened(op.b);
-  ScaleRows(op.inner, op.a.cols, a);
-  ScaleRows(op.outer, rank, b);
-  const std::vector<double> aa = Gram(Transposed(a, rank, op.a.cols), rank);
-  const std::vector<double> bb = Gram(b, rank);
+  Matrix a = Widened(op.a);
+  Matrix b = Widened(op.b);
+  if (!op.inner.empty()) ScaleRows(a, {op.inner.begin(), op.inner.end()});
+  if (!op.outer.empty()) ScaleRows(b, {op.outer.begin(), op.outer.end()});
+  // |b a|^2 is the sum of (a a') * (b' b) elementwise: two squares of side rank.
+  const std::vector<double> aa = Gram(Transposed(a));
+  const std::vector<double> bb = Gram(b);
   double square = 0;
   for (size_t i = 0; i < aa.size(); ++i) square += aa[i] * bb[i];
   return std::abs(static_cast<double>(op.scale)) * std::sqrt(std::max(square, 0.0));

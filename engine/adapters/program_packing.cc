@@ -84,7 +84,7 @@ class Packer {
         ops.deltas.push_back({site.column, std::move(op)});
         break;
       case OpStage::kAfter:
-        ops.after.push_back({site.column, std::move(op), site.column, site.out});
+        ops.after.push_back({site.column, std::move(op), site.out});
         break;
     }
     return absl::OkStatus();

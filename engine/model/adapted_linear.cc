@@ -164,7 +164,7 @@ void AdaptedLinear::Finish(const Decorated& rows, const Target& target, FloatRow
   const FloatRows own = y.Slice(rows.row_begin, rows.row_end);
   for (const SiteDelta& after : ops.after) {
     const ActivationRows input = Front(tap_, count, after.in);
-    backend_.Convert(own.Columns(after.in_column, after.in), input);
+    backend_.Convert(own.Columns(after.y_column, after.in), input);
     const DeltaSegment segment{0, count, after.y_column, after.op.get(), after.scale};
     backend_.Apply(std::span(&segment, 1), input, own);
   }

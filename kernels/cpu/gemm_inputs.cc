@@ -6,6 +6,7 @@
 #include "absl/functional/function_ref.h"
 #include "kernels/api/check.h"
 #include "kernels/cpu/number_format.h"
+#include "kernels/cpu/round_up.h"
 #include "kernels/cpu/scratch.h"
 
 namespace polyad::cpu {
@@ -13,8 +14,6 @@ namespace {
 
 // Below this a fork-join (2-5 us) costs more than converting the rows on one thread.
 constexpr int64_t kParallelElements = 64 * 1024;
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 void ForEachRow(ActivationRows x, ThreadPool& pool, absl::FunctionRef<void(int64_t)> convert) {
   if (x.rows * x.cols < kParallelElements || x.rows == 1) {

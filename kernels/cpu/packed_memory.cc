@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "absl/strings/str_format.h"
+#include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
 namespace {
@@ -14,8 +15,6 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 // adapter spans few.
 constexpr int64_t kSlabBytes = 2 * kHugePage;
 constexpr int64_t kMaxBytes = int64_t{1} << 46;
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Maps `bytes` (a multiple of kHugePage) on a huge-page boundary; the slack of the first mapping
 // goes back at once.

@@ -5,11 +5,10 @@
 
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
+#include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
 namespace {
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 void WritePanels(const TensorView& matrix, float scale, WeightFormat format, char* to) {
   std::vector<float> rows(static_cast<size_t>(std::min(matrix.rows, kPanelColumns) * matrix.cols));
@@ -56,8 +55,7 @@ absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
 }
 
 MiddleRows::MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch)
-    : cols_(cols),
-      half_(next.format == WeightFormat::kBF16 && !next.kernels->bf16_takes_f32_rows) {
+    : cols_(cols), half_(next.format == WeightFormat::kBF16 && !next.kernels->bf16_takes_f32_rows) {
   stride_ = RoundUp(cols, half_ ? next.kernels->bf16_depth_multiple : 2);
   char* memory = scratch.Reserve(num_rows * stride_ * 6);
   rows_ = reinterpret_cast<float*>(memory);

@@ -6,24 +6,10 @@
 #include "engine/adapters/family_table.h"
 #include "gtest/gtest.h"
 #include "tests/engine/adapters/adapter_bytes.h"
+#include "tests/engine/adapters/tiny_spec.h"
 
 namespace polyad {
 namespace {
-
-ModelSpec TinySpec() {
-  ModelSpec spec;
-  spec.architecture = Architecture::kLlama;
-  spec.hidden_size = 32;
-  spec.num_layers = 2;
-  spec.num_heads = 4;
-  spec.num_kv_heads = 2;
-  spec.head_dim = 8;
-  spec.intermediate_size = 48;
-  spec.vocab_size = 100;
-  spec.max_position = 64;
-  spec.sliding_window = {0, 0};
-  return spec;
-}
 
 TestTensor Vector(const std::string& name, int64_t size, float first) {
   TestTensor tensor = FloatTensor(name, 1, size, first, 0.01f);

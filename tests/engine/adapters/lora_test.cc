@@ -7,23 +7,10 @@
 #include "engine/adapters/family_table.h"
 #include "gtest/gtest.h"
 #include "tests/engine/adapters/adapter_bytes.h"
+#include "tests/engine/adapters/tiny_spec.h"
 
 namespace polyad {
 namespace {
-
-ModelSpec TinySpec() {
-  ModelSpec spec;
-  spec.architecture = Architecture::kLlama;
-  spec.hidden_size = 32;
-  spec.num_layers = 2;
-  spec.num_heads = 4;
-  spec.num_kv_heads = 2;
-  spec.head_dim = 8;
-  spec.intermediate_size = 48;
-  spec.vocab_size = 100;
-  spec.max_position = 64;
-  return spec;
-}
 
 const std::string kQ0 = "base_model.model.model.layers.0.self_attn.q_proj";
 const std::string kV1 = "base_model.model.model.layers.1.self_attn.v_proj";

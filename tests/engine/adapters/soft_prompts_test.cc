@@ -8,25 +8,12 @@
 #include "engine/adapters/soft_prompt.h"
 #include "kernels/backend_factory.h"
 #include "tests/engine/adapters/adapter_bytes.h"
+#include "tests/engine/adapters/tiny_spec.h"
 
 namespace polyad {
 namespace {
 
 using ::testing::HasSubstr;
-
-ModelSpec TinySpec() {
-  ModelSpec spec;
-  spec.hidden_size = 32;
-  spec.num_layers = 2;
-  spec.num_heads = 4;
-  spec.num_kv_heads = 2;
-  spec.head_dim = 8;
-  spec.intermediate_size = 48;
-  spec.vocab_size = 100;
-  spec.max_position = 64;
-  spec.sliding_window = {0, 0};
-  return spec;
-}
 
 // A base whose every weight is the same number.
 class ConstantBase final : public BaseWeights {

@@ -4,23 +4,10 @@
 #include "engine/adapters/family_table.h"
 #include "gtest/gtest.h"
 #include "tests/engine/adapters/adapter_bytes.h"
+#include "tests/engine/adapters/tiny_spec.h"
 
 namespace polyad {
 namespace {
-
-ModelSpec TinySpec() {
-  ModelSpec spec;
-  spec.architecture = Architecture::kLlama;
-  spec.hidden_size = 32;
-  spec.num_layers = 2;
-  spec.num_heads = 4;
-  spec.num_kv_heads = 2;
-  spec.head_dim = 8;
-  spec.intermediate_size = 48;
-  spec.vocab_size = 100;
-  spec.max_position = 64;
-  return spec;
-}
 
 struct Files {
   std::string config = R"({"zoo_version":1,"family":"test","base":{"name":"b"},"dtype":"f32",)"

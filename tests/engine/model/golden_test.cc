@@ -2,60 +2,18 @@
 // (tests/golden/README.md), in the exact mode, on the reference backend and on every instruction
 // set of the CPU backend.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <filesystem>
 
-#include "engine/base/check.h"
-#include "engine/io/safetensors.h"
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
+#include "tests/engine/model/golden_files.h"
 #include "tests/engine/model/step_harness.h"
 
 namespace polyad {
 namespace {
 
-constexpr double kRelativeTolerance = 1e-4;  // of the largest logit, as the issue asks
-
-struct GoldenPrompt {
-  std::vector<int32_t> tokens;
-  std::vector<float> logits;  // [tokens, vocab]
-  std::vector<int32_t> greedy;
-};
-
-template <typename T>
-std::vector<T> ReadAs(const SafetensorsFile& file, const std::string& name) {
-  StatusOr<OwnedTensor> tensor = file.Read(name);
-  POLYAD_CHECK(tensor.ok(), tensor.status().ToString().c_str());
-  std::vector<T> values(static_cast<size_t>(tensor->bytes.size()) / sizeof(T));
-  std::memcpy(values.data(), tensor->bytes.data(), values.size() * sizeof(T));
-  return values;
-}
-
-std::vector<GoldenPrompt> ReadGoldens(const std::string& directory) {
-  StatusOr<SafetensorsFile> file = SafetensorsFile::Open(directory + "/goldens.safetensors");
-  POLYAD_CHECK(file.ok(), file.status().ToString().c_str());
-  std::vector<GoldenPrompt> prompts;
-  for (int i = 0; file->Find("prompt." + std::to_string(i) + ".tokens") != nullptr; ++i) {
-    const std::string prefix = "prompt." + std::to_string(i);
-    prompts.push_back({ReadAs<int32_t>(*file, prefix + ".tokens"),
-                       ReadAs<float>(*file, prefix + ".logits"),
-                       ReadAs<int32_t>(*file, prefix + ".greedy")});
-  }
-  POLYAD_CHECK(prompts.size() >= 3, "a golden has several prompts");
-  return prompts;
-}
-
 void ExpectClose(const std::vector<float>& got, const std::vector<float>& expected) {
-  ASSERT_EQ(got.size(), expected.size());
-  double largest = 0;
-  double worst = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
-    worst =
-        std::max(worst, std::abs(static_cast<double>(got[i]) - static_cast<double>(expected[i])));
-  }
-  EXPECT_LE(worst, kRelativeTolerance * largest);
+  EXPECT_LE(LogitError(got, expected), kGoldenTolerance);
 }
 
 std::string ModelFileOf(const std::string& name) {
@@ -108,7 +66,7 @@ TEST_P(BaseGolden, LogitsAndGreedyTokensAreTransformers) {
   const auto& [engine, name] = GetParam();
   TestModel test = LoadTestModel(ModelFileOf(name), engine.backend, ExactOptions(engine.isa));
   StepHarness harness(*test.model, 1);
-  for (const GoldenPrompt& prompt : ReadGoldens(GoldenPath("models/" + name))) {
+  for (const GoldenPrompt& prompt : ReadGoldenPrompts(GoldenPath("models/" + name))) {
     ExpectClose(harness.LogitsAlone(prompt.tokens, nullptr), prompt.logits);
     EXPECT_EQ(harness.Greedy(prompt.tokens, nullptr, static_cast<int64_t>(prompt.greedy.size())),
               prompt.greedy);
@@ -128,7 +86,7 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
   TestModel test = LoadTestModel(ModelFileOf(model_name), engine.backend, ExactOptions(engine.isa));
   std::vector<std::shared_ptr<const AdapterVersion>> leases = {nullptr};
   std::vector<std::vector<GoldenPrompt>> goldens = {
-      ReadGoldens(GoldenPath("models/" + model_name))};
+      ReadGoldenPrompts(GoldenPath("models/" + model_name))};
   for (const std::string& name : NamesIn("adapters/" + model_name)) {
     const std::string path = GoldenPath("adapters/" + model_name + "/" + name);
     LoadAdapterSpec spec;
@@ -138,7 +96,7 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
     const StatusOr<LoadReport> report = test.adapters->Load(spec, nullptr);
     ASSERT_TRUE(report.ok()) << name << ": " << report.status();
     leases.push_back(*test.adapters->Acquire(name, ""));
-    goldens.push_back(ReadGoldens(path));
+    goldens.push_back(ReadGoldenPrompts(path));
   }
   ASSERT_GE(leases.size(), 2u);
 
