@@ -37,10 +37,17 @@ void AdaptedLinear::Apply(const Product& product, const Target& target,
                           std::span<const StepSegment> segments, ActivationRows x, FloatRows y) {
   FetchOps(target, segments);
   FindDecorated(target, segments);
+  GemmArgs gemm = ArgsOf(product, target.accumulate);
+  if (decorated_.empty()) {  // nothing comes between the product and the deltas
+    CollectDeltas(target, segments);
+    gemm.deltas = segments_;
+    return backend_.Gemm(gemm, x, y);
+  }
   for (const Decorated& rows : decorated_) BeforeProduct(rows, target, x, y);
-  backend_.Gemm(ArgsOf(product, target.accumulate), x, y);
+  backend_.Gemm(gemm, x, y);
   for (const Decorated& rows : decorated_) AfterProduct(rows, product, target, x, y);
-  ApplyDeltas(target, segments, x, y);
+  CollectDeltas(target, segments);
+  backend_.Apply(segments_, x, y);
   for (const Decorated& rows : decorated_) Finish(rows, target, y);
 }
 
@@ -144,8 +151,7 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
   if (!segments_.empty()) backend_.TransformOutput(segments_, y);
 }
 
-void AdaptedLinear::ApplyDeltas(const Target& target, std::span<const StepSegment> segments,
-                                ActivationRows x, FloatRows y) {
+void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegment> segments) {
   segments_.clear();
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
@@ -154,7 +160,6 @@ void AdaptedLinear::ApplyDeltas(const Target& target, std::span<const StepSegmen
           {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), delta.scale});
     }
   }
-  if (!segments_.empty()) backend_.Apply(segments_, x, y);
 }
 
 // Ops that read the finished output, then the sub-layer's hooks, then back onto the stream.

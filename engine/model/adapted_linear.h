@@ -60,8 +60,7 @@ class AdaptedLinear {
   void BeforeProduct(const Decorated& rows, const Target& target, ActivationRows x, FloatRows y);
   void AfterProduct(const Decorated& rows, const Product& product, const Target& target,
                     ActivationRows x, FloatRows y);
-  void ApplyDeltas(const Target& target, std::span<const StepSegment> segments, ActivationRows x,
-                   FloatRows y);
+  void CollectDeltas(const Target& target, std::span<const StepSegment> segments);
   void Finish(const Decorated& rows, const Target& target, FloatRows y);
   void RunHook(const PackedHook& hook, FloatRows residual, ActivationRows normed, FloatRows output);
   void TransformInput(const InputOps& inputs, ActivationRows rows);

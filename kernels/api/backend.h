@@ -79,8 +79,9 @@ struct NormArgs {
 
 struct GemmArgs {
   const PackedMatrix* weight = nullptr;
-  const float* bias = nullptr;  // [out] or null
-  bool accumulate = false;      // y += W x + b (a residual sink) instead of y =
+  const float* bias = nullptr;           // [out] or null
+  bool accumulate = false;               // y += W x + b (a residual sink) instead of y =
+  std::span<const DeltaSegment> deltas;  // then as Apply does
 };
 
 // Rotary tables: cos/sin for one position are the rows of [max_position, rotary_dim / 2] f32 tables
@@ -180,7 +181,7 @@ class Backend {
   virtual void AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) = 0;
   // y[t] = norm(x[t]) in activation precision
   virtual void Norm(const NormArgs& args, FloatRows x, ActivationRows y) = 0;
-  // y[t] (+)= W x[t] + b
+  // y[t] (+)= W x[t] + b, then y[t] += op(x[t]) for args.deltas: as Apply afterwards, in one go
   virtual void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) = 0;
   virtual void RotateAndStore(const QkvArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -169,20 +170,22 @@ void DoUnit(const Plan& plan, size_t unit, size_t end_of_reads, RunItem run) {
   }
 }
 
+void DoUnits(const Plan& plan, Shares& shares, size_t worker, RunItem run) {
+  const size_t units = plan.unit_ends.size();
+  for (size_t unit = shares.Take(worker); unit < units; unit = shares.Take(worker)) {
+    DoUnit(plan, unit, shares.EndOfReads(unit), run);
+  }
+}
+
 // Calls run(segment, begin, end, ahead) for each segment's rows in each unit, in the segments'
 // order.
 void ForEachRun(std::span<const DeltaSegment> segments, int64_t rows, ThreadPool& pool,
                 RunItem run) {
   const Plan& plan = PlanOf(segments, rows, pool.num_threads());
-  const size_t units = plan.unit_ends.size();
-  if (units == 1) return DoUnit(plan, 0, plan.reads.size(), run);
+  if (plan.unit_ends.size() == 1) return DoUnit(plan, 0, plan.reads.size(), run);
   Shares shares(plan, pool.num_threads());
-  pool.Run(pool.num_threads(), [&](int64_t, int worker) {
-    const auto self = static_cast<size_t>(worker);
-    for (size_t unit = shares.Take(self); unit < units; unit = shares.Take(self)) {
-      DoUnit(plan, unit, shares.EndOfReads(unit), run);
-    }
-  });
+  pool.Run(pool.num_threads(),
+           [&](int64_t, int worker) { DoUnits(plan, shares, static_cast<size_t>(worker), run); });
 }
 
 void CheckSegments(std::span<const DeltaSegment> segments, int64_t rows, int64_t in, int64_t out) {
@@ -280,6 +283,47 @@ void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRow
              [&](const DeltaSegment& segment, int64_t begin, int64_t end, FetchAhead* ahead) {
                SiteOpOf(segment).Add({segment, inputs, y, begin, end, ahead});
              });
+}
+
+void ApplyAfterCpu(const ProductTasks& product, std::span<const DeltaSegment> segments,
+                   const SiteInputs& inputs, FloatRows y, ThreadPool& pool) {
+  KERNEL_CHECK(inputs.x.rows == y.rows, "delta: rows");
+  CheckSegments(segments, inputs.x.rows, inputs.x.cols, y.cols);
+  alignas(64) std::atomic<int64_t> taken{0};
+  alignas(64) std::atomic<int64_t> done{0};
+  alignas(64) std::atomic<bool> planned{false};
+  const Plan* plan = nullptr;
+  std::optional<Shares> shares;
+  const auto add = [&](const DeltaSegment& segment, int64_t begin, int64_t end, FetchAhead* ahead) {
+    SiteOpOf(segment).Add({segment, inputs, y, begin, end, ahead});
+  };
+  // No other worker gets past its first task before the plan is made, so the caller has one too.
+  pool.Run(pool.num_threads(), [&](int64_t, int worker) {
+    if (worker == 0 && plan == nullptr) {
+      plan = &PlanOf(segments, inputs.x.rows, pool.num_threads());
+      shares.emplace(*plan, pool.num_threads());
+      planned.store(true, std::memory_order_release);
+    }
+    for (int64_t task = taken.fetch_add(1); task < product.count; task = taken.fetch_add(1)) {
+      product.run(task);
+      done.fetch_add(1, std::memory_order_release);
+    }
+    ThreadPool::Await([&] {
+      return planned.load(std::memory_order_acquire) &&
+             done.load(std::memory_order_acquire) == product.count;
+    });
+    DoUnits(*plan, *shares, static_cast<size_t>(worker), add);
+  });
+}
+
+bool SharesInputs(std::span<const DeltaSegment> segments, WeightFormat format,
+                  const GemmKernels& kernels) {
+  for (const DeltaSegment& segment : segments) {
+    const GemmKernels* own = SiteOpOf(segment).panel_kernels();
+    if (own != nullptr)
+      return own == &kernels && (format == WeightFormat::kBF16 || format == WeightFormat::kF32);
+  }
+  return true;
 }
 
 void TransformInputCpu(std::span<const DeltaSegment> segments, ActivationRows x, ThreadPool& pool) {

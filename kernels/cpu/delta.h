@@ -10,9 +10,11 @@
 #include <memory>
 #include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/site_op.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace polyad::cpu {
@@ -26,6 +28,19 @@ absl::StatusOr<std::unique_ptr<PackedDelta>> PackDeltaCpu(const DeltaOp& op, Com
 // y_column + out].
 void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y,
               ThreadPool& pool);
+
+// The tasks of a product that writes y, then the segments' ops, in one fork-join: the ops are
+// divided while other threads are at the product. Engine thread.
+struct ProductTasks {
+  int64_t count = 0;
+  absl::FunctionRef<void(int64_t task)> run;
+};
+void ApplyAfterCpu(const ProductTasks& product, std::span<const DeltaSegment> segments,
+                   const SiteInputs& inputs, FloatRows y, ThreadPool& pool);
+// Whether Apply would feed the segments' ops with the inputs of a product in this format.
+bool SharesInputs(std::span<const DeltaSegment> segments, WeightFormat format,
+                  const GemmKernels& kernels);
+
 void TransformInputCpu(std::span<const DeltaSegment> segments, ActivationRows x, ThreadPool& pool);
 void TransformOutputCpu(std::span<const DeltaSegment> segments, FloatRows y, ThreadPool& pool);
 void TransformEmbeddingCpu(std::span<const DeltaSegment> segments, std::span<const int32_t> ids,

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/api/check.h"
+#include "kernels/cpu/delta.h"
 #include "kernels/cpu/gemm_inputs.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -80,8 +81,9 @@ void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& po
   const auto& matrix = static_cast<const CpuMatrix&>(*args.weight);
   KERNEL_CHECK(x.cols == matrix.in() && y.cols == matrix.out() && x.rows == y.rows, "gemm: shapes");
   if (x.rows == 0) return;
-  PanelTask whole;
-  const int64_t row_bytes = PrepareInputs(matrix.format(), matrix.kernels(), x, pool, &whole);
+  PanelTask inputs;
+  const int64_t row_bytes = PrepareInputs(matrix.format(), matrix.kernels(), x, pool, &inputs);
+  PanelTask whole = inputs;
   whole.panel_bytes = matrix.panel_bytes();
   whole.accumulate = args.accumulate;
   whole.y_stride = y.stride;
@@ -89,7 +91,7 @@ void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& po
   const int64_t row_block = RowsPerBlock(row_bytes);
   const int64_t per_task = PanelsPerTask(matrix, pool.num_threads());
   const int64_t tasks = (matrix.num_panels() + per_task - 1) / per_task;
-  pool.Run(tasks, [&](int64_t index, int) {
+  const auto run = [&](int64_t index) {
     const int64_t panel = index * per_task;
     const int64_t first = panel * kPanelColumns;
     PanelTask task = whole;
@@ -101,7 +103,13 @@ void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& po
       part.y = y.Row(row) + first;
       kernel(part);
     }
-  });
+  };
+  const bool together = SharesInputs(args.deltas, matrix.format(), matrix.kernels());
+  if (!args.deltas.empty() && together) {
+    return ApplyAfterCpu({tasks, run}, args.deltas, {x, inputs}, y, pool);
+  }
+  pool.Run(tasks, [&](int64_t index, int) { run(index); });
+  ApplyCpu(args.deltas, x, y, pool);
 }
 
 }  // namespace polyad::cpu

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
 #include "kernels/cpu/round_up.h"
 
@@ -54,8 +53,11 @@ absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
   return factor;
 }
 
-MiddleRows::MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch)
-    : cols_(cols), half_(next.format == WeightFormat::kBF16 && !next.kernels->bf16_takes_f32_rows) {
+MiddleRows::MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols,
+                       const SiteKernels& kernels, Scratch& scratch)
+    : kernels_(kernels),
+      cols_(cols),
+      half_(next.format == WeightFormat::kBF16 && !next.kernels->bf16_takes_f32_rows) {
   stride_ = RoundUp(cols, half_ ? next.kernels->bf16_depth_multiple : 2);
   char* memory = scratch.Reserve(num_rows * stride_ * 6);
   rows_ = reinterpret_cast<float*>(memory);
@@ -66,9 +68,7 @@ PanelTask MiddleRows::AsInputs(int64_t num_rows) {
   for (int64_t row = 0; row < num_rows; ++row) {
     float* from = Row(row);
     std::fill(from + cols_, from + stride_, 0.0f);
-    if (half_) {
-      for (int64_t i = 0; i < stride_; ++i) half_rows_[row * stride_ + i] = ToBf16(from[i]);
-    }
+    if (half_) kernels_.narrow(from, half_rows_ + row * stride_, stride_);
   }
   PanelTask task;
   task.rows = num_rows;

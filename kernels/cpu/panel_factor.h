@@ -38,7 +38,8 @@ absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
 class MiddleRows {
  public:
   // Room for `num_rows` rows, all of the worker's scratch.
-  MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, Scratch& scratch);
+  MiddleRows(const PanelFactor& next, int64_t num_rows, int64_t cols, const SiteKernels& kernels,
+             Scratch& scratch);
 
   float* Row(int64_t row) { return rows_ + row * stride_; }
   int64_t stride() const { return stride_; }
@@ -46,6 +47,7 @@ class MiddleRows {
   PanelTask AsInputs(int64_t num_rows);
 
  private:
+  const SiteKernels& kernels_;
   const int64_t cols_;
   const bool half_;
   int64_t stride_ = 0;

@@ -72,7 +72,7 @@ class CpuLowRank final : public CpuSiteOp {
  private:
   void AddPass(const SiteRows& rows) const {
     const int64_t count = rows.end - rows.begin;
-    MiddleRows middle(b_, kRowsPerPass, b_.in, WorkerScratch());
+    MiddleRows middle(b_, kRowsPerPass, b_.in, kernels(), WorkerScratch());
     ProductOfInputs(a_, rows, middle.Row(0), middle.stride());
     if (!inner_.empty() || HasWeights(rows.segment)) ScaleMiddle(rows, middle);
     if (outer_.empty()) {
@@ -176,7 +176,7 @@ class CpuKronecker final : public CpuSiteOp {
   void AddPass(const SiteRows& rows) const {
     const int64_t count = (rows.end - rows.begin) * m_;
     const ActivationRows& x = rows.inputs.x;
-    MiddleRows inputs(d_, count, d_.in, WorkerScratch());
+    MiddleRows inputs(d_, count, d_.in, kernels(), WorkerScratch());
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at = (rows.begin + i / m_) * x.stride + i % m_ * d_.in;
       if (x.dtype == DType::kF32) {
@@ -245,8 +245,8 @@ class CpuBottleneck final : public CpuSiteOp {
  private:
   void AddPass(const SiteRows& rows) const {
     const int64_t count = rows.end - rows.begin;
-    MiddleRows middle(up_, kRowsPerPass, up_.in, WorkerScratch());
-    MiddleRows normed(down_, norm_weight_.empty() ? 0 : count, down_.in, SinkScratch());
+    MiddleRows middle(up_, kRowsPerPass, up_.in, kernels(), WorkerScratch());
+    MiddleRows normed(down_, norm_weight_.empty() ? 0 : count, down_.in, kernels(), SinkScratch());
     PanelTask shrink = norm_weight_.empty() ? RowsOf(rows.inputs.panels, rows.begin, rows.end)
                                             : NormedInputs(rows, normed);
     down_.Describe(&shrink);

@@ -14,7 +14,7 @@ using std::chrono::steady_clock;
 // caller (measured, docs/notes/0002), which is what spinning at most doubles.
 constexpr std::chrono::microseconds kSpin{50};
 constexpr std::chrono::microseconds kJoinSpin{
-    4};  // the caller's wait for the last task, before it offers its core
+    4};  // a wait for another thread's last task, before the core is offered
 constexpr int kPausesPerLook = 8;
 constexpr uint32_t kOpen = 1;
 constexpr uint32_t kOneInside = 2;
@@ -74,8 +74,12 @@ void ThreadPool::Run(int64_t num_tasks, Task fn) {
   }
   TakeTasks(job_, 0);
   gate_.fetch_sub(kOpen, std::memory_order_acq_rel);
-  while (!SpinFor(kJoinSpin, [this] { return gate_.load(std::memory_order_acquire) == 0; })) {
-    std::this_thread::yield();  // a worker still inside has been put aside: let it have this core
+  Await([this] { return gate_.load(std::memory_order_acquire) == 0; });
+}
+
+void ThreadPool::Await(absl::FunctionRef<bool()> done) {
+  while (!SpinFor(kJoinSpin, done)) {
+    std::this_thread::yield();  // whoever is waited for may have been put aside: give it this core
   }
 }
 

@@ -33,6 +33,10 @@ class ThreadPool {
   // returns when all have returned. One caller at a time; fn must not call Run.
   void Run(int64_t num_tasks, Task fn);
 
+  // Within a task: returns when done() does so, which another thread brings about. Spins, then
+  // offers the core.
+  static void Await(absl::FunctionRef<bool()> done);
+
  private:
   struct Job {
     int64_t num_tasks = 0;

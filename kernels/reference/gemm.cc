@@ -18,6 +18,7 @@ void ReferenceBackend::Gemm(const GemmArgs& args, ActivationRows x, FloatRows y)
       out = static_cast<float>(args.accumulate ? out + sum : sum);
     }
   }
+  Apply(args.deltas, x, y);
 }
 
 }  // namespace polyad::ref

@@ -217,6 +217,7 @@ void RegisterAll(Isa isa) {
   for (int64_t rank : {8, 16, 64}) {
     delta->Args({1, 1, rank});
     delta->Args({1, 128, rank});
+    delta->Args({4, 128, rank});
     if (rank <= 16) delta->Args({32, 1, rank});
   }
   delta->ArgNames({"adapters", "rows", "rank"})->UseRealTime()->Unit(benchmark::kMillisecond);

@@ -23,7 +23,7 @@ class GemmRun final : public OpRun {
   }
   void Run() override {
     if (shape_.accumulate) y_.values = y_values_;
-    backend_.Gemm({packed_.get(), shape_.bias ? bias_.data() : nullptr, shape_.accumulate},
+    backend_.Gemm({packed_.get(), shape_.bias ? bias_.data() : nullptr, shape_.accumulate, {}},
                   x_.rows(), y_.view());
   }
   std::vector<double> Output() const override { return y_.Values(); }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/number_format.h"
 
 // Low-rank deltas against a double-precision sum with tolerances from norms, and the promise that a
@@ -197,6 +198,46 @@ TEST_P(DeltaTest, OverlappingSegmentsAddInOrder) {
   ApplyCpu({segments, 1}, Rows(0, rows, in), y, one);
   ApplyCpu({segments + 1, 1}, Rows(0, rows, in), y, one);
   EXPECT_EQ(Apply(segments, Rows(0, rows, in), out, two), expected);
+}
+
+// With inputs that both read (the same format) and with inputs prepared twice (a Q8_0 base).
+TEST_P(DeltaTest, AProductWithDeltasGivesTheBitsOfTheProductAndThenTheDeltas) {
+  const int64_t in = 64, out = 200, rows = 70;
+  const Op first = MakeOp(16, in, out, 1), second = MakeOp(5, in, 80, 2);
+  MakeInputs(rows, in, 3);
+  const std::vector<float> bias(static_cast<size_t>(out), 0.25f);
+  std::vector<uint8_t> stored(static_cast<size_t>(out * RowBytes(DType::kBF16, in)));
+  for (size_t i = 0; i < stored.size(); ++i) {  // bf16 of either sign about a half; small scales
+    stored[i] = static_cast<uint8_t>(i % 2 == 0 ? i * 7 : 0x3f + (i % 3 == 0 ? 0x80 : 0));
+  }
+  ThreadPool one(1), two(2), four(4);
+  for (const DType dtype : {DType::kBF16, DType::kQ8_0}) {
+    const TensorView part{stored.data(), dtype, out, in};
+    const auto matrix = PackMatrixCpu({&part, 1}, GetParam().mode, GetParam().isa, &one);
+    ASSERT_TRUE(matrix.ok()) << matrix.status();
+    for (const int64_t count : {1, 3, 33, 70}) {
+      std::vector<DeltaSegment> segments;
+      for (int64_t row = 0; row + 1 < count; ++row) {  // the last row is the base's
+        segments.push_back({row, row + 1, 0, first.packed.get()});
+        segments.push_back({row, row + 1, 100, second.packed.get(), 0.5f});
+      }
+      GemmArgs args;
+      args.weight = matrix->get();
+      args.bias = bias.data();
+      args.accumulate = true;
+      std::vector<float> expected(static_cast<size_t>(count * out), 1.0f);
+      const FloatRows after{expected.data(), count, out, out};
+      GemmCpu(args, Rows(0, count, in), after, one);
+      ApplyCpu(segments, Rows(0, count, in), after, one);
+      args.deltas = segments;
+      for (ThreadPool* pool : {&one, &two, &four}) {
+        std::vector<float> y(static_cast<size_t>(count * out), 1.0f);
+        GemmCpu(args, Rows(0, count, in), {y.data(), count, out, out}, *pool);
+        ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * 4), 0)
+            << count << " rows, " << pool->num_threads() << " threads";
+      }
+    }
+  }
 }
 
 TEST_P(DeltaTest, CostIsTheUnpaddedRank) {

@@ -71,9 +71,9 @@ TEST_F(ReferenceBackendTest, GemmStacksPartsAndAddsBiasAndResidual) {
   std::vector<float> x = {1, 10};
   std::vector<float> y = {100, 200, 300};
   const std::vector<float> bias = {0, 0, 1};
-  backend_.Gemm({weight.get(), nullptr, false}, Activations(x, 1), Rows(y, 1));
+  backend_.Gemm({weight.get(), nullptr, false, {}}, Activations(x, 1), Rows(y, 1));
   EXPECT_THAT(y, ElementsAre(21, 43, 65));
-  backend_.Gemm({weight.get(), bias.data(), true}, Activations(x, 1), Rows(y, 1));
+  backend_.Gemm({weight.get(), bias.data(), true, {}}, Activations(x, 1), Rows(y, 1));
   EXPECT_THAT(y, ElementsAre(42, 86, 131));
 }
 
