@@ -19,6 +19,7 @@ import time
 import grpc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+MIN_WIDTH, GAP = 24, 2
 
 
 def make_stubs():
@@ -69,15 +70,32 @@ def ask(service, messages, column, model, question, max_tokens):
     column.total_ms, column.done = (time.monotonic() - start) * 1e3, True
 
 
-def draw(columns, width):
-    """The columns as lines of text, `width` characters each."""
+def bands(columns, total_width):
+    """The columns in as few rows of about equal length as leave each MIN_WIDTH characters, and their width."""
+    fitting = max(1, (total_width + GAP) // (MIN_WIDTH + GAP))
+    count = -(-len(columns) // fitting)
+    per_band = -(-len(columns) // count)
+    return ([columns[i:i + per_band] for i in range(0, len(columns), per_band)],
+            max(MIN_WIDTH, (total_width + GAP) // per_band - GAP))
+
+
+def draw(columns, total_width):
+    """The columns as lines of text, one row of columns below the other where they do not fit in one."""
+    rows, width = bands(columns, total_width)
+    lines = []
+    for row in rows:
+        lines += draw_row(row, width) + [""]
+    return lines[:-1]
+
+
+def draw_row(columns, width):
     wrapped = []
     for column in columns:
         lines = [line for part in column.text.strip().split("\n") for line in (textwrap.wrap(part, width) or [""])]
         foot = f"[{column.tokens} tokens, {column.total_ms:.0f} ms]" if column.done else "..."
         wrapped.append([column.title.upper(), "-" * min(width, len(column.title))] + lines + [foot])
     height = max(map(len, wrapped))
-    return ["  ".join((lines[i] if i < len(lines) else "").ljust(width)[:width] for lines in wrapped).rstrip() for i in range(height)]
+    return [(" " * GAP).join((lines[i] if i < len(lines) else "").ljust(width)[:width] for lines in wrapped).rstrip() for i in range(height)]
 
 
 def stream_side_by_side(service, messages, models, question, max_tokens):
@@ -85,14 +103,13 @@ def stream_side_by_side(service, messages, models, question, max_tokens):
     threads = [threading.Thread(target=ask, args=(service, messages, column, name, question, max_tokens), daemon=True)
                for column, name in zip(columns, models)]
     terminal = shutil.get_terminal_size((150, 40))
-    width = max(18, (terminal.columns - 2 * len(columns)) // len(columns))
     for thread in threads:
         thread.start()
     drawn = 0
     while True:
         alive = any(thread.is_alive() for thread in threads)
         if sys.stdout.isatty() or not alive:
-            lines = draw(columns, width)[: max(10, terminal.lines - 4) if alive else None]
+            lines = draw(columns, terminal.columns)[: max(10, terminal.lines - 4) if alive else None]
             sys.stdout.write(f"\x1b[{drawn}A\x1b[J" if drawn and sys.stdout.isatty() else "")
             sys.stdout.write("\n".join(lines) + "\n")
             sys.stdout.flush()

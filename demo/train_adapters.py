@@ -50,7 +50,7 @@ ADAPTERS = {
     "letter": ("PrefixTuningConfig", {"num_virtual_tokens": 8}, 3e-2, 60, 19),
     "list": ("LNTuningConfig", {"target_modules": ["input_layernorm", "post_attention_layernorm",
                                                    "model.norm"]}, 2e-2, 50, 20),
-    "xml": ("SeqBnConfig", {"reduction_factor": 48.0}, 3e-3, 50, 21),
+    "xml": ("SeqBnConfig", {"reduction_factor": 72.0}, 4e-3, 36, 21),
 }
 ADAPTERHUB = ("SeqBnConfig",)
 
@@ -170,6 +170,7 @@ def train(model, tokenizer, name, out):
 
 
 def save(adapted, name, path):
+    os.makedirs(path, exist_ok=True)
     if is_adapterhub(name):
         adapted.save_adapter(path, name, use_safetensors=True)
         tensors_path, base_key = f"{path}/adapter.safetensors", "model_name"
@@ -179,6 +180,7 @@ def save(adapted, name, path):
         tensors_path, base_key = f"{path}/adapter_model.safetensors", "base_model_name_or_path"
     tensors = {k: weights_io.encode(v, "BF16") for k, v in weights_io.read_f32(tensors_path).items()}
     weights_io.write_safetensors(tensors_path, tensors, {"format": "pt"})
+    os.chmod(tensors_path, 0o644)  # AdapterHub's library keeps its files to their owner
     config = weights_io.read_json(f"{path}/adapter_config.json") | {base_key: "SmolLM2-135M-Instruct"}
     for key in ("target_modules", "feedforward_modules"):
         if isinstance(config.get(key), list):
@@ -210,7 +212,8 @@ def answer(model, tokenizer, question, with_cache, max_tokens=64):
     inputs = tokenizer.apply_chat_template([{"role": "user", "content": question}],
                                            add_generation_prompt=True, return_tensors="pt",
                                            return_dict=True)
-    out = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, output_logits=True,
+    out = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask,
+                         max_new_tokens=max_tokens, do_sample=False, output_logits=True,
                          return_dict_in_generate=True, use_cache=with_cache)
     prompt = inputs.input_ids[0].tolist()
     ids = out.sequences[0].tolist()[len(prompt):]
