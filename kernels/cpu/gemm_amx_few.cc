@@ -42,19 +42,6 @@ inline Sums<kRows, kTiles> ZeroSums() {
   return sums;
 }
 
-// Where to fetch from next, and `bytes` further on for the time after.
-inline const char* Advance(FetchAhead* ahead, int64_t bytes) {
-  if (ahead->at >= ahead->end && ahead->num_next > 0) {
-    ahead->at = ahead->next->begin;
-    ahead->end = ahead->next->end;
-    ++ahead->next;
-    --ahead->num_next;
-  }
-  const char* at = ahead->at;
-  if (at < ahead->end) ahead->at += bytes;
-  return at;
-}
-
 template <bool kRagged>
 inline __m512i LoadWeights(const char* at, __mmask16 mask) {
   return kRagged ? _mm512_maskz_loadu_epi32(mask, at) : _mm512_loadu_si512(at);

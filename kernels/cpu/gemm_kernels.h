@@ -52,6 +52,19 @@ struct FetchAhead {
   int64_t num_next = 0;
 };
 
+// Where to fetch from next, and `bytes` further on for the time after.
+static inline const char* Advance(FetchAhead* ahead, int64_t bytes) {
+  if (ahead->at >= ahead->end && ahead->num_next > 0) {
+    ahead->at = ahead->next->begin;
+    ahead->end = ahead->next->end;
+    ++ahead->next;
+    --ahead->num_next;
+  }
+  const char* at = ahead->at;
+  if (at < ahead->end) ahead->at += bytes;
+  return at;
+}
+
 // y[r][c] (+)= sum_k x[r][k] w[k][c] + bias[c] for all rows and the columns of a run of panels.
 struct PanelTask {
   const void* x = nullptr;  // f32 or bf16 rows, as GemmKernels says; null for quantised formats

@@ -20,7 +20,8 @@ int64_t ArgMax(const float* x, int64_t cols);
 void AddRow(const float* x, float* y, int64_t cols);
 SiteKernels MakeSiteKernels();
 void AddSparse(const SparseGroups& matrix, const SiteTask& task, float* transposed);
-void AddSigns(const SignRows& signs, const SiteTask& task);
+SignLevel SignLevelOf();
+void AddSigns(const SignPanels& signs, const SignRow& row, int32_t* tables);
 AttentionKernels MakeAttentionKernels();
 
 }  // namespace polyad::cpu::POLYAD_ISA

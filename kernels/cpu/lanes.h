@@ -63,10 +63,6 @@ inline Lanes Gather(const float* base, const uint16_t* index) {
 inline Lanes Gather(const float* base, const int32_t* index) {
   return {_mm512_i32gather_ps(_mm512_loadu_si512(index), base, 4)};
 }
-// sum + x in the lanes whose bit of the low 16 is set.
-inline Lanes AddWhere(Lanes sum, uint32_t bits, Lanes x) {
-  return {_mm512_mask_add_ps(sum.v, static_cast<__mmask16>(bits), sum.v, x.v)};
-}
 inline void Store(float* p, Lanes x) { _mm512_storeu_ps(p, x.v); }
 inline void Store(uint16_t* p, Lanes x) {
   const __m256bh bf16 = _mm512_cvtneps_pbh(x.v);
@@ -148,16 +144,6 @@ inline Lanes Gather(const float* base, const int32_t* index) {
   const auto* words = reinterpret_cast<const __m256i*>(index);
   return {_mm256_i32gather_ps(base, _mm256_loadu_si256(words), 4),
           _mm256_i32gather_ps(base, _mm256_loadu_si256(words + 1), 4)};
-}
-inline __m256 AddWhere(__m256 sum, uint32_t bits, __m256 x) {
-  const __m256i bit_of_lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  const __m256i spread = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), bit_of_lane);
-  const __m256i keep = _mm256_cmpeq_epi32(spread, bit_of_lane);
-  return _mm256_blendv_ps(sum, _mm256_add_ps(sum, x), _mm256_castsi256_ps(keep));
-}
-// sum + x in the lanes whose bit of the low 16 is set.
-inline Lanes AddWhere(Lanes sum, uint32_t bits, Lanes x) {
-  return {AddWhere(sum.lo, bits, x.lo), AddWhere(sum.hi, bits >> 8, x.hi)};
 }
 inline void Store(float* p, Lanes x) {
   _mm256_storeu_ps(p, x.lo);
@@ -252,10 +238,6 @@ inline Lanes Load(const uint16_t* p) {  // bf16
 template <typename Index>
 inline Lanes Gather(const float* base, const Index* index) {
   return PerLane([&](int64_t i) { return base[index[i]]; });
-}
-// sum + x in the lanes whose bit of the low 16 is set.
-inline Lanes AddWhere(const Lanes& sum, uint32_t bits, const Lanes& x) {
-  return PerLane([&](int64_t i) { return (bits >> i & 1u) != 0 ? sum.v[i] + x.v[i] : sum.v[i]; });
 }
 inline void Store(float* p, Lanes x) { std::memcpy(p, x.v, sizeof(x.v)); }
 inline void LoadPair(const uint16_t* p, Lanes& even, Lanes& odd) {

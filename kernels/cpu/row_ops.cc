@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/sign_layout.h"
 #include "kernels/cpu/sparse_layout.h"
 
 namespace polyad::cpu {
@@ -105,27 +106,27 @@ class CpuSparse final : public CpuSiteOp {
 // y[o] += weight sum_g scale[o, g] sum_{i in g} +-x[i]
 class CpuSignBits final : public CpuSiteOp {
  public:
-  CpuSignBits(const SignBits& op, const SitePacking& packing)
-      : CpuSiteOp(op, packing), bits_(Kept(op.bits)), scale_(Kept(op.scale)), groups_(op.groups) {
-    set_bytes(BytesOf(bits_, scale_), BytesOf(bits_, scale_));
+  CpuSignBits(const SignBits& op, SignLayout layout, const SitePacking& packing)
+      : CpuSiteOp(op, packing), layout_(std::move(layout)) {
+    set_bytes(layout_.bytes(), layout_.bytes());
+    add_read(layout_.range());
   }
 
   void Add(const SiteRows& rows) const override {
-    SignRows signs;
-    signs.bits = bits_.data();
-    signs.scale = scale_.data();
-    signs.scale_stride = scale_.size() == 1 ? 0 : groups_;
-    signs.out = shape().out;
-    signs.words = (shape().in + 31) / 32;
-    signs.groups = groups_;
-    ForEachTask(rows, kernels(), signs.words * 32,
-                [&](const SiteTask& task) { kernels().add_signs(signs, task); });
+    const SignPanels signs = layout_.view();
+    auto* tables = reinterpret_cast<int32_t*>(WorkerScratch().Reserve(layout_.table_bytes()));
+    ForEachTask(rows, kernels(), shape().in, [&](const SiteTask& task) {
+      for (int64_t row = 0; row < task.rows; ++row) {
+        const SignRow one{task.x + row * task.x_stride, task.weights[row],
+                          task.y + row * task.y_stride, signs.out,
+                          rows.end - rows.begin == 1 ? rows.ahead : nullptr};
+        kernels().add_signs(signs, one, tables);
+      }
+    });
   }
 
  private:
-  std::vector<uint32_t> bits_;
-  std::vector<float> scale_;
-  int64_t groups_;
+  SignLayout layout_;
 };
 
 // y += weight b, y = c * y, x = a * x: one vector.
@@ -326,7 +327,9 @@ absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Sparse& op, const SitePa
   return std::make_unique<CpuSparse>(op, packing);
 }
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const SignBits& op, const SitePacking& packing) {
-  return std::make_unique<CpuSignBits>(op, packing);
+  absl::StatusOr<SignLayout> layout = SignLayout::Make(op, packing.row_kernels.site.sign_level);
+  if (!layout.ok()) return layout.status();
+  return std::make_unique<CpuSignBits>(op, *std::move(layout), packing);
 }
 absl::StatusOr<std::unique_ptr<CpuSiteOp>> PackOp(const Bias& op, const SitePacking& packing) {
   return std::make_unique<CpuVector>(op, op.values, packing);

@@ -108,6 +108,7 @@ SiteKernels MakeSiteKernels() {
   kernels.combine = Combine;
   kernels.add_combined = AddCombined;
   kernels.add_sparse = AddSparse;
+  kernels.sign_level = SignLevelOf();
   kernels.add_signs = AddSigns;
   return kernels;
 }

@@ -8,6 +8,8 @@
 
 namespace polyad::cpu {
 
+struct FetchAhead;  // gemm_kernels.h
+
 // A sparse matrix in groups of 16 output rows of about equal length: entry e of a group is the e-th
 // value of each of its rows, zero past a row's end.
 struct SparseGroups {
@@ -32,14 +34,32 @@ struct SiteTask {
 };
 inline constexpr int64_t kSiteRows = 16;  // rows of one task at most
 
-// Packed signs of `out` rows; x is readable and zero up to words * 32.
-struct SignRows {
-  const uint32_t* bits = nullptr;  // [out, words]
-  const float* scale = nullptr;    // of output o and group g: scale[o * scale_stride + g]
-  int64_t scale_stride = 0;
+// How a level takes the bits of a 1-bit delta (sign_layout.h packs them so).
+struct SignLevel {
+  int64_t lanes = 0;                   // outputs looked up at once
+  int64_t inputs_per_word = 0;         // 32, or fewer where a lookup takes 3 inputs
+  int64_t table_entries_per_word = 0;  // of the tables that one row makes
+};
+inline constexpr int kSignPanel = 4;  // times the lanes: outputs of a panel
+
+// Panels of [groups][group_words][outputs of the panel] words, lowest bit first, 1 is +1 and 0 -1.
+struct SignPanels {
+  const uint32_t* words = nullptr;
+  const float* scale = nullptr;  // one, or per panel [groups][outputs of the panel]
+  int64_t scale_stride = 0;      // 0 where there is one
   int64_t out = 0;
-  int64_t words = 0;
-  int64_t groups = 1;  // of words / groups each; one where that is not whole
+  int64_t groups = 1;
+  int64_t group_words = 0;
+  int64_t group_inputs = 0;
+};
+
+// One row: y += weight * the sum.
+struct SignRow {
+  const float* x = nullptr;  // [groups * group_inputs]
+  float weight = 1.0f;
+  float* y = nullptr;
+  int64_t outputs = 0;
+  FetchAhead* ahead = nullptr;  // or null: fetched ahead within the words
 };
 
 // sum_i u[i] m[i][j] for j < n: a row vector times a matrix whose rows are `stride` apart.
@@ -64,7 +84,10 @@ struct SiteKernels {
   void (*add_combined)(const CombineTask& task, float w, float* y) = nullptr;  // y += w the sum
   // y[row][output] += weight * sum; `transposed` is working memory of in * 16 floats.
   void (*add_sparse)(const SparseGroups& matrix, const SiteTask& task, float* transposed) = nullptr;
-  void (*add_signs)(const SignRows& signs, const SiteTask& task) = nullptr;
+  SignLevel sign_level;
+  // `tables` is working memory, 64-byte aligned: SignLevel::table_entries_per_word for each word of
+  // an output. A row that holds an infinity or NaN gives NaN.
+  void (*add_signs)(const SignPanels& signs, const SignRow& row, int32_t* tables) = nullptr;
 };
 
 }  // namespace polyad::cpu

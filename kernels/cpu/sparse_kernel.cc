@@ -1,8 +1,6 @@
 // sparse: y[t][o] += w[t] sum over the stored (o, i), ascending, of value x[t][i]. Lanes are the 16
 // outputs of a group, or the 16 rows of a task: each sum has the same order and roundings either
 // way.
-// signs: y[t][o] += w[t] sum_g scale[o, g] (2 P - S), with P the sum of x over the set bits of a
-// group and S over all of it.
 
 #include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"
@@ -92,31 +90,6 @@ void AddSparseAs(const SparseGroups& matrix, const Column* columns, const SiteTa
   if (row < task.rows) GatherRows<1>(matrix, columns, task, row);
 }
 
-struct SignGroup {
-  int64_t begin;  // words
-  int64_t end;
-};
-
-inline float SumOfAll(const float* x, SignGroup group) {
-  Lanes low = Zero();
-  Lanes high = Zero();
-  for (int64_t word = group.begin; word < group.end; ++word) {
-    low = low + Load(x + word * 32);
-    high = high + Load(x + word * 32 + kLanes);
-  }
-  return Sum(low + high);
-}
-
-inline float SumOfSet(const uint32_t* bits, const float* x, SignGroup group) {
-  Lanes low = Zero();
-  Lanes high = Zero();
-  for (int64_t word = group.begin; word < group.end; ++word) {
-    low = AddWhere(low, bits[word], Load(x + word * 32));
-    high = AddWhere(high, bits[word] >> 16, Load(x + word * 32 + kLanes));
-  }
-  return Sum(low + high);
-}
-
 }  // namespace
 
 void AddSparse(const SparseGroups& matrix, const SiteTask& task, float* transposed) {
@@ -124,25 +97,6 @@ void AddSparse(const SparseGroups& matrix, const SiteTask& task, float* transpos
     return AddSparseAs(matrix, matrix.wide_columns, task, transposed);
   }
   AddSparseAs(matrix, matrix.columns, task, transposed);
-}
-
-void AddSigns(const SignRows& signs, const SiteTask& task) {
-  const int64_t group_words = signs.words / signs.groups;
-  for (int64_t g = 0; g < signs.groups; ++g) {
-    const SignGroup group{g * group_words, (g + 1) * group_words};
-    float all[kSiteRows];
-    for (int64_t row = 0; row < task.rows; ++row) {
-      all[row] = SumOfAll(task.x + row * task.x_stride, group);
-    }
-    for (int64_t o = 0; o < signs.out; ++o) {
-      const uint32_t* bits = signs.bits + o * signs.words;
-      const float scale = signs.scale[o * signs.scale_stride + g];
-      for (int64_t row = 0; row < task.rows; ++row) {
-        const float set = SumOfSet(bits, task.x + row * task.x_stride, group);
-        task.y[row * task.y_stride + o] += task.weights[row] * (scale * (2.0f * set - all[row]));
-      }
-    }
-  }
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

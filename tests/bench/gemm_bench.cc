@@ -166,6 +166,51 @@ void DeltaStep(benchmark::State& state, Isa isa) {
   state.SetBytesProcessed(state.iterations() * bytes);
 }
 
+// One row for each of `adapters` 1-bit deltas of every linear site.
+void SignStep(benchmark::State& state, Isa isa) {
+  const int64_t adapters = state.range(0);
+  std::mt19937 random(1);
+  std::vector<uint32_t> bits(static_cast<size_t>(1536 * 576 / 32));
+  for (uint32_t& word : bits) word = random();
+  const float scale = 0.01f;
+  int64_t bytes = 0;
+  std::vector<std::vector<std::unique_ptr<PackedDelta>>> ops(static_cast<size_t>(adapters));
+  for (auto& adapter : ops) {
+    for (int64_t layer = 0; layer < kLayers; ++layer) {
+      for (const Site& site : kSites) {
+        for (int64_t out : site.outs) {
+          PackShare share;
+          const SignBits op{
+              {bits.data(), static_cast<size_t>(out * site.in / 32)}, {&scale, 1}, out, site.in, 1};
+          adapter.push_back(*PackDeltaCpu(op, ComputeMode::kAuto, isa, share));
+          bytes += out * site.in / 8;
+        }
+      }
+    }
+  }
+  Rows memory;
+  std::vector<DeltaSegment> segments;
+  for (auto _ : state) {
+    size_t op = 0;
+    for (int64_t layer = 0; layer < kLayers; ++layer) {
+      for (const Site& site : kSites) {
+        segments.clear();
+        int64_t width = 0;
+        for (int64_t a = 0; a < adapters; ++a) {
+          width = 0;
+          for (size_t part = 0; part < site.outs.size(); width += site.outs[part], ++part) {
+            segments.push_back({a, a + 1, width, ops[static_cast<size_t>(a)][op + part].get()});
+          }
+        }
+        op += site.outs.size();
+        ApplyCpu(segments, memory.Input(adapters, site.in), memory.Output(adapters, width),
+                 Pool(2));
+      }
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * bytes);
+}
+
 // Reading alone, from memory such as weights lie in: the machine's rate at this moment.
 void StreamRead(benchmark::State& state) {
   constexpr int64_t kParts = 64, kLength = 300'000'000 / 8 / kParts;
@@ -220,6 +265,13 @@ void RegisterAll(Isa isa) {
     delta->Args({4, 128, rank});
     if (rank <= 16) delta->Args({32, 1, rank});
   }
+  benchmark::RegisterBenchmark(("signs/" + name).c_str(),
+                               [=](benchmark::State& state) { SignStep(state, isa); })
+      ->Arg(1)
+      ->Arg(16)
+      ->ArgNames({"adapters"})
+      ->UseRealTime()
+      ->Unit(benchmark::kMillisecond);
   delta->ArgNames({"adapters", "rows", "rank"})->UseRealTime()->Unit(benchmark::kMillisecond);
 }
 

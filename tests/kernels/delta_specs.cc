@@ -154,6 +154,8 @@ void AddSignBits(Specs& specs) {
   add("sign_bits_rows", 100, 18, 18, 1);
   add("sign_bits_groups", 192, 21, 63, 3);
   add("sign_bits_one", 1, 1, 1, 1);
+  add("sign_bits_panels", 95, 203, 203, 1);
+  add("sign_bits_panels_of_groups", 256, 150, 300, 2);
 }
 
 struct BottleneckParts {
