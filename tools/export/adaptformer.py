@@ -5,10 +5,9 @@ Beside the MLP of block i: x + s (W_u relu(W_d norm(x) + b_d) + b_u) of the stre
 blocks.i.adaptmlp.{down_proj,up_proj}.{weight,bias}, with .adapter_layer_norm_before.{weight,bias} where the file
 has it and .scale where it was trained (S is then not needed). Needs torch and numpy.
 """
-import argparse
-
 import numpy as np
 
+from command import arguments, read_state
 from container import Container
 
 
@@ -34,15 +33,8 @@ def convert(tensors, scale, base_name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("state")
-    parser.add_argument("out")
-    parser.add_argument("--scale", type=float)
-    parser.add_argument("--base", required=True)
-    args = parser.parse_args()
-    import torch
-    state = torch.load(args.state, map_location="cpu", weights_only=True)
-    convert({k: v.float().numpy() for k, v in state.items()}, args.scale, args.base).write(args.out)
+    args = arguments(__doc__, "state", "out", scale=(float, None), base=str)
+    convert(read_state(args.state), args.scale, args.base).write(args.out)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ For every projection the file has <module>.mask, int32 words [in / 32, out] whos
 input 32 w + k (set: +1), and <module>.coeff, one number; W' = W + coeff sign. Every other key replaces the
 base's tensor. Needs torch and numpy; the file is opened with torch's weights-only unpickler.
 """
-import argparse
-
 import numpy as np
 
+from command import arguments, read_state
 from container import Container
 from places import place_of
 
@@ -36,15 +35,8 @@ def convert(tensors, base_name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("diff")
-    parser.add_argument("out")
-    parser.add_argument("--base", required=True, help="name of the base model, for reports")
-    args = parser.parse_args()
-    import torch
-    state = torch.load(args.diff, map_location="cpu", weights_only=True)
-    arrays = {name: (t if t.dtype == torch.int32 else t.float()).numpy() for name, t in state.items()}
-    convert(arrays, args.base).write(args.out)
+    args = arguments(__doc__, "diff", "out", base=str)
+    convert(read_state(args.diff), args.base).write(args.out)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ FacT cuts every layer's change from one tensor: y += s V(S(U x)) with U [r, d] (
 FacTp [r, 12 * layers]; a layer's S are twelve slices of their product, for q, k, v, proj, four for fc1, four for fc2.
 The wide side of the MLP is four widths of d. The decoder must have that shape (GPT-2). Needs torch and numpy.
 """
-import argparse
-
 import numpy as np
 
+from command import arguments, read_state
 from container import Container
 
 _WIDE = 4
@@ -57,15 +56,8 @@ def convert(tensors, scale, base_name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("state")
-    parser.add_argument("out")
-    parser.add_argument("--scale", type=float, required=True, help="the configuration's; the file lacks it")
-    parser.add_argument("--base", required=True)
-    args = parser.parse_args()
-    import torch
-    state = torch.load(args.state, map_location="cpu", weights_only=True)
-    convert({k: v.float().numpy() for k, v in state.items()}, args.scale, args.base).write(args.out)
+    args = arguments(__doc__, "state", "out", scale=float, base=str)  # the file lacks the configuration's scale
+    convert(read_state(args.state), args.scale, args.base).write(args.out)
 
 
 if __name__ == "__main__":

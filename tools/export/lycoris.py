@@ -5,13 +5,12 @@ LyCORIS names modules with underscores (lycoris_model_layers_0_self_attn_q_proj.
 which modules there are. `alpha` is a tensor; the change is alpha / rank times the product, and just the product
 where both factors of a LoKr are whole. Needs numpy.
 """
-import argparse
-import os
 import re
 
 import numpy as np
 
-from container import Container, weights_io
+from command import arguments, base_name, weights_io
+from container import Container
 from deltas import cheapest
 from places import paths_of, place_of
 
@@ -44,7 +43,7 @@ def _add(box, place, part):
     box.add(place, "kr", {"scale": _scale(part, rank_d or rank_c)}, c=c, d=d)
 
 
-def convert(tensors, base_config, base_name):
+def convert(tensors, base_config, base):
     """{name: array} of the file -> a Container."""
     paths = {path.replace(".", "_"): path
              for path in paths_of(base_config["model_type"],
@@ -58,20 +57,16 @@ def convert(tensors, base_config, base_name):
         if path is None:
             raise SystemExit(f"tensor {name}: the base has no module of this name")
         modules.setdefault(path, {})[leaf] = np.asarray(value, dtype=np.float64)
-    box = Container("lycoris", base_name)
+    box = Container("lycoris", base)
     for path, part in modules.items():
         _add(box, place_of(path), part)
     return box
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("file", "base", "out"):
-        parser.add_argument(name)
-    args = parser.parse_args()
+    args = arguments(__doc__, "file", "base", "out")
     config = weights_io.read_json(f"{args.base}/config.json")
-    box = convert(weights_io.read_f32(args.file), config, os.path.basename(os.path.normpath(args.base)))
-    box.write(args.out)
+    convert(weights_io.read_f32(args.file), config, base_name(args.base)).write(args.out)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,13 @@ A SoRA file has <module>.lora_A [r, in], <module>.lora_B [out, r] and <module>.g
 y += alpha / r B (gate * (A x)). Directions whose gate is zero are dropped, so ranks differ by module. Needs torch and
 numpy.
 """
-import argparse
-import os
-import sys
-
 import numpy as np
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-import weights_io  # noqa: E402
+from command import arguments, read_state, write_lora
 
 
 def folded(tensors, alpha):
-    """{name: array} of the file -> (PEFT's {name: array}, {module: rank}, {module: alpha})."""
+    """{name: array} of the file -> (the LoRA's {name: array}, {module: rank}, {module: alpha})."""
     result, ranks, alphas = {}, {}, {}
     for path in sorted({name.rpartition(".")[0] for name in tensors}):
         try:
@@ -29,8 +24,8 @@ def folded(tensors, alpha):
         kept = np.flatnonzero(gate)
         if not kept.size:
             continue
-        result[f"base_model.model.{path}.lora_A.weight"] = (gate[kept, None] * a[kept]).astype(np.float32)
-        result[f"base_model.model.{path}.lora_B.weight"] = np.ascontiguousarray(b[:, kept], dtype=np.float32)
+        result[f"{path}.lora_A.weight"] = (gate[kept, None] * a[kept]).astype(np.float32)
+        result[f"{path}.lora_B.weight"] = np.ascontiguousarray(b[:, kept], dtype=np.float32)
         ranks[path], alphas[path] = int(kept.size), alpha * kept.size / gate.size
     if tensors:
         raise SystemExit(f"tensor {sorted(tensors)[0]}: expected lora_A, lora_B or gate")
@@ -39,25 +34,14 @@ def folded(tensors, alpha):
 
 def write(tensors, alpha, base, out):
     state, ranks, alphas = folded(dict(tensors), alpha)
-    os.makedirs(out, exist_ok=True)
-    weights_io.write_safetensors(f"{out}/adapter_model.safetensors",
-                                 {k: weights_io.encode(v, "F32") for k, v in state.items()}, {"format": "pt"})
-    weights_io.write_json(f"{out}/adapter_config.json", {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": max(ranks.values()),
-        "lora_alpha": alpha, "rank_pattern": ranks, "alpha_pattern": alphas,
-        "target_modules": sorted({path.rpartition(".")[2] for path in ranks}), "inference_mode": True})
+    write_lora(out, state, base, {
+        "r": max(ranks.values()), "lora_alpha": alpha, "rank_pattern": ranks, "alpha_pattern": alphas,
+        "target_modules": sorted({path.rpartition(".")[2] for path in ranks})})
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("state")
-    parser.add_argument("out")
-    parser.add_argument("--alpha", type=float, required=True)
-    parser.add_argument("--base", required=True)
-    args = parser.parse_args()
-    import torch
-    state = torch.load(args.state, map_location="cpu", weights_only=True)
-    write({k: v.float().numpy() for k, v in state.items()}, args.alpha, args.base, args.out)
+    args = arguments(__doc__, "state", "out", alpha=float, base=str)
+    write(read_state(args.state), args.alpha, args.base, args.out)
 
 
 if __name__ == "__main__":

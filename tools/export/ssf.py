@@ -7,12 +7,10 @@ blocks.i.mlp.ssf_*_{1: fc1, 2: fc2} and ssf_*_1 for the last norm. BASE is the b
 bias and its norms' weights too. A decoder with an RMS norm has nowhere to put that norm's shift: it must be zero.
 Needs torch and numpy.
 """
-import argparse
-import os
-
 import numpy as np
 
-from container import Container, weights_io
+from command import arguments, base_name, read_state, weights_io
+from container import Container
 
 _LINEAR = {"attn.{}_1": "qkv", "attn.{}_2": "o", "mlp.{}_1": "fc1", "mlp.{}_2": "fc2"}
 _NORM = {"{}_1": "norm1", "{}_2": "norm2"}
@@ -31,9 +29,9 @@ def _norm(box, place, base, name, scale, shift):
     box.add(place, "nw", w=scale * base[f"{name}.weight"], b=None if bias is None else scale * bias + shift)
 
 
-def convert(tensors, base, base_name):
+def convert(tensors, base, name):
     """The file's and the base's {name: array} (GPT-2's names) -> a Container."""
-    box = Container("ssf", base_name)
+    box = Container("ssf", name)
     layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     prefix = "transformer." if "transformer.ln_f.weight" in base else ""
     for layer in range(layers):
@@ -50,15 +48,9 @@ def convert(tensors, base, base_name):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("state", "base", "out"):
-        parser.add_argument(name)
-    args = parser.parse_args()
-    import torch
-    state = torch.load(args.state, map_location="cpu", weights_only=True)
+    args = arguments(__doc__, "state", "base", "out")
     base = weights_io.read_f32(f"{args.base}/model.safetensors")
-    convert({k: v.float().numpy() for k, v in state.items()}, base,
-            os.path.basename(os.path.normpath(args.base))).write(args.out)
+    convert(read_state(args.state), base, base_name(args.base)).write(args.out)
 
 
 if __name__ == "__main__":
