@@ -44,14 +44,14 @@ enum class Tap : uint8_t { kNone, kResidual, kNormed, kOutput, kSum };
 
 enum class SubLayer : uint8_t { kAttention, kMlp };
 
-// A bottleneck adapter after a sub-layer (zoo section 5.5). With f = op(input):
+// An op after a sub-layer, mostly a bottleneck adapter (zoo section 5.5). With f = op(input):
 //   h = norm(f) + skip,  or norm(f + skip) where norm_takes_skip
 // h takes o's place for the next hook; after the last one the stream becomes h + r, or h alone
 // where adds_residual is false.
 struct SubLayerHook {
   int64_t layer = 0;
   SubLayer sub_layer = SubLayer::kMlp;
-  Bottleneck op;
+  DeltaOp op;  // [hidden, hidden]
   Tap input = Tap::kSum;
   Tap skip = Tap::kOutput;
   LayerNormWeights norm;  // empty: none
@@ -90,6 +90,7 @@ struct AdapterProgram {
   std::string family;       // as the family table calls it: "LORA"
   std::vector<SiteOp> ops;  // in the order they run within a stage of a site
   std::vector<DeltaOp> embedding_ops;
+  std::vector<Bottleneck> stream_ops;  // of the stream that enters the first layer: x += op(x)
   std::vector<NormReplacement> norms;
   std::vector<SubLayerHook> hooks;  // in the order they run
   std::optional<SoftPromptTensors> soft_prompt;

@@ -89,6 +89,8 @@ class AdapterVersion {
   const std::vector<std::shared_ptr<const PackedDelta>>& embedding_ops() const {
     return embedding_ops_;
   }
+  // What is added to the stream that enters the first layer.
+  const std::vector<SiteDelta>& stream_ops() const { return stream_ops_; }
   // Null where the base's own norm stays. layer is -1 for the final norm.
   const NormVectors* Norm(int64_t layer, NormSite site) const {
     const auto found = norms_.find({layer, site});
@@ -123,6 +125,7 @@ class AdapterVersion {
 
   // While loading only.
   GroupOps& MutableAt(int64_t layer, SiteGroup group) { return groups_[Index(layer, group)]; }
+  void AddStreamOp(SiteDelta op) { stream_ops_.push_back(std::move(op)); }
   void AddEmbeddingOp(std::shared_ptr<const PackedDelta> op) {
     embedding_ops_.push_back(std::move(op));
   }
@@ -149,6 +152,7 @@ class AdapterVersion {
   Identity identity_;
   std::vector<GroupOps> groups_;  // [(num_layers + 1) * kNumSiteGroups]; the head's come last
   std::vector<std::shared_ptr<const PackedDelta>> embedding_ops_;
+  std::vector<SiteDelta> stream_ops_;
   std::map<std::pair<int64_t, NormSite>, NormVectors> norms_;
   std::shared_ptr<const SoftPrompt> soft_prompt_;
   std::vector<GatedPrefix> gated_prefixes_;

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/adapters/activation_names.h"
+
 namespace polyad {
 namespace {
 
@@ -200,44 +202,10 @@ StatusOr<std::pair<std::vector<float>, std::vector<float>>> ReadMap(
 }  // namespace
 
 StatusOr<ActivationKind> ReadHubActivation(const OrderedJsonFields& options) {
-  constexpr std::pair<std::string_view, ActivationKind> kActivations[] = {
-      {"relu", ActivationKind::kRelu},           {"gelu", ActivationKind::kGeluErf},
-      {"gelu_new", ActivationKind::kGeluTanh},   {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
-      {"silu", ActivationKind::kSilu},           {"swish", ActivationKind::kSilu},
-      {"tanh", ActivationKind::kTanh},           {"quick_gelu", ActivationKind::kQuickGelu},
-      {"leakyrelu", ActivationKind::kLeakyRelu}, {"sigmoid", ActivationKind::kSigmoid},
-      {"linear", ActivationKind::kIdentity}};
   POLYAD_ASSIGN_OR_RETURN(std::string name, options.String("non_linearity"));
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  for (const auto& [known, activation] : kActivations) {
-    if (known == name) return activation;
-  }
-  return Unimplemented("%s: non_linearity '%s' is not served", kWhere, name.substr(0, 40));
-}
-
-double HubActivate(ActivationKind activation, double x) {
-  switch (activation) {
-    case ActivationKind::kRelu:
-      return std::max(x, 0.0);
-    case ActivationKind::kGeluErf:
-      return 0.5 * x * (1.0 + std::erf(x * M_SQRT1_2));
-    case ActivationKind::kGeluTanh:
-      return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x)));
-    case ActivationKind::kSilu:
-      return x / (1.0 + std::exp(-x));
-    case ActivationKind::kTanh:
-      return std::tanh(x);
-    case ActivationKind::kQuickGelu:
-      return x / (1.0 + std::exp(-1.702 * x));
-    case ActivationKind::kLeakyRelu:
-      return x > 0 ? x : 0.01 * x;
-    case ActivationKind::kSigmoid:
-      return 1.0 / (1.0 + std::exp(-x));
-    case ActivationKind::kIdentity:
-      return x;
-  }
-  return x;
+  return ActivationNamed(name, std::string(kWhere) + ": non_linearity");
 }
 
 StatusOr<HubBottleneckForm> ReadBottleneckForm(const HubPart& part) {

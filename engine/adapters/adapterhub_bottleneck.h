@@ -22,7 +22,6 @@ namespace polyad {
 
 // An option's non_linearity; UNIMPLEMENTED for one we do not have.
 StatusOr<ActivationKind> ReadHubActivation(const OrderedJsonFields& options);
-double HubActivate(ActivationKind activation, double x);
 
 struct HubNorm {
   std::vector<float> weight;  // empty: no norm

@@ -88,6 +88,10 @@ Status AddPart(const CompositionPart& part, int64_t num_layers, AdapterVersion& 
     }
   }
   for (const auto& op : adapter.embedding_ops()) to.AddEmbeddingOp(op);
+  for (SiteDelta op : adapter.stream_ops()) {
+    op.scale *= part.scale;
+    to.AddStreamOp(std::move(op));
+  }
   for (GatedPrefix prefix : adapter.gated_prefixes()) {
     for (float& gate : prefix.gate) gate *= part.scale;
     to.AddGatedPrefix(std::move(prefix));

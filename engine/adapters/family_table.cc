@@ -55,7 +55,8 @@ StatusOr<std::string> TypeOf(const AdapterSource& source) {
 
 bool ChangesNothing(const AdapterProgram& program) {
   return program.ops.empty() && program.embedding_ops.empty() && program.norms.empty() &&
-         program.hooks.empty() && !program.soft_prompt && program.gated_prefixes.empty();
+         program.hooks.empty() && program.stream_ops.empty() && !program.soft_prompt &&
+         program.gated_prefixes.empty();
 }
 
 }  // namespace

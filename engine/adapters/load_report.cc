@@ -84,8 +84,8 @@ std::string ModuleOf(const ModelSpec& spec, SiteRef site) {
 // Hooks and bottlenecks are run-time (E3); what read the base's weights is E2; the rest is algebra
 // on the adapter's own tensors (E1), which includes what runs as stored.
 std::string_view ExactnessOf(const AdapterProgram& program) {
-  bool at_run_time = !program.hooks.empty() || !program.invocation_tokens.empty() ||
-                     !program.gated_prefixes.empty();
+  bool at_run_time = !program.hooks.empty() || !program.stream_ops.empty() ||
+                     !program.invocation_tokens.empty() || !program.gated_prefixes.empty();
   for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
   if (at_run_time) return "E3";
   return program.read_base ? "E2" : "E1";
@@ -104,8 +104,11 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
               costs[next++]);
   }
   for (const SubLayerHook& hook : program.hooks) {
-    tally.Add("Bottleneck", "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
-              hook.op.down.rows, costs[next++]);
+    tally.Add(NameOf(hook.op), "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
+              RankOf(hook.op), costs[next++]);
+  }
+  for (const Bottleneck& op : program.stream_ops) {
+    tally.Add("Bottleneck", "embedding", "embedding", op.down.rows, costs[next++]);
   }
   for (const GatedPrefixTensors& prefix : program.gated_prefixes) {
     const auto floats = static_cast<int64_t>(prefix.kv.size() + prefix.gate.size());
@@ -130,9 +133,9 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
 
 StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram& program,
                               const ModelSpec& spec, std::span<const DeltaCost> costs) {
-  POLYAD_CHECK(
-      costs.size() == program.ops.size() + program.embedding_ops.size() + program.hooks.size(),
-      "one cost for each packed op");
+  POLYAD_CHECK(costs.size() == program.ops.size() + program.embedding_ops.size() +
+                                   program.hooks.size() + program.stream_ops.size(),
+               "one cost for each packed op");
   LoadReport report;
   report.family = program.family;
   report.exactness = ExactnessOf(program);

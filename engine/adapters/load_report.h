@@ -46,7 +46,8 @@ struct LoadReport {
 };
 
 // Everything but name, version and load_ms. `costs` are those of the program's packed ops: site
-// ops, then embedding ops, then hooks. INVALID_ARGUMENT where the program changes nothing.
+// ops, then embedding ops, then hooks, then the stream's. INVALID_ARGUMENT where the program
+// changes nothing.
 StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram& program,
                               const ModelSpec& spec, std::span<const DeltaCost> costs);
 

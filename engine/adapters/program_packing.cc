@@ -101,11 +101,7 @@ class Packer {
   }
 
   Status PackHook(const SubLayerHook& hook) {
-    const DeltaShape shape = ShapeOf(DeltaOp(hook.op));
-    if (shape.in != spec_.hidden_size || shape.out != spec_.hidden_size) {
-      return InvalidArgument("layer %d: expected an adapter of width %d, got [%d, %d]", hook.layer,
-                             spec_.hidden_size, shape.out, shape.in);
-    }
+    POLYAD_RETURN_IF_ERROR(CheckWidth(hook.op, hook.layer));
     PackedHook packed;
     POLYAD_ASSIGN_OR_RETURN(packed.op, Pack(hook.op));
     packed.input = hook.input;
@@ -121,6 +117,13 @@ class Packer {
     return absl::OkStatus();
   }
 
+  Status PackStreamOp(const Bottleneck& op) {
+    POLYAD_RETURN_IF_ERROR(CheckWidth(op, -1));
+    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, Pack(op));
+    version_.AddStreamOp({0, std::move(packed)});
+    return absl::OkStatus();
+  }
+
   std::vector<DeltaCost> TakeCosts() { return std::move(costs_); }
 
  private:
@@ -130,6 +133,15 @@ class Packer {
     version_.AddCost(packed->cost());
     costs_.push_back(packed->cost());
     return packed;
+  }
+
+  // What reads and changes the residual stream.
+  Status CheckWidth(const DeltaOp& op, int64_t layer) const {
+    POLYAD_RETURN_IF_ERROR(CheckDeltaOp(op));
+    const DeltaShape shape = ShapeOf(op);
+    if (shape.in == spec_.hidden_size && shape.out == spec_.hidden_size) return absl::OkStatus();
+    return InvalidArgument("layer %d: expected an adapter of width %d, got [%d, %d]", layer,
+                           spec_.hidden_size, shape.out, shape.in);
   }
 
   Status CheckFits(const SiteOp& site_op, const SiteShape& site) const {
@@ -201,6 +213,9 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
     POLYAD_RETURN_IF_ERROR(packer.PackEmbeddingOp(op));
   }
   for (const SubLayerHook& hook : program.hooks) POLYAD_RETURN_IF_ERROR(packer.PackHook(hook));
+  for (const Bottleneck& op : program.stream_ops) {
+    POLYAD_RETURN_IF_ERROR(packer.PackStreamOp(op));
+  }
   for (const NormReplacement& norm : program.norms) {
     version.ReplaceNorm(norm.layer, norm.site, {norm.weight, norm.bias});
   }

@@ -13,7 +13,8 @@
 
 namespace polyad {
 
-// Fills `version`, and returns what each op costs: site ops, embedding ops, hooks. INVALID_ARGUMENT
+// Fills `version`, and returns what each op costs: site ops, embedding ops, hooks,
+// ops of the stream. INVALID_ARGUMENT
 // where an op does not fit its site or its stage, RESOURCE_EXHAUSTED when memory is refused.
 StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
                                              Backend& backend, AdapterVersion& version);

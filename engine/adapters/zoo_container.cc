@@ -4,6 +4,7 @@
 #include <charconv>
 #include <map>
 #include <optional>
+#include <span>
 
 #include "engine/adapters/peft_config.h"
 #include "engine/io/quote.h"
@@ -16,7 +17,13 @@ constexpr std::string_view kShared = "shared.";
 constexpr std::string_view kModelPlaces[] = {"embed", "head", "normf"};
 constexpr std::string_view kMembers[] = {"zoo_version", "family", "base", "dtype",
                                          "flags",       "sites",  "hooks"};
+constexpr std::string_view kNumberOptions[] = {"scale", "group", "pos_shift", "task"};
+constexpr std::string_view kWordOptions[] = {"tap", "act", "as"};
 constexpr size_t kMaxFamilyBytes = 64;
+
+bool Contains(std::span<const std::string_view> words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
 
 std::optional<int64_t> ParseIndex(std::string_view text) {
   int64_t value = 0;
@@ -46,9 +53,7 @@ struct OpName {
 std::optional<OpName> TakeOpName(std::string_view& text) {
   OpName name;
   std::string_view part = TakePart(text);
-  const bool is_model_place =
-      std::find(std::begin(kModelPlaces), std::end(kModelPlaces), part) != std::end(kModelPlaces);
-  if (!is_model_place) {
+  if (!Contains(kModelPlaces, part)) {
     if (part.size() < 2 || part[0] != 'L') return std::nullopt;
     const std::optional<int64_t> layer = ParseIndex(part.substr(1));
     if (!layer.has_value()) return std::nullopt;
@@ -167,7 +172,7 @@ Status ZooContainer::ReadConfig(const OrderedJson& json) {
     return Unimplemented("%s: key 'zoo_version': expected 1, got %d", kWhere, version);
   }
   for (const auto& [key, value] : json.items()) {
-    if (std::find(std::begin(kMembers), std::end(kMembers), key) == std::end(kMembers)) {
+    if (!Contains(kMembers, key)) {
       return Unimplemented("%s: key %s is not understood", kWhere, Quote(key));
     }
   }
@@ -228,9 +233,9 @@ Status ZooContainer::ReadOptions(const OrderedJson& json) {
       const bool is_shared = value.is_string() && value.get<std::string>().starts_with(kShared);
       if (is_shared) {
         op.references_.emplace_back(key, value.get<std::string>());
-      } else if (value.is_number() && (key == "scale" || key == "group")) {
+      } else if (value.is_number() && Contains(kNumberOptions, key)) {
         op.numbers_.emplace_back(key, value.get<double>());
-      } else if (value.is_string() && (key == "tap" || key == "act")) {
+      } else if (value.is_string() && Contains(kWordOptions, key)) {
         op.words_.emplace_back(key, value.get<std::string>());
       } else {
         return Unimplemented("%s: sites: %s: option %s is not understood", kWhere, name,

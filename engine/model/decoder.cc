@@ -83,6 +83,16 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
   if (weights_.position_embedding != nullptr) {
     backend_.AddRows(*weights_.position_embedding, batch.positions, residual);
   }
+  for (const StepSegment& segment : batch.segments) {
+    if (segment.adapter == nullptr) continue;
+    for (const SiteDelta& delta : segment.adapter->stream_ops()) {
+      const FloatRows own = residual.Slice(segment.row_begin, segment.row_end);
+      const ActivationRows read = space_.normed.Slice(0, own.rows);
+      backend_.Convert(own, read);
+      const DeltaSegment rows{0, own.rows, 0, delta.op.get(), delta.scale};
+      backend_.Apply(std::span(&rows, 1), read, own);
+    }
+  }
 }
 
 // Keys and values of soft prompts, as they are: without heads of q, rotation and norms, storing is

@@ -83,8 +83,13 @@ def build(out, case):
     adapter_goldens.record(path, adapter_goldens.load_base(out, case), adapted.eval(), case)
 
 
-def case(model, name, family, make):
-    return adapter_goldens.Case(model, name, family, [], finish=make)
+def case(model, name, family, make, **more):
+    return adapter_goldens.Case(model, name, family, [], finish=make, **more)
+
+
+def take(box, made):
+    """Gives a container what a converter of tools/export made."""
+    box.tensors, box.sites = made.tensors, made.sites
 
 
 def build_all(out, cases):

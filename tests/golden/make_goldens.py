@@ -68,6 +68,15 @@ RECIPES = (
     "container_prompts",
     "exported",
     "container_bottlenecks",
+    "llm_adapters",
+    "hypernets",
+    "propetl",
+    "adamix",
+    "ciat",
+    "vpt",
+    "biadapter",
+    "glora_supernet",
+    "llama_adapter",
 )
 # Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.
 OTHER_RECIPES = (

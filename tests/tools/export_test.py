@@ -12,15 +12,22 @@ ROOT = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else __file__).resolve(
 ROOT = ROOT if ROOT.is_dir() else ROOT.parents[2]
 sys.path[:0] = [str(ROOT / "tools/export"), str(ROOT / "tools")]
 
+import adamix  # noqa: E402
 import adaptformer  # noqa: E402
+import biadapter  # noqa: E402
 import bitdelta  # noqa: E402
+import command  # noqa: E402
 import container  # noqa: E402
 import deltas  # noqa: E402
 import dylora  # noqa: E402
 import fact  # noqa: E402
+import glora_supernet  # noqa: E402
+import llama_adapter  # noqa: E402
 import lycoris  # noqa: E402
 import peft_complete  # noqa: E402
 import places  # noqa: E402
+import propetl  # noqa: E402
+import qalora  # noqa: E402
 import ssf  # noqa: E402
 import weights_io  # noqa: E402
 
@@ -143,7 +150,7 @@ class LycorisTest(unittest.TestCase):
         box = lycoris.convert({f"{prefix}.lokr_w1": w1, f"{prefix}.lokr_w2_a": a, f"{prefix}.lokr_w2_b": b,
                                f"{prefix}.alpha": np.float32(6)}, CONFIG, "base")
         config, tensors = written(box)
-        np.testing.assert_allclose(tensors["L1.v.kr.0.d"], a @ b, rtol=1e-5)
+        np.testing.assert_allclose(tensors["L1.v.kr.0.d"], a.astype(np.float64) @ b, rtol=1e-5)
         np.testing.assert_array_equal(tensors["L1.v.kr.0.c"], w1)
         self.assertEqual(config["sites"]["L1.v.kr.0"]["scale"], 2.0)
 
@@ -222,6 +229,103 @@ class SsfTest(unittest.TestCase):
         with self.assertRaisesRegex(SystemExit, "no bias"):
             ssf._norm(container.Container("ssf", "base"), "normf", {"n.weight": numbers(4)}, "n", numbers(4),
                       numbers(4))
+
+
+class AdaMixTest(unittest.TestCase):
+    def test_experts_are_averaged_and_parts_act_on_their_own_rows(self):
+        path, a, b = "transformer.h.0.attn.c_attn", numbers(2, 2, 4), numbers(2, 8, 1)  # two experts of rank 1
+        state = {f"{path}.experts_lora_{leaf}.{k}": value[k] for leaf, value in (("A", a), ("B", b)) for k in range(2)}
+        state[f"{path}.lora_expert_score_weight"] = np.zeros(2, np.float32)
+        tensors, config = adamix.convert(state, 3.0)
+        np.testing.assert_allclose(tensors[f"{path}.lora_A.weight"], a.mean(axis=0), rtol=1e-6)
+        product = tensors[f"{path}.lora_B.weight"] @ tensors[f"{path}.lora_A.weight"]
+        mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+        np.testing.assert_allclose(product[:4], mean_b[:4] @ mean_a[:1], rtol=1e-5)
+        np.testing.assert_array_equal(product[4:8], 0)
+        np.testing.assert_allclose(product[8:], mean_b[4:] @ mean_a[1:], rtol=1e-5)
+        self.assertEqual(config["lora_alpha"] / config["r"], 3.0)
+
+    def test_an_unknown_tensor_is_refused_by_name(self):
+        with self.assertRaisesRegex(SystemExit, "c_attn.lora_A"):
+            adamix.convert({"c_attn.lora_A": numbers(2, 4)}, 1.0)
+
+
+class BiAdapterTest(unittest.TestCase):
+    def test_one_bit_is_the_median_of_each_half(self):
+        np.testing.assert_allclose(biadapter.codebook(1), [-0.6744898, 0.6744898], atol=1e-6)
+
+    def test_codes_count_from_the_lowest_digit_and_the_head_is_left_out(self):
+        statistics = np.float32([0.5, 2.0]).tobytes()
+        data = bytes([0b0000_0101]) + statistics + bytes([0xFF]) + statistics + np.zeros(5, np.float32).tobytes()
+        _, got = written(biadapter.convert(data, (1, 4, 2), 1, 1.0, "adaptformer", "base"))
+        level = 2.0 * 0.6744898
+        np.testing.assert_allclose(got["L0.mlp.bn.0.wd"].reshape(-1),
+                                   0.5 + level * np.array([1, -1, 1, -1, -1, -1, -1, -1]), rtol=1e-5)
+
+    def test_a_file_that_ends_early_is_refused(self):
+        with self.assertRaisesRegex(SystemExit, "ends within"):
+            biadapter.convert(bytes(12), (1, 4, 2), 1, 1.0, "adaptformer", "base")
+
+
+class GloraSupernetTest(unittest.TestCase):
+    def test_chosen_paths_become_ops(self):
+        module, base = "blocks.0.attn.proj", {"h.0.attn.c_proj.weight": numbers(3, 2), "h.0.attn.c_proj.bias": numbers(2)}
+        shapes = {"Ad": (2, 2), "Au": (2, 3), "Bd": (2, 2), "Bu": (2, 3), "Cd": (3, 2), "Cu": (2, 1), "D": (2,), "E": (2,)}
+        tensors = {f"{module}.{leaf}": numbers(*shape) for leaf, shape in shapes.items()}
+        chosen = {module: {"A": "vector", "B": "LoRA_1", "C": "vector", "D": "none", "E": "constant"}}
+        _, got = written(glora_supernet.convert(tensors, chosen, base, "base"))
+        np.testing.assert_allclose(got["L0.o.os.0.c"], 1 + tensors[f"{module}.Ad"][:, 0], rtol=1e-6)
+        self.assertEqual((got["L0.o.lr.0.b"].shape, got["L0.o.lr.0.a"].shape), ((2, 1), (1, 3)))
+        expected = tensors[f"{module}.E"][0] + base["h.0.attn.c_proj.weight"].T @ tensors[f"{module}.Cd"][:, 0]
+        np.testing.assert_allclose(got["L0.o.bi.0.delta"], expected, rtol=1e-5)
+
+
+class LlamaAdapterTest(unittest.TestCase):
+    def test_vectors_belong_to_the_last_layers(self):
+        tensors = {"adapter_query.weight": numbers(4, 8)} | {f"layers.{i}.attention.gate": numbers(1, 2, 1, 1) for i in range(3)}
+        config, got = written(llama_adapter.convert(tensors, 2, "tanh", "base"))
+        np.testing.assert_array_equal(got["L2.attn.kv.0.rows"], tensors["adapter_query.weight"][2:])
+        np.testing.assert_allclose(got["L1.attn.kv.0.gate"], np.tanh(tensors["layers.1.attention.gate"].reshape(-1)), rtol=1e-6)
+        self.assertEqual(set(config["sites"]), {"L1.attn.kv.0", "L2.attn.kv.0"})
+        with self.assertRaisesRegex(SystemExit, "no vectors of 3"):
+            llama_adapter.convert(tensors, 3, "tanh", "base")
+
+
+class ProPetlTest(unittest.TestCase):
+    def test_the_lowest_scores_are_masked_by_magnitude(self):
+        np.testing.assert_array_equal(propetl.mask_of([[-3.0, 0.1], [0.2, -0.1]], 0.5), [[1, 0], [1, 0]])
+
+    def test_several_names_are_tasks(self):
+        path = "encoder.layer.0.output"
+        state = {f"{path}.adapters.one.{leaf}": numbers(*shape) for leaf, shape in (
+            ("adapter_down.0.weight", (2, 4)), ("adapter_down.0.bias", (2,)), ("adapter_up.weight", (4, 2)),
+            ("adapter_up.bias", (4,)))}
+        for task in ("a", "b"):
+            state |= {f"{path}.adapters_mask.{task}.down_mask": numbers(4, 2), f"{path}.adapters_mask.{task}.up_mask": numbers(2, 4)}
+        box, names = propetl.convert(state, 0.5, "relu", "base")
+        self.assertEqual(names, ["a", "b"])
+        self.assertEqual([options["task"] for options in written(box)[0]["sites"].values()], [0, 1])
+
+
+class QaLoraTest(unittest.TestCase):
+    def test_a_run_of_inputs_shares_its_column(self):
+        a, path = numbers(2, 3), "model.layers.0.self_attn.q_proj"
+        state, config = qalora.convert({f"base_model.model.{path}.lora_A.weight": a,
+                                        f"base_model.model.{path}.lora_B.weight": numbers(6, 2)}, 4, 8.0)
+        x = numbers(12)
+        np.testing.assert_allclose(state[f"{path}.lora_A.weight"] @ x, a @ x.reshape(3, 4).mean(axis=1), rtol=1e-4, atol=1e-5)
+        self.assertEqual((config["r"], config["target_modules"]), (2, ["q_proj"]))
+
+
+class CommandTest(unittest.TestCase):
+    def test_a_state_of_safetensors_is_read_and_an_option_without_a_default_is_asked_for(self):
+        with tempfile.TemporaryDirectory() as path:
+            weights_io.write_safetensors(f"{path}/x.safetensors", {"a": weights_io.encode(np.ones(3), "BF16")})
+            np.testing.assert_array_equal(command.read_state(f"{path}/x.safetensors")["a"], np.ones(3))
+        sys.argv[1:] = ["in", "--base", "b"]
+        args = command.arguments("doc", "state", base=str, scale=(float, 2.0), gate=["tanh", "raw"])
+        self.assertEqual((args.state, args.base, args.scale, args.gate), ("in", "b", 2.0, "tanh"))
+        sys.argv[1:] = []
 
 
 if __name__ == "__main__":

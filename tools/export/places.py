@@ -6,6 +6,7 @@ _LLAMA = {"self_attn.q_proj": "q", "self_attn.k_proj": "k", "self_attn.v_proj": 
           "post_attention_layernorm": "norm2"}
 _GPT2 = {"attn.c_attn": "qkv", "attn.c_proj": "o", "mlp.c_fc": "fc1", "mlp.c_proj": "fc2", "ln_1": "norm1",
          "ln_2": "norm2"}
+_VIT = {"attn.qkv": "qkv", "attn.proj": "o", "mlp.fc1": "fc1", "mlp.fc2": "fc2"}
 _MODEL = {"model.embed_tokens": "embed", "transformer.wte": "embed", "lm_head": "head", "model.norm": "normf",
           "transformer.ln_f": "normf"}
 _LAYER = re.compile(r"(?:model\.layers|transformer\.h)\.(\d+)\.(.+)")
@@ -28,3 +29,11 @@ def paths_of(model_type, num_layers):
     prefix, sites = ("transformer.h", _GPT2) if gpt2 else ("model.layers", _LLAMA)
     return [f"{prefix}.{layer}.{name}" for layer in range(num_layers)
             for name, site in sites.items() if not site.startswith("norm")]
+
+
+def vit_place(module):
+    """(layer, place) of a linear module of a vision transformer, as timm names it: "blocks.0.attn.qkv" is (0, "L0.qkv")."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", module)
+    if not found or found[2] not in _VIT:
+        raise SystemExit(f"module {module}: no linear module of a block")
+    return int(found[1]), f"L{found[1]}.{_VIT[found[2]]}"

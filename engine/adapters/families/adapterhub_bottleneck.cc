@@ -29,13 +29,15 @@ LayerNormWeights Keep(HubNorm norm, ProgramArena& arena) {
 
 SubLayerHook HubHook(const HubBottleneckForm& form, HubBottleneck bottleneck, int64_t hidden,
                      ProgramArena& arena) {
+  Bottleneck op;
+  op.norm = Keep(std::move(bottleneck.norm_before), arena);
+  op.down = arena.KeepMatrix(std::move(bottleneck.down), bottleneck.width, hidden);
+  op.down_bias = arena.Keep(std::move(bottleneck.down_bias));
+  op.activation = form.activation;
+  op.up = arena.KeepMatrix(std::move(bottleneck.up), hidden, bottleneck.width);
+  op.up_bias = arena.Keep(std::move(bottleneck.up_bias));
   SubLayerHook hook;
-  hook.op.norm = Keep(std::move(bottleneck.norm_before), arena);
-  hook.op.down = arena.KeepMatrix(std::move(bottleneck.down), bottleneck.width, hidden);
-  hook.op.down_bias = arena.Keep(std::move(bottleneck.down_bias));
-  hook.op.activation = form.activation;
-  hook.op.up = arena.KeepMatrix(std::move(bottleneck.up), hidden, bottleneck.width);
-  hook.op.up_bias = arena.Keep(std::move(bottleneck.up_bias));
+  hook.op = op;
   hook.norm = Keep(std::move(bottleneck.norm_after), arena);
   hook.adds_residual = form.adds_residual;
   if (form.parallel) {

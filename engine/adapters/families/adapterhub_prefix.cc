@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/adapters/activation_names.h"
 #include "engine/adapters/adapterhub_bottleneck.h"
 #include "engine/adapters/families/adapterhub_parts.h"
 
@@ -52,7 +53,7 @@ StatusOr<std::vector<float>> Evaluate(HubTensors& tensors, const HubPart& part, 
   POLYAD_ASSIGN_OR_RETURN(const std::vector<float> b2,
                           tensors.Take(Prefix("control_trans.2.bias"), {width}));
   std::vector<double> inner = Map({embedding.begin(), embedding.end()}, w1, b1);
-  for (double& value : inner) value = HubActivate(activation, value);
+  for (double& value : inner) value = Activate(activation, value);
   const std::vector<double> outer = Map(inner, w2, b2);
   return std::vector<float>(outer.begin(), outer.end());
 }

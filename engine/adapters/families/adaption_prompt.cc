@@ -11,6 +11,7 @@
 #include "engine/adapters/families/family.h"
 #include "engine/adapters/module_tensors.h"
 #include "engine/adapters/peft_config.h"
+#include "engine/adapters/projected_prefix.h"
 
 namespace polyad {
 namespace {
@@ -23,44 +24,6 @@ constexpr std::string_view kUnderstood[] = {
 std::string AttentionPath(const ModelSpec& spec, int64_t layer) {
   const std::string path = ModulePath(spec, {layer, spec.fused_qkv ? Site::kQkv : Site::kK});
   return path.substr(0, path.rfind('.'));
-}
-
-// rows [n, hidden] through rows [first, first + width) of a weight [out, hidden], into columns
-// [column, column + width) of `kv`.
-void Project(const FloatTensor& rows, const std::vector<float>& weight,
-             const std::vector<float>& bias, std::pair<int64_t, int64_t> out, int64_t column,
-             GatedPrefixTensors& prefix) {
-  const int64_t hidden = rows.shape.back();
-  const auto [first, width] = out;
-  const int64_t stride = static_cast<int64_t>(prefix.kv.size()) / prefix.num_keys;
-  for (int64_t key = 0; key < prefix.num_keys; ++key) {
-    for (int64_t o = 0; o < width; ++o) {
-      const float* w = weight.data() + (first + o) * hidden;
-      double sum = bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<size_t>(first + o)]);
-      for (int64_t i = 0; i < hidden; ++i) {
-        sum += static_cast<double>(rows.values[static_cast<size_t>(key * hidden + i)]) *
-               static_cast<double>(w[i]);
-      }
-      prefix.kv[static_cast<size_t>(key * stride + column + o)] = static_cast<float>(sum);
-    }
-  }
-}
-
-Status ProjectKeysAndValues(const LoweringContext& context, const FloatTensor& rows,
-                            GatedPrefixTensors& prefix) {
-  const ModelSpec& spec = context.spec;
-  const int64_t width = spec.KvWidth();
-  POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context.Base());
-  prefix.kv.resize(static_cast<size_t>(prefix.num_keys * 2 * width));
-  for (int64_t part = 0; part < 2; ++part) {
-    const Site own = part == 0 ? Site::kK : Site::kV;
-    const SiteRef site{prefix.layer, spec.fused_qkv ? Site::kQkv : own};
-    const int64_t first = spec.fused_qkv ? spec.QueryWidth() + part * width : 0;
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> weight, base->Matrix(site));
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> bias, base->Bias(site));
-    Project(rows, weight, bias, {first, width}, part * width, prefix);
-  }
-  return absl::OkStatus();
 }
 
 Status CheckBase(const ModelSpec& spec) {
@@ -91,12 +54,12 @@ StatusOr<AdapterProgram> LowerAdaptionPrompt(AdapterSource& source,
     prefix.layer = layer;
     prefix.num_keys = num_keys;
     prefix.after_projection = spec.fused_qkv;
-    POLYAD_ASSIGN_OR_RETURN(const FloatTensor rows, TakeFloats(source, path + ".adaption_prompt",
-                                                               {1, num_keys, spec.hidden_size}));
+    POLYAD_ASSIGN_OR_RETURN(FloatTensor rows, TakeFloats(source, path + ".adaption_prompt",
+                                                         {1, num_keys, spec.hidden_size}));
     POLYAD_ASSIGN_OR_RETURN(const FloatTensor gate,
                             TakeFloats(source, path + ".adaption_gate", {1}));
     prefix.gate.assign(static_cast<size_t>(spec.num_heads), gate.values[0]);
-    POLYAD_RETURN_IF_ERROR(ProjectKeysAndValues(context, rows, prefix));
+    POLYAD_ASSIGN_OR_RETURN(prefix.kv, KeysAndValuesOf(context, layer, std::move(rows).AsMatrix()));
     program.gated_prefixes.push_back(std::move(prefix));
   }
   return program;

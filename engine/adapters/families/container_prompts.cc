@@ -1,7 +1,11 @@
 #include "engine/adapters/families/container_prompts.h"
 
+#include <string>
 #include <utility>
 #include <vector>
+
+#include "engine/adapters/projected_prefix.h"
+#include "engine/io/quote.h"
 
 namespace polyad {
 namespace {
@@ -30,9 +34,25 @@ Status LowerEmbeddings(const ContainerOp& op, const LoweringContext& context,
   return absl::OkStatus();
 }
 
-// [p, kv heads, head dim] twice -> rows of a token's keys, then its values.
-StatusOr<std::vector<float>> TakeKeysAndValues(const ContainerOp& op, const ModelSpec& spec,
-                                               int64_t* num_keys) {
+// [p, kv heads, head dim] twice -> rows of a token's keys, then its values. In place of both,
+// `rows` [p, hidden] may stand, which the base's own projections make keys and values of.
+StatusOr<std::vector<float>> TakeKeysAndValues(const ContainerOp& op,
+                                               const LoweringContext& context, int64_t* num_keys) {
+  const ModelSpec& spec = context.spec;
+  if (op.Has("rows")) {
+    POLYAD_ASSIGN_OR_RETURN(FloatTensor rows, op.Floats("rows", {kAnySize, spec.hidden_size}));
+    *num_keys = rows.Dim(0);
+    const std::string as = op.Word("as", "");
+    const int64_t layer = op.place().layer;
+    if (as == "vectors" && !op.Has("gate")) {
+      return InvalidArgument("tensor %s.gate: missing: vectors are attended to times a gate",
+                             op.name());
+    }
+    if (as == "vectors") return KeysAndValuesOf(context, layer, std::move(rows).AsMatrix());
+    if (as == "states") return KeysAndValuesOfStates(context, layer, std::move(rows).AsMatrix());
+    return InvalidArgument("zoo.json: %s: key 'as': expected vectors or states, got %s", op.name(),
+                           Quote(as));
+  }
   POLYAD_ASSIGN_OR_RETURN(const FloatTensor k,
                           op.Floats("k", {kAnySize, spec.num_kv_heads, spec.head_dim}));
   *num_keys = k.Dim(0);
@@ -73,7 +93,7 @@ Status LowerPrefix(const ContainerOp& op, const LoweringContext& context, Adapte
     return FailedPrecondition("tensor %s: the base model has no such attention", op.name());
   }
   int64_t num_keys = 0;
-  POLYAD_ASSIGN_OR_RETURN(std::vector<float> rows, TakeKeysAndValues(op, spec, &num_keys));
+  POLYAD_ASSIGN_OR_RETURN(std::vector<float> rows, TakeKeysAndValues(op, context, &num_keys));
   if (!op.Has("gate")) {
     POLYAD_ASSIGN_OR_RETURN(const int64_t shifts, op.Int("pos_shift", 1, 0, 1));
     return AddLayer(op, spec, shifts == 1, num_keys, std::move(rows), program);

@@ -1,11 +1,11 @@
 // PEANuT: dW = scaling B h' where h [in, r] is a small network of W' with skip connections, depth
 // layers each way. Lowers to LowRank. Source: zoo section 3; peft 0.21.2, tuners/peanut.
 
-#include <cmath>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/adapters/activation_names.h"
 #include "engine/adapters/families/family.h"
 #include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/module_tensors.h"
@@ -16,30 +16,10 @@ namespace {
 
 constexpr std::string_view kKeys[] = {"r", "depth", "act_fn", "scaling", "init_weights"};
 
-using Activation = double (*)(double);
-
-StatusOr<Activation> ActivationOf(const std::string& name) {
-  struct Entry {
-    std::string_view name;
-    Activation function;
-  };
-  static constexpr Entry kEntries[] = {
-      {"relu", [](double x) { return x > 0 ? x : 0.0; }},
-      {"silu", [](double x) { return x / (1 + std::exp(-x)); }},
-      {"swish", [](double x) { return x / (1 + std::exp(-x)); }},
-      {"gelu", [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }},
-      {"tanh", [](double x) { return std::tanh(x); }},
-      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
-      {"linear", [](double x) { return x; }},
-  };
-  for (const Entry& entry : kEntries) {
-    if (entry.name == name) return entry.function;
+Matrix Activated(Matrix m, ActivationKind activation) {
+  for (float& value : m.values) {
+    value = static_cast<float>(Activate(activation, static_cast<double>(value)));
   }
-  return Unimplemented("adapter_config.json: act_fn = '%s' is not served", name);
-}
-
-Matrix Activated(Matrix m, Activation activation) {
-  for (float& value : m.values) value = static_cast<float>(activation(static_cast<double>(value)));
   return m;
 }
 
@@ -50,7 +30,7 @@ StatusOr<Matrix> TakeLayer(const ModuleTensors& module, const char* stack, int64
 
 // h [in, r]: encoders, each input kept, then decoders, each adding what its mirror kept.
 StatusOr<Matrix> RunNetwork(const ModuleTensors& module, Matrix h, int64_t depth,
-                            Activation activation) {
+                            ActivationKind activation) {
   std::vector<Matrix> kept;
   const int64_t rank = h.cols;
   for (int64_t i = 0; i < depth; ++i) {
@@ -75,7 +55,8 @@ StatusOr<AdapterProgram> LowerPeanut(AdapterSource& source, const LoweringContex
   POLYAD_ASSIGN_OR_RETURN(const int64_t depth, config.IntOr("depth", 0, 0, 64));
   POLYAD_ASSIGN_OR_RETURN(const double scaling, config.NumberOr("scaling", 1, -1e9, 1e9));
   POLYAD_ASSIGN_OR_RETURN(const std::string name, config.StringOr("act_fn", "relu"));
-  POLYAD_ASSIGN_OR_RETURN(const Activation activation, ActivationOf(name));
+  POLYAD_ASSIGN_OR_RETURN(const ActivationKind activation,
+                          ActivationNamed(name, "adapter_config.json: act_fn"));
   AdapterProgram program;
   POLYAD_ASSIGN_OR_RETURN(
       const std::vector<ModuleTensors> modules,

@@ -7,15 +7,17 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/adapters/families/container_hooks.h"
 #include "engine/adapters/families/container_prompts.h"
 #include "engine/adapters/families/family.h"
 #include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/transform_ops.h"
 #include "engine/adapters/zoo_container.h"
-#include "engine/io/quote.h"
 
 namespace polyad {
 namespace {
+
+constexpr int64_t kMaxTasks = 1 << 16;
 
 struct SiteSpelling {
   std::string_view name;
@@ -281,6 +283,7 @@ Status LowerEmbedding(const ContainerOp& op, const LoweringContext& context,
     program.embedding_ops.push_back(replaced);
     return absl::OkStatus();
   }
+  if (op.kind() == "bn") return LowerEmbeddingBottleneck(op, spec, program);
   if (op.kind() != "lr") {
     return Unimplemented("tensor %s: op '%s' is not served at the embedding", op.name(), op.kind());
   }
@@ -295,90 +298,8 @@ Status LowerEmbedding(const ContainerOp& op, const LoweringContext& context,
   return absl::OkStatus();
 }
 
-struct ActivationName {
-  std::string_view name;
-  ActivationKind kind;
-};
-constexpr ActivationName kActivations[] = {
-    {"relu", ActivationKind::kRelu},        {"silu", ActivationKind::kSilu},
-    {"gelu", ActivationKind::kGeluErf},     {"gelu_new", ActivationKind::kGeluTanh},
-    {"tanh", ActivationKind::kTanh},        {"quick_gelu", ActivationKind::kQuickGelu},
-    {"sigmoid", ActivationKind::kSigmoid},  {"leaky_relu", ActivationKind::kLeakyRelu},
-    {"identity", ActivationKind::kIdentity}};
-
-// f(u) = scale * (U act(D norm(u) + d) + u'), u of `in` numbers.
-StatusOr<Bottleneck> TakeBottleneck(const ContainerOp& op, int64_t in, int64_t out,
-                                    AdapterProgram& program) {
-  Bottleneck result;
-  POLYAD_ASSIGN_OR_RETURN(FloatTensor down, op.Floats("wd", {kAnySize, in}));
-  const int64_t width = down.Dim(0);
-  POLYAD_ASSIGN_OR_RETURN(Matrix up, op.Take("wu", out, width));
-  result.down = program.arena.KeepMatrix(std::move(down.values), width, in);
-  result.up = program.arena.KeepMatrix(std::move(up.values), out, width);
-  const auto keep = [&](const char* name, int64_t size, std::span<const float>& to) -> Status {
-    POLYAD_ASSIGN_OR_RETURN(std::vector<float> values, op.Vector(name, size));
-    to = program.arena.Keep(std::move(values));
-    return absl::OkStatus();
-  };
-  POLYAD_RETURN_IF_ERROR(keep("bd", width, result.down_bias));
-  POLYAD_RETURN_IF_ERROR(keep("bu", out, result.up_bias));
-  if (op.Has("ln_w") || op.Has("ln_b")) {
-    POLYAD_RETURN_IF_ERROR(keep("ln_w", in, result.norm.weight));
-    POLYAD_RETURN_IF_ERROR(keep("ln_b", in, result.norm.bias));
-  }
-  if (op.Has("scale_by_row")) {
-    POLYAD_RETURN_IF_ERROR(keep("scale_by_row", out, result.scale));
-  } else {
-    POLYAD_ASSIGN_OR_RETURN(const double scale, op.Number("scale", 1.0));
-    result.scale = program.arena.Keep(std::vector<float>{static_cast<float>(scale)});
-  }
-  const std::string name = op.Word("act", "relu");
-  for (const ActivationName& activation : kActivations) {
-    if (activation.name != name) continue;
-    result.activation = activation.kind;
-    return result;
-  }
-  return Unimplemented("zoo.json: %s: key 'act': %s is not understood", op.name(), Quote(name));
-}
-
-// After a sub-layer: the stream takes f of a tap beside the sub-layer's own output.
-Status LowerHook(const ContainerOp& op, const LoweringContext& context, AdapterProgram& program) {
-  const ModelSpec& spec = context.spec;
-  SubLayerHook hook;
-  hook.layer = op.place().layer;
-  if (hook.layer < 0 || hook.layer >= spec.num_layers) {
-    return FailedPrecondition("tensor %s: the base model has no such layer", op.name());
-  }
-  hook.sub_layer = op.place().site == "attn" ? SubLayer::kAttention : SubLayer::kMlp;
-  POLYAD_ASSIGN_OR_RETURN(hook.op, TakeBottleneck(op, spec.hidden_size, spec.hidden_size, program));
-  constexpr std::pair<std::string_view, Tap> kTaps[] = {
-      {"r", Tap::kResidual}, {"n", Tap::kNormed}, {"o", Tap::kOutput}, {"z", Tap::kSum}};
-  const std::string tap = op.Word("tap", "");
-  for (const auto& [name, value] : kTaps) {
-    if (name != tap) continue;
-    hook.input = value;
-    program.hooks.push_back(std::move(hook));
-    return absl::OkStatus();
-  }
-  return InvalidArgument("zoo.json: %s: key 'tap': expected r, n, o or z, got %s", op.name(),
-                         Quote(tap));
-}
-
-// At a linear site: x += f(x) before it, y += f(y) after it, or y += f(x) beside it.
 Status LowerBottleneck(const Target& at, AdapterProgram& program) {
-  const std::string tap = at.op.Word("tap", "");
-  if (tap != "in" && tap != "out" && tap != "beside") {
-    return InvalidArgument("zoo.json: %s: key 'tap': expected in, out or beside, got %s",
-                           at.op.name(), Quote(tap));
-  }
-  const int64_t in = tap == "out" ? at.shape.out : at.shape.in;
-  const int64_t out = tap == "in" ? at.shape.in : at.shape.out;
-  POLYAD_ASSIGN_OR_RETURN(const Bottleneck op, TakeBottleneck(at.op, in, out, program));
-  const OpStage stage = tap == "in"    ? OpStage::kInput
-                        : tap == "out" ? OpStage::kAfter
-                                       : OpStage::kDelta;
-  program.ops.push_back({at.site, op, stage});
-  return absl::OkStatus();
+  return LowerSiteBottleneck(at.op, at.site, at.shape, program);
 }
 
 struct OpKind {
@@ -391,12 +312,32 @@ constexpr OpKind kKinds[] = {
     {"kr", LowerKronecker},    {"hd", LowerHadamard},  {"dd", LowerDense},  {"bi", LowerBias},
     {"il", LowerInputLowRank}, {"bn", LowerBottleneck}};
 
+// Beside a whole sub-layer: lowered as at a square site, then moved into hooks.
+Status LowerBesideSubLayer(const ContainerOp& op, const LoweringContext& context,
+                           AdapterProgram& program) {
+  if (op.kind() == "bn") return LowerSubLayerBottleneck(op, context.spec, program);
+  if (op.kind() != "lr" && op.kind() != "kr") {
+    return Unimplemented("tensor %s: op '%s' is not served beside a sub-layer", op.name(),
+                         op.kind());
+  }
+  const int64_t hidden = context.spec.hidden_size;
+  const Target target{op, context, {op.place().layer, Site::kO}, {hidden, hidden}};
+  const auto first = static_cast<std::ptrdiff_t>(program.ops.size());
+  POLYAD_RETURN_IF_ERROR(op.kind() == "lr" ? LowerLowRank(target, program)
+                                           : LowerKronecker(target, program));
+  for (auto made = program.ops.begin() + first; made != program.ops.end(); ++made) {
+    POLYAD_RETURN_IF_ERROR(AddSubLayerHook(op, context.spec, made->op, program));
+  }
+  program.ops.erase(program.ops.begin() + first, program.ops.end());
+  return absl::OkStatus();
+}
+
 Status LowerOp(const ContainerOp& op, const LoweringContext& context, AdapterProgram& program) {
   if (op.kind() == "nw") return LowerNorm(op, context, program);
   if (op.kind() == "ep" || op.kind() == "kv") return LowerContainerPrompt(op, context, program);
   if (op.place().site == "embed") return LowerEmbedding(op, context, program);
-  if (op.kind() == "bn" && (op.place().site == "attn" || op.place().site == "mlp")) {
-    return LowerHook(op, context, program);
+  if (op.place().site == "attn" || op.place().site == "mlp") {
+    return LowerBesideSubLayer(op, context, program);
   }
   for (const OpKind& kind : kKinds) {
     if (kind.name != op.kind()) continue;
@@ -404,6 +345,17 @@ Status LowerOp(const ContainerOp& op, const LoweringContext& context, AdapterPro
     return kind.lower({op, context, site, ShapeOf(context.spec, site.site)}, program);
   }
   return Unimplemented("tensor %s: op '%s' is not understood", op.name(), op.kind());
+}
+
+// The task that a container for several is loaded for; -1 where no op names one.
+StatusOr<int64_t> ChosenTask(const ZooContainer& container, const LoweringContext& context) {
+  int64_t num_tasks = 0;
+  for (const ContainerOp& op : container.ops()) {
+    POLYAD_ASSIGN_OR_RETURN(const int64_t task, op.Int("task", -1, -1, kMaxTasks - 1));
+    num_tasks = std::max(num_tasks, task + 1);
+  }
+  if (num_tasks == 0) return -1;
+  return TaskOf(context, num_tasks);
 }
 
 }  // namespace
@@ -415,8 +367,12 @@ StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringCon
   }
   AdapterProgram program;
   program.family = container.family();
+  POLYAD_ASSIGN_OR_RETURN(const int64_t chosen, ChosenTask(container, context));
   for (const ContainerOp& op : container.ops()) {
-    POLYAD_RETURN_IF_ERROR(LowerOp(op, context, program));
+    POLYAD_ASSIGN_OR_RETURN(const int64_t task, op.Int("task", -1, -1, kMaxTasks - 1));
+    AdapterProgram of_another;  // checked like the chosen one's, then dropped
+    AdapterProgram& to = task == -1 || task == chosen ? program : of_another;
+    POLYAD_RETURN_IF_ERROR(LowerOp(op, context, to));
     POLYAD_RETURN_IF_ERROR(op.CheckOptionsTaken());
   }
   return program;

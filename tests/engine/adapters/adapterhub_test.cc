@@ -71,8 +71,10 @@ StatusOr<Lowered> Lower(const Files& files) {
   return lowered;
 }
 
+const Bottleneck& OpOf(const SubLayerHook& hook) { return std::get<Bottleneck>(hook.op); }
+
 float UpAt(const SubLayerHook& hook, int64_t row, int64_t col) {
-  return static_cast<const float*>(hook.op.up.data)[row * hook.op.up.cols + col];
+  return static_cast<const float*>(OpOf(hook).up.data)[row * OpOf(hook).up.cols + col];
 }
 
 TEST(AdapterHub, ASequentialBottleneckReadsTheSumAndKeepsTheOutput) {
@@ -86,9 +88,9 @@ TEST(AdapterHub, ASequentialBottleneckReadsTheSumAndKeepsTheOutput) {
   EXPECT_EQ(hook.input, Tap::kSum);
   EXPECT_EQ(hook.skip, Tap::kOutput);
   EXPECT_TRUE(hook.adds_residual);
-  EXPECT_EQ(hook.op.down.rows, 4);
+  EXPECT_EQ(OpOf(hook).down.rows, 4);
   EXPECT_FLOAT_EQ(UpAt(hook, 0, 0), 2 * -0.2f) << "the scale is folded in";
-  EXPECT_FLOAT_EQ(hook.op.up_bias[0], 2 * 0.3f);
+  EXPECT_FLOAT_EQ(OpOf(hook).up_bias[0], 2 * 0.3f);
 }
 
 TEST(AdapterHub, ANameStandsForItsOptions) {
@@ -115,7 +117,7 @@ TEST(AdapterHub, OldKeysAndOptionsMeanWhatTheyMeant) {
   files.Rename("output_adapters.adapters", "output_adapters.layer_text_task_adapters");
   const StatusOr<Lowered> lowered = Lower(files);
   ASSERT_TRUE(lowered.ok()) << lowered.status();
-  EXPECT_EQ(lowered->program.hooks[0].op.activation, ActivationKind::kGeluTanh);
+  EXPECT_EQ(OpOf(lowered->program.hooks[0]).activation, ActivationKind::kGeluTanh);
 }
 
 TEST(AdapterHub, LoraOfVersionsBefore110IsUnscaled) {

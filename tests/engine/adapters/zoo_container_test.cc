@@ -122,9 +122,64 @@ TEST(ZooContainer, ABottleneckNeedsATapAndAnActivationWeKnow) {
   ASSERT_EQ(program->hooks.size(), 1u);
   EXPECT_EQ(program->hooks[0].input, Tap::kSum);
   EXPECT_EQ(program->hooks[0].sub_layer, SubLayer::kMlp);
-  EXPECT_EQ(program->hooks[0].op.activation, ActivationKind::kGeluErf);
+  EXPECT_EQ(std::get<Bottleneck>(program->hooks[0].op).activation, ActivationKind::kGeluErf);
   EXPECT_EQ(with(R"({"tap":"in"})").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(with(R"({"tap":"r","act":"gelo"})").status().code(), absl::StatusCode::kUnimplemented);
+}
+
+StatusOr<AdapterProgram> LowerFor(const Files& files, const AdapterOptions& options) {
+  POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
+                          AdapterSource::FromBytes(files.config, SafetensorsBytes(files.tensors),
+                                                   AdapterFormat::kContainer));
+  const ModelSpec spec = TinySpec();
+  return LowerAdapter(source, LoweringContext{spec, nullptr, options});
+}
+
+TEST(ZooContainer, ATasksOpsAreServedAloneAndTheOthersChecked) {
+  Files files;
+  files.config = R"({"zoo_version":1,"family":"test","sites":{"L0.q.lr.0":{"task":0},)"
+                 R"("L0.q.lr.1":{"task":1}}})";
+  for (const char* op : {"L0.q.lr.0", "L0.q.lr.1", "L1.q.lr.0"}) {
+    files.tensors.push_back(FloatTensor(std::string(op) + ".a", 2, 32, 0.1f, 0.01f));
+    files.tensors.push_back(FloatTensor(std::string(op) + ".b", 32, 2, 0.1f, 0.01f));
+  }
+  files.tensors.erase(files.tensors.begin(), files.tensors.begin() + 3);
+  const StatusOr<AdapterProgram> second = LowerFor(files, {{"task", 1}});
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->ops.size(), 2u);  // its own, and the one of every task
+  EXPECT_EQ(LowerFor(files, {}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(LowerFor(files, {{"task", 2}}).status().code(), absl::StatusCode::kInvalidArgument);
+  files.tensors[1] = FloatTensor("L0.q.lr.0.b", 31, 2, 0.1f, 0.01f);
+  EXPECT_EQ(LowerFor(files, {{"task", 1}}).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(ZooContainer, ALinearOpBesideASubLayerBecomesItsHook) {
+  Files files;
+  files.config = R"({"zoo_version":1,"family":"test","sites":{"L1.attn.kr.0":{"tap":"n"}}})";
+  files.tensors = {FloatTensor("L1.attn.kr.0.c", 4, 4, 0.1f, 0.01f),
+                   FloatTensor("L1.attn.kr.0.d", 8, 8, 0.1f, 0.01f)};
+  const StatusOr<AdapterProgram> program = Lower(files);
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_TRUE(program->ops.empty());
+  ASSERT_EQ(program->hooks.size(), 1u);
+  EXPECT_TRUE(std::holds_alternative<Kronecker>(program->hooks[0].op));
+  EXPECT_EQ(program->hooks[0].input, Tap::kNormed);
+  files.tensors[1].name = "L1.attn.kr.0.e";
+  EXPECT_FALSE(Lower(files).ok());
+  files.config = R"({"zoo_version":1,"family":"test"})";
+  files.tensors = {FloatTensor("L1.attn.dd.0.delta", 32, 32, 0.1f, 0.01f)};
+  EXPECT_EQ(Lower(files).status().code(), absl::StatusCode::kUnimplemented);
+}
+
+TEST(ZooContainer, VectorsOfAPrefixNeedAGateAndABase) {
+  Files files;
+  files.config = R"({"zoo_version":1,"family":"test","sites":{"L0.attn.kv.0":{"as":"vectors"}}})";
+  files.tensors = {FloatTensor("L0.attn.kv.0.rows", 3, 32, 0.1f, 0.01f)};
+  EXPECT_EQ(Lower(files).status().code(), absl::StatusCode::kInvalidArgument);
+  Replace(files, "vectors", "states");
+  EXPECT_EQ(Lower(files).status().code(), absl::StatusCode::kFailedPrecondition);
+  Replace(files, "states", "keys");
+  EXPECT_EQ(Lower(files).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(ZooContainer, WhatReadsTheBaseIsRefusedWithoutOne) {

@@ -21,8 +21,8 @@ namespace {
 
 // Ops at linear sites, norms and the embedding only: nothing that reads more than a site's own row.
 bool IsWeightSpace(const AdapterProgram& program) {
-  if (!program.hooks.empty() || program.soft_prompt || !program.gated_prefixes.empty() ||
-      !program.invocation_tokens.empty()) {
+  if (!program.hooks.empty() || !program.stream_ops.empty() || program.soft_prompt ||
+      !program.gated_prefixes.empty() || !program.invocation_tokens.empty()) {
     return false;
   }
   return std::none_of(program.ops.begin(), program.ops.end(), [](const SiteOp& site_op) {

@@ -261,24 +261,82 @@ def _build_one(out, model_name, variant):
     write(path, model_name, name, base, load(base_path, path), gated=variant in _GATED)
 
 
-def _build_soup(out, model_name):
-    """Two adapters averaged offline into one (AdapterSoup), which is then a plain adapter."""
+def _soup(model):
+    """Two adapters averaged (AdapterSoup)."""
+    model.average_adapter(NAME, ["one", "two"], weights=[0.7, 0.3])
+
+
+def _modules(model, name):
+    """The adapter's modules by place."""
+    return {path.removesuffix(f".{name}"): module for path, module in model.named_modules()
+            if path.endswith(f"adapters.{name}")}
+
+
+def _merged(model):
+    """MerA (He et al. 2023): the second adapter's hidden units carried onto the first's by optimal transport between
+    equal masses, which is a permutation, with the weights' distance as the cost; then the mean of both."""
+    model.add_adapter(NAME, config=make_config(_seq()))
+    one, two, merged = (_modules(model, name) for name in ("one", "two", NAME))
+    for place, target in merged.items():
+        pairs = [(m.adapter_down[0], m.adapter_up) for m in (one[place], two[place])]
+        units = [torch.cat([down.weight, down.bias[:, None], up.weight.T], dim=1) for down, up in pairs]
+        to = _assignment(torch.cdist(units[0], units[1]).detach().numpy())
+        (down, up), (other_down, other_up) = pairs
+        target.adapter_down[0].weight.data = (down.weight + other_down.weight[to]).data / 2
+        target.adapter_down[0].bias.data = (down.bias + other_down.bias[to]).data / 2
+        target.adapter_up.weight.data = (up.weight + other_up.weight[:, to]).data / 2
+        target.adapter_up.bias.data = (up.bias + other_up.bias).data / 2
+
+
+def _assignment(cost):
+    """The permutation with the least total cost, by dynamic programming over subsets."""
+    best = {0: (0.0, ())}
+    for row in range(len(cost)):
+        following = {}
+        for taken, (total, order) in best.items():
+            for col in range(len(cost)):
+                if taken >> col & 1:
+                    continue
+                key, candidate = taken | 1 << col, (total + cost[row, col], (*order, col))
+                if key not in following or candidate < following[key]:
+                    following[key] = candidate
+        best = following
+    return list(next(iter(best.values()))[1])
+
+
+def _pruned(model):
+    """SparseAdapter (He et al. 2022): a wide adapter whose smallest weights, four of five, are zero."""
+    model.add_adapter(NAME, config=make_config(_seq(reduction_factor=4.0)))
+    randomise(model, NAME, "llama/sparse")
+    for module in _modules(model, NAME).values():
+        for linear in (module.adapter_down[0], module.adapter_up):
+            kept = linear.weight.abs() >= torch.quantile(linear.weight.abs().flatten(), 0.8)
+            linear.weight.data = 2 * linear.weight.data * kept
+
+
+OFFLINE = {"soup": _soup, "mera": _merged, "sparse": _pruned}
+
+
+@torch.no_grad()
+def _build_offline(out, model_name, variant):
+    """Made from others without the library's training: what is saved is a plain adapter."""
     import adapters
-    base_path, path = f"{golden_lib.HERE}/models/{model_name}", f"{out}/adapters/{model_name}/hub_soup"
+    base_path, path = f"{golden_lib.HERE}/models/{model_name}", f"{out}/adapters/{model_name}/hub_{variant}"
     shutil.rmtree(path, ignore_errors=True)
     model = load_base(base_path)
     adapters.init(model)
     for ingredient in ("one", "two"):
         model.add_adapter(ingredient, config=make_config(_seq()))
         randomise(model, ingredient, f"{model_name}/soup")
-    model.average_adapter(NAME, ["one", "two"], weights=[0.7, 0.3])
+    OFFLINE[variant](model)
     save(model, NAME, path, model_name)
-    write(path, model_name, "hub_soup", load_base(base_path), load(base_path, path))
+    write(path, model_name, f"hub_{variant}", load_base(base_path), load(base_path, path))
 
 
 def build(out, only=()):
-    if not only or "soup" in only:
-        _build_soup(out, "llama")
+    for variant in OFFLINE:
+        if not only or variant in only:
+            _build_offline(out, "llama", variant)
     for model_name, variants in ADAPTERS.items():
         for variant in variants:
             if not only or variant in only or f"{model_name}/{variant}" in only:

@@ -6,7 +6,7 @@ are made by tools/export/fact.py from tensors named as FacT's own files are.
 import numpy as np
 import torch
 
-from container_goldens import build_all, case, module
+from container_goldens import build_all, case, module, take
 import fact  # tools/export, which container_goldens puts on the path
 
 _RANK, _SCALE, _WIDE = 4, 2.0, 4
@@ -78,7 +78,7 @@ def _tucker(model, rng):
 def _make(tensors_of):
     def make(model, box, rng):
         made = fact.convert(tensors_of(model, rng), _SCALE, box.base_name)
-        box.tensors, box.sites = made.tensors, made.sites
+        take(box, made)
     return make
 
 

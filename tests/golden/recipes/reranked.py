@@ -1,5 +1,6 @@
-"""DyLoRA and SoRA through their exporters (zoo 5.1). The goldens are the published formulas put into the dense weights:
-DyLoRA at rank b of r, dW = (alpha / r) sqrt(r / b)^2 B[:, :b] A[:b]; SoRA, dW = (alpha / r) B diag(gate) A."""
+"""DyLoRA, SoRA and QA-LoRA's own files through their exporters (zoo 5.1). The goldens are the published formulas:
+DyLoRA at rank b of r, dW = (alpha / r) sqrt(r / b)^2 B[:, :b] A[:b]; SoRA, dW = (alpha / r) B diag(gate) A; QA-LoRA,
+y += (alpha / r) B A mean(x) with the mean of each run of inputs (torch's AvgPool1d)."""
 import os
 import sys
 
@@ -11,7 +12,9 @@ from adapter_goldens import Case, fresh_directory, record, wanted
 
 sys.path.append(os.path.join(golden_lib.HERE, "..", "..", "tools", "export"))
 import dylora  # noqa: E402
+import qalora  # noqa: E402
 import sora  # noqa: E402
+from command import write_lora  # noqa: E402
 
 _RANK, _ALPHA = 6, 9.0
 
@@ -55,6 +58,23 @@ def _sora(out, case, sites):
     record(path, golden_lib.load_model(base_path), adapted, case)
 
 
+def _qalora(out, case, sites, group):
+    path, base_path = fresh_directory(out, case), f"{out}/models/{case.model}"
+    adapted, pool, tensors = golden_lib.load_model(base_path), torch.nn.AvgPool1d(group), {}
+    for site in sites:
+        target = adapted.get_submodule(site)
+        rows, width = target.weight.shape
+        rng = golden_lib.rng_for("adapter", case.key, site)
+        a = (2 * rng.standard_normal((_RANK, width // group)) / np.sqrt(width // group)).astype(np.float32)
+        b = (0.3 * rng.standard_normal((rows, _RANK))).astype(np.float32)
+        tensors |= {f"base_model.model.{site}.lora_A.weight": a, f"base_model.model.{site}.lora_B.weight": b}
+        target.register_forward_hook(lambda _, args, y, a=torch.from_numpy(a), b=torch.from_numpy(b):
+                                     y + _ALPHA / _RANK * pool(args[0]) @ a.T @ b.T)
+    state, config = qalora.convert(tensors, group, _ALPHA)
+    write_lora(path, state, f"tiny-{case.model}", config)
+    record(path, golden_lib.load_model(base_path), adapted, case)
+
+
 def build(out):
     sites = [f"model.layers.{i}.{m}" for i in range(2) for m in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")]
     for rank in (1, 4):
@@ -64,3 +84,6 @@ def build(out):
     case = Case("qwen3", "sora", None, [])
     if wanted(case):
         _sora(out, case, sites)
+    case = Case("llama", "qalora_own", None, [], lengths=(1, 7, 20))
+    if wanted(case):
+        _qalora(out, case, sites, 8)

@@ -1,5 +1,5 @@
 """SSF: every linear site's and norm's output scaled and shifted, y = gamma f(x) + beta (zoo 5.2)."""
-from container_goldens import bias, build_all, case, module, places, replace, replace_norm, weight
+from container_goldens import bias, build_all, case, module, places, replace, replace_norm, take, weight
 import ssf as ssf_export  # tools/export, which container_goldens puts on the path
 
 
@@ -45,7 +45,7 @@ def _published_files(model, box, rng):
         gamma, beta = pair(name, len(w))
         replace_norm(target, gamma * w, gamma * b + beta)
     made = ssf_export.convert(tensors, before, box.base_name)
-    box.tensors, box.sites = made.tensors, made.sites
+    take(box, made)
 
 
 CASES = [
