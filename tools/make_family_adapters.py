@@ -7,13 +7,12 @@ For a llama-like model: lora, dora, ia3, prefix, bottleneck (AdapterHub's sequen
 lokr and prompt, `count` of each, named <family>-<i> and seeded by seed + i. Those whose size is a
 choice weigh about as much as a LoRA of the rank over all linear layers. Needs numpy only.
 """
-import argparse
 import os
 
 import numpy as np
 
-from make_random_adapters import adapter_config, random_tensors, site_shapes
-from weights_io import encode, read_f32, read_json, write_json, write_safetensors
+from make_random_adapters import adapter_config, parse, random_tensors, write_adapter
+from weights_io import encode, read_f32
 
 PREFIX_TOKENS = 32
 PROMPT_TOKENS = 32
@@ -149,25 +148,13 @@ FAMILIES = {"lora": lora, "dora": dora, "ia3": ia3, "prefix": prefix, "bottlenec
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("out")
-    parser.add_argument("--count", type=int, default=4)
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=1000)
-    args = parser.parse_args()
-    config = read_json(f"{args.model}/config.json")
-    shapes = site_shapes(config)
+    args, config, shapes = parse(__doc__, count=4, rank=16, seed=1000)
     for family, make in FAMILIES.items():
         for i in range(args.count):
-            path = f"{args.out}/{family}-{i}"
-            os.makedirs(path, exist_ok=True)
             seed = args.seed + i
             settings, tensors = make(args, config, shapes, np.random.default_rng(seed), seed)
-            write_json(f"{path}/adapter_config.json", settings)
-            name = "adapter" if "version" in settings else "adapter_model"
-            write_safetensors(f"{path}/{name}.safetensors", tensors, {"format": "pt"})
+            file = "adapter" if "version" in settings else "adapter_model"
+            write_adapter(f"{args.out}/{family}-{i}", settings, tensors, file)
 
 
 if __name__ == "__main__":

@@ -45,24 +45,29 @@ def random_tensors(config, shapes, rank, seed):
     return tensors
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("out")
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--alpha", type=float, default=32)
-    parser.add_argument("--seed", type=int, default=1000)
+def parse(doc, **defaults):
+    """MODEL_DIR OUT_DIR and an option for each default; -> (arguments, the model's config, its site shapes)."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "out"):
+        parser.add_argument(name)
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()
     config = read_json(f"{args.model}/config.json")
-    shapes = site_shapes(config)
+    return args, config, site_shapes(config)
+
+
+def write_adapter(path, settings, tensors, file="adapter_model"):
+    os.makedirs(path, exist_ok=True)
+    write_json(f"{path}/adapter_config.json", settings)
+    write_safetensors(f"{path}/{file}.safetensors", tensors, {"format": "pt"})
+
+
+def main():
+    args, config, shapes = parse(__doc__, count=32, rank=16, alpha=32.0, seed=1000)
     for i in range(args.count):
-        path = f"{args.out}/lora-{i:02d}"
-        os.makedirs(path, exist_ok=True)
-        write_json(f"{path}/adapter_config.json", adapter_config(shapes, args.rank, args.alpha))
-        write_safetensors(f"{path}/adapter_model.safetensors",
-                          random_tensors(config, shapes, args.rank, args.seed + i), {"format": "pt"})
+        write_adapter(f"{args.out}/lora-{i:02d}", adapter_config(shapes, args.rank, args.alpha),
+                      random_tensors(config, shapes, args.rank, args.seed + i))
 
 
 if __name__ == "__main__":
