@@ -3,15 +3,13 @@
 x' = x + f(x) of the token embeddings, and o + f(norm(r)) of each sub-layer (zoo 5.5).
 """
 from bottleneck_hooks import Bottleneck, add_to_sub_layer
-from container_goldens import build_all, case, module
+from container_goldens import build_all, case
 
 
 def _ciat(model, box, rng):
     f = Bottleneck(rng, "embed", (64, 64), "relu", norm=True, scale=1.0)
     # The stream that enters the first layer: behind the position embeddings, where the base has them.
-    first = module(model, "L0.norm1")
     block = model.transformer.h[0] if model.config.model_type == "gpt2" else model.model.layers[0]
-    assert block.get_submodule("ln_1" if model.config.model_type == "gpt2" else "input_layernorm") is first
     block.register_forward_pre_hook(lambda _, args, f=f: (args[0] + f(args[0]), *args[1:]))
     box.add("embed", "bn", {"act": f.act, "scale": f.scale}, **f.tensors)
     for layer in range(model.config.num_hidden_layers):
@@ -22,7 +20,7 @@ def _ciat(model, box, rng):
 
 
 CASES = [
-    case("qwen2", "ciat", "ciat", _ciat, lengths=(1, 7, 20)),
+    case("llama", "ciat", "ciat", _ciat, lengths=(1, 7, 20)),
     case("gpt2", "ciat", "ciat", _ciat, lengths=(1, 7, 20)),
 ]
 
