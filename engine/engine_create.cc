@@ -8,8 +8,8 @@
 #include "engine/engine.h"
 #include "engine/engine_parts.h"
 #include "engine/load_tokenizer.h"
-#include "engine/adapters/file_base_weights.h"
 #include "engine/model/model.h"
+#include "engine/model/served_base_weights.h"
 #include "engine/spec/model_files.h"
 
 namespace polyad {
@@ -62,7 +62,7 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   parts.eos_token_ids = model->spec().eos_ids;
   AdapterStoreOptions store_options = options.adapters;
   shared_files->set_tokenizer({});  // read; the weights may be read again for adapters
-  store_options.base = std::make_shared<FileBaseWeights>(shared_files);
+  store_options.base = std::make_shared<ServedBaseWeights>(shared_files, *model, *backend);
   parts.adapters = std::make_unique<AdapterStore>(model->spec(), *backend, store_options);
   parts.runner = std::move(model);
   parts.backend = std::move(backend);

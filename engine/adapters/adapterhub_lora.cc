@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "engine/adapters/row_squares.h"
+
 namespace polyad {
 namespace {
 
@@ -161,23 +163,14 @@ class Reader {
     if (context_.spec.architecture == Architecture::kGpt2) return IgnoreMagnitude(place, fused);
     POLYAD_ASSIGN_OR_RETURN(const std::vector<float> m,
                             tensors_.Take(Leaf(place, "m.weight"), {shape.out, 1}));
-    POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context_.Base());
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> w, base->Matrix(lora.site));
-    const Matrix delta = Multiply(lora.up, lora.down);
-    lora.scale.resize(static_cast<size_t>(shape.out));
-    for (int64_t row = 0; row < shape.out; ++row) {
-      double sum = 0;
-      for (int64_t i = 0; i < shape.in; ++i) {
-        const double value =
-            static_cast<double>(w[static_cast<size_t>(row * shape.in + i)]) + delta.At(row, i);
-        sum += value * value;
-      }
-      const double norm = std::sqrt(sum);
-      if (!(norm > 0)) {
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<double> squares,
+                            ChangedRowSquares(context_, lora.site, lora.up, lora.down));
+    for (size_t row = 0; row < squares.size(); ++row) {
+      if (!(squares[row] > 0)) {
         return InvalidArgument("tensor %s: row %d of the adapted weight is zero",
                                tensors_.NameOf(Leaf(place, "m.weight")), row);
       }
-      lora.scale[static_cast<size_t>(row)] = static_cast<float>(m[static_cast<size_t>(row)] / norm);
+      lora.scale.push_back(static_cast<float>(m[row] / std::sqrt(squares[row])));
     }
     return absl::OkStatus();
   }

@@ -36,6 +36,14 @@ class CountedBaseWeights final : public BaseWeights {
     ++num_reads_;
     return base_->Norm(layer, site);
   }
+  StatusOr<std::vector<double>> RowSquares(SiteRef site, int64_t in) const override {
+    ++num_reads_;
+    return base_->RowSquares(site, in);
+  }
+  StatusOr<std::vector<float>> Products(SiteRef site, const TensorView& inputs) const override {
+    ++num_reads_;
+    return base_->Products(site, inputs);
+  }
 
  private:
   const BaseWeights* base_;

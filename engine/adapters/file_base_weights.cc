@@ -91,4 +91,15 @@ StatusOr<NormVectors> FileBaseWeights::Norm(int64_t layer, NormSite site) const 
   return norm;
 }
 
+StatusOr<std::vector<double>> FileBaseWeights::RowSquares(SiteRef site, int64_t in) const {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = row_squares_.find(site);
+    if (found != row_squares_.end()) return found->second;
+  }
+  POLYAD_ASSIGN_OR_RETURN(std::vector<double> squares, BaseWeights::RowSquares(site, in));
+  std::lock_guard<std::mutex> lock(mutex_);
+  return row_squares_.emplace(site, std::move(squares)).first->second;
+}
+
 }  // namespace polyad

@@ -34,6 +34,7 @@ class Model final : public StepRunner {
   int64_t max_context() const { return max_context_; }
   int64_t num_kv_blocks() const { return kv_->num_blocks(); }
   int64_t kv_bytes() const { return kv_->bytes(); }
+  const Weights& weights() const { return weights_; }
   int64_t weight_bytes() const { return weights_.bytes(); }
   int64_t num_parameters() const { return num_parameters_; }
 

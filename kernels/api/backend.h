@@ -175,6 +175,11 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                                 int64_t num_blocks) = 0;
 
+  // --- products while an adapter loads (thread-safe, on the calling thread alone) ---
+  // y[t] = rows [first_row, first_row + y.cols) of W times x[t], x rounded as Gemm's inputs are.
+  virtual void ProductOfRows(const PackedMatrix& weight, int64_t first_row, FloatRows x,
+                             FloatRows y) = 0;
+
   // --- base ops (engine thread) ---
   // out[t] = table[ids[t]] (+ position_table[positions[t]] where given)
   virtual void Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) = 0;

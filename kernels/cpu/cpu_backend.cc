@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "kernels/api/check.h"
 #include "kernels/cpu/choose_row_kernels.h"
@@ -105,6 +106,14 @@ void CpuBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) {
   const NormRow row_args{args.kind, y.dtype == DType::kBF16, args.eps, args.weight, args.bias,
                          x.cols};
   ForRows(x.rows, x.cols, [&](int64_t row) { kernels_.norm(row_args, x.Row(row), RowOf(y, row)); });
+}
+
+void CpuBackend::ProductOfRows(const PackedMatrix& weight, int64_t first_row, FloatRows x,
+                               FloatRows y) {
+  std::vector<float> memory(static_cast<size_t>(x.rows * x.cols));  // room for either dtype
+  const ActivationRows inputs{memory.data(), activation_dtype(), x.rows, x.cols, x.cols};
+  Convert(x, inputs);
+  ProductOfRowsCpu(weight, first_row, inputs, y);
 }
 
 void CpuBackend::Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "kernels/api/check.h"
 #include "kernels/cpu/delta.h"
@@ -110,6 +111,37 @@ void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& po
   }
   pool.Run(tasks, [&](int64_t index, int) { run(index); });
   ApplyCpu(args.deltas, x, y, pool);
+}
+
+void ProductOfRowsCpu(const PackedMatrix& weight, int64_t first_row, ActivationRows x,
+                      FloatRows y) {
+  const auto& matrix = static_cast<const CpuMatrix&>(weight);
+  const int64_t end_row = first_row + y.cols;
+  KERNEL_CHECK(
+      x.cols == matrix.in() && x.rows == y.rows && first_row >= 0 && end_row <= matrix.out(),
+      "product of rows: shapes");
+  if (x.rows == 0) return;
+  ThreadPool alone(1);
+  PanelTask whole;
+  const int64_t row_block =
+      RowsPerBlock(PrepareInputs(matrix.format(), matrix.kernels(), x, alone, &whole));
+  const int64_t panel = first_row / kPanelColumns;
+  const int64_t begin = panel * kPanelColumns;
+  const int64_t end_panel = (end_row + kPanelColumns - 1) / kPanelColumns;
+  whole.panels = matrix.panel(panel);
+  whole.panel_bytes = matrix.panel_bytes();
+  whole.columns = std::min(end_panel * kPanelColumns, matrix.out()) - begin;  // whole panels
+  whole.y_stride = whole.columns;
+  std::vector<float> products(static_cast<size_t>(std::min(row_block, x.rows) * whole.columns));
+  for (int64_t row = 0; row < x.rows; row += row_block) {
+    PanelTask part = RowsOf(whole, row, std::min(x.rows, row + row_block));
+    part.y = products.data();
+    matrix.kernel()(part);
+    for (int64_t i = 0; i < part.rows; ++i) {
+      const float* from = products.data() + i * whole.columns + first_row - begin;
+      std::copy_n(from, y.cols, y.Row(row + i));
+    }
+  }
 }
 
 }  // namespace polyad::cpu

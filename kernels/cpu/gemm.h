@@ -28,6 +28,10 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrixCpu(std::span<const Tens
 // x) + b, or y + ((W x) + b) when args.accumulate. args.weight must come from PackMatrixCpu.
 void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& pool);
 
+// y = rows [first_row, first_row + y.cols) of W times x, on the calling thread alone; x as
+// GemmCpu's. Any thread.
+void ProductOfRowsCpu(const PackedMatrix& weight, int64_t first_row, ActivationRows x, FloatRows y);
+
 // Row `row` of the matrix as floats, exactly as the products see it (tied embeddings): out[0, in).
 void UnpackRow(const PackedMatrix& matrix, int64_t row, float* out);
 

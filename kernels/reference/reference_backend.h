@@ -76,6 +76,8 @@ class ReferenceBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                         int64_t num_blocks) override;
 
+  void ProductOfRows(const PackedMatrix& weight, int64_t first_row, FloatRows x,
+                     FloatRows y) override;
   void Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override;
   void AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override;
   void Norm(const NormArgs& args, FloatRows x, ActivationRows y) override;

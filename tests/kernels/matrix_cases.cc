@@ -7,6 +7,40 @@
 namespace polyad::test {
 namespace {
 
+// What rounding x to 8 bits in blocks of 32 may do to w . x.
+double RoundedBlocks(const float* w, const float* x, int64_t in) {
+  double bound = 0;
+  for (int64_t block = 0; block < in; block += 32) {
+    double largest = 0;
+    double weights = 0;
+    for (int64_t i = block; i < block + 32; ++i) {
+      largest = std::max(largest, std::abs(static_cast<double>(x[i])));
+      weights += std::abs(static_cast<double>(w[i]));
+    }
+    bound += largest / 254 * 1.01 * weights;
+  }
+  return bound;
+}
+
+// 8 eps |w| |x| for sums in fp32. Block formats in auto mode take x in 8 bits per block of 32 as
+// well.
+std::vector<double> ProductTolerance(const Backend& backend, const GemmShape& shape,
+                                     const float* weights, const float* inputs) {
+  const bool rounds_x =
+      InfoOf(shape.dtype).block_elements > 1 && backend.activation_dtype() == DType::kBF16;
+  std::vector<double> tolerance;
+  for (int64_t t = 0; t < shape.rows; ++t) {
+    for (int64_t o = 0; o < shape.out; ++o) {
+      const float* w = weights + o * shape.in;
+      const float* x = inputs + t * shape.in;
+      double bound = 8 * kEps32 * (NormOf(w, shape.in) * NormOf(x, shape.in) + 1);
+      if (rounds_x) bound += RoundedBlocks(w, x, shape.in);
+      tolerance.push_back(bound);
+    }
+  }
+  return tolerance;
+}
+
 class GemmRun final : public OpRun {
  public:
   GemmRun(Backend& backend, const GemmShape& shape)
@@ -28,42 +62,17 @@ class GemmRun final : public OpRun {
   }
   std::vector<double> Output() const override { return y_.Values(); }
 
-  // 8 eps |w| |x| for sums in fp32. Block formats in auto mode take x in 8 bits per block of 32 as
-  // well.
   std::vector<double> Tolerance() const override {
-    const bool rounds_x =
-        InfoOf(shape_.dtype).block_elements > 1 && backend_.activation_dtype() == DType::kBF16;
-    std::vector<double> tolerance;
-    for (int64_t t = 0; t < shape_.rows; ++t) {
-      for (int64_t o = 0; o < shape_.out; ++o) {
-        const float* w = weight_.values.data() + o * shape_.in;
-        const float* x = x_values_.data() + t * shape_.in;
-        double bound = 8 * kEps32 *
-                       (NormOf(w, shape_.in) * NormOf(x, shape_.in) + 1 +
-                        std::abs(y_values_[static_cast<size_t>(t * shape_.out + o)]) +
-                        std::abs(bias_[static_cast<size_t>(o)]));
-        if (rounds_x) bound += RoundedBlocks(w, x);
-        tolerance.push_back(bound);
-      }
+    std::vector<double> tolerance =
+        ProductTolerance(backend_, shape_, weight_.values.data(), x_values_.data());
+    for (size_t i = 0; i < tolerance.size(); ++i) {
+      const size_t o = i % static_cast<size_t>(shape_.out);
+      tolerance[i] += 8 * kEps32 * (std::abs(y_values_[i]) + std::abs(bias_[o]));
     }
     return tolerance;
   }
 
  private:
-  double RoundedBlocks(const float* w, const float* x) const {
-    double bound = 0;
-    for (int64_t block = 0; block < shape_.in; block += 32) {
-      double largest = 0;
-      double weights = 0;
-      for (int64_t i = block; i < block + 32; ++i) {
-        largest = std::max(largest, std::abs(static_cast<double>(x[i])));
-        weights += std::abs(static_cast<double>(w[i]));
-      }
-      bound += largest / 254 * 1.01 * weights;
-    }
-    return bound;
-  }
-
   Backend& backend_;
   const GemmShape shape_;
   const StoredWeight weight_;
@@ -72,6 +81,38 @@ class GemmRun final : public OpRun {
   const std::vector<float> y_values_;
   FloatBuffer y_;
   const std::vector<float> bias_;
+  std::unique_ptr<PackedMatrix> packed_;
+};
+
+// Rows [first_row, first_row + out) of a matrix that has others around them.
+class ProductOfRowsRun final : public OpRun {
+ public:
+  ProductOfRowsRun(Backend& backend, const GemmShape& shape, int64_t first_row)
+      : backend_(backend),
+        shape_(shape),
+        first_row_(first_row),
+        weight_(MakeWeight(shape.dtype, first_row + shape.out + kRowsBehind, shape.in, 40)),
+        x_(shape.rows, shape.in, RandomValues(shape.rows * shape.in, 41)),
+        y_(shape.rows, shape.out) {
+    const TensorView view = weight_.view();
+    packed_ = *backend.PackMatrix(std::span(&view, 1));
+  }
+  void Run() override { backend_.ProductOfRows(*packed_, first_row_, x_.view(), y_.view()); }
+  std::vector<double> Output() const override { return y_.Values(); }
+  std::vector<double> Tolerance() const override {
+    return ProductTolerance(backend_, shape_, weight_.values.data() + first_row_ * shape_.in,
+                            x_.values.data());
+  }
+
+ private:
+  static constexpr int64_t kRowsBehind = 3;
+
+  Backend& backend_;
+  const GemmShape shape_;
+  const int64_t first_row_;
+  const StoredWeight weight_;
+  FloatBuffer x_;
+  FloatBuffer y_;
   std::unique_ptr<PackedMatrix> packed_;
 };
 
@@ -192,6 +233,19 @@ OpCase GemmCase(const GemmShape& shape) {
   out.bytes = static_cast<double>(shape.out * RowBytes(shape.dtype, shape.in) +
                                   shape.rows * (2 * shape.in + 4 * shape.out));
   out.make = [shape](Backend& backend) { return std::make_unique<GemmRun>(backend, shape); };
+  return out;
+}
+
+OpCase ProductOfRowsCase(const GemmShape& shape, int64_t first_row) {
+  OpCase out;
+  out.name = absl::StrFormat("product_of_rows_%s/rows:%d/in:%d/out:%d/first:%d",
+                             InfoOf(shape.dtype).name, shape.rows, shape.in, shape.out, first_row);
+  out.flops = 2 * static_cast<double>(shape.rows * shape.in * shape.out);
+  out.bytes = static_cast<double>(shape.out * RowBytes(shape.dtype, shape.in) +
+                                  4 * shape.rows * (shape.in + shape.out));
+  out.make = [=](Backend& backend) {
+    return std::make_unique<ProductOfRowsRun>(backend, shape, first_row);
+  };
   return out;
 }
 

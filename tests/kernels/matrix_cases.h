@@ -16,6 +16,8 @@ struct GemmShape {
 };
 
 OpCase GemmCase(const GemmShape& shape);
+// `shape` without bias or sink, on rows of a larger matrix that begin at first_row.
+OpCase ProductOfRowsCase(const GemmShape& shape, int64_t first_row);
 
 // Adds `rows` table rows to others and embeds them.
 OpCase EmbedCase(DType dtype, int64_t rows, int64_t cols);

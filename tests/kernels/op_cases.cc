@@ -61,6 +61,8 @@ std::vector<OpCase> ConformanceCases() {
        {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     cases.push_back(EmbedCase(dtype, 5, 96));
     for (int64_t rows : {1, 3, 17}) cases.push_back(GemmCase({dtype, rows, 64, 50}));
+    cases.push_back(ProductOfRowsCase({dtype, 17, 96, 40}, 0));
+    cases.push_back(ProductOfRowsCase({dtype, 2, 64, 50}, 37));
     cases.push_back(GemmCase(
         {.dtype = dtype, .rows = 2, .in = 160, .out = 33, .bias = true, .accumulate = true}));
   }
@@ -108,6 +110,9 @@ std::vector<OpCase> BenchmarkCases() {
     }
   }
   cases.push_back(LowRankCase(DType::kBF16, std::vector<int64_t>(32, 16), 576, 3072));
+  for (DType dtype : {DType::kBF16, DType::kQ4_0}) {
+    cases.push_back(ProductOfRowsCase({dtype, 16, 576, 1536}, 1536));
+  }
   return cases;
 }
 

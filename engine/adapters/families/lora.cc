@@ -16,6 +16,7 @@
 #include "engine/adapters/families/lora_config.h"
 #include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/module_tensors.h"
+#include "engine/adapters/row_squares.h"
 
 namespace polyad {
 namespace {
@@ -97,7 +98,8 @@ class LoraLowering {
           Multiply(Transposed(Widened(op.a)), Transposed(Widened(op.b)));  // [vocab, hidden]
       for (size_t i = 0; i < own.values.size(); ++i)
         own.values[i] = table.values[i] + op.scale * own.values[i];
-      POLYAD_ASSIGN_OR_RETURN(std::vector<float> columns, Magnitudes(module, Transposed(own)));
+      POLYAD_ASSIGN_OR_RETURN(std::vector<float> columns,
+                              Magnitudes(module, RowSquaresOf(Transposed(own))));
       op.column_scale = program_.arena.Keep(std::move(columns));
     }
     program_.embedding_ops.push_back(op);
@@ -111,6 +113,14 @@ class LoraLowering {
     Matrix b = Widened(pair.b);
     Scale(b, pair.scale);
     return b;
+  }
+
+  static std::vector<double> RowSquaresOf(const Matrix& m) {
+    std::vector<double> squares(static_cast<size_t>(m.rows));
+    for (int64_t i = 0; i < m.rows; ++i) {
+      squares[static_cast<size_t>(i)] = SumOfSquares(m.Row(i), m.cols);
+    }
+    return squares;
   }
 
   // One column for each input: those of a group share it, and PEFT multiplies their mean by the
@@ -135,19 +145,20 @@ class LoraLowering {
     return absl::OkStatus();
   }
 
-  // magnitude / |row| of a changed weight.
-  StatusOr<std::vector<float>> Magnitudes(const ModuleTensors& module, const Matrix& changed) {
+  // magnitude / |row| of a changed weight, from the rows' squares.
+  StatusOr<std::vector<float>> Magnitudes(const ModuleTensors& module,
+                                          const std::vector<double>& squares) {
     const bool suffixed = module.Has("lora_magnitude_vector.weight");
     const std::string_view leaf =
         suffixed ? "lora_magnitude_vector.weight" : "lora_magnitude_vector";
-    POLYAD_ASSIGN_OR_RETURN(std::vector<float> magnitudes, module.TakeVector(leaf, changed.rows));
-    for (int64_t i = 0; i < changed.rows; ++i) {
-      const double square = SumOfSquares(changed.Row(i), changed.cols);
-      if (square == 0)
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> magnitudes,
+                            module.TakeVector(leaf, static_cast<int64_t>(squares.size())));
+    for (size_t i = 0; i < squares.size(); ++i) {
+      if (squares[i] == 0)
         return InvalidArgument("tensor %s: row %d of the changed weight is zero",
                                module.NameOf(leaf), i);
-      float& magnitude = magnitudes[static_cast<size_t>(i)];
-      magnitude = static_cast<float>(static_cast<double>(magnitude) / std::sqrt(square));
+      magnitudes[i] =
+          static_cast<float>(static_cast<double>(magnitudes[i]) / std::sqrt(squares[i]));
     }
     return magnitudes;
   }
@@ -156,17 +167,19 @@ class LoraLowering {
   Status Dora(const ModuleTensors& module, const Pair& pair) {
     const Matrix a = Widened(pair.a);
     Matrix b = ScaledB(pair);
-    POLYAD_ASSIGN_OR_RETURN(Matrix changed, BaseWeight(context_, module.site()));
-    const Matrix delta = Multiply(b, a);
-    for (size_t i = 0; i < delta.values.size(); ++i) changed.values[i] += delta.values[i];
-    POLYAD_ASSIGN_OR_RETURN(std::vector<float> factors, Magnitudes(module, changed));
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<double> squares,
+                            ChangedRowSquares(context_, module.site(), b, a));
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> factors, Magnitudes(module, squares));
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias, BaseBias(context_, module.site()));
     const bool has_bias =
         std::any_of(bias.begin(), bias.end(), [](float value) { return value != 0; });
     for (size_t i = 0; i < bias.size(); ++i) bias[i] -= factors[i] * bias[i];
     ScaleRows(b, factors);
     ScaleOutput(program_, module.site(), std::move(factors));
-    AddLowRank(program_, module.site(), a, std::move(b));
+    LowRank op;
+    op.a = pair.a;  // as the file has it
+    op.b = program_.arena.KeepMatrix(std::move(b.values), b.rows, b.cols);
+    program_.ops.push_back({module.site(), op});
     if (has_bias) AddBias(program_, module.site(), std::move(bias));
     return absl::OkStatus();
   }

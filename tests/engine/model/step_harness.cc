@@ -6,9 +6,9 @@
 #include <numeric>
 #include <random>
 
-#include "engine/adapters/file_base_weights.h"
 #include "engine/base/check.h"
 #include "engine/io/json.h"
+#include "engine/model/served_base_weights.h"
 #include "kernels/backend_factory.h"
 
 namespace polyad {
@@ -74,7 +74,8 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
   POLYAD_CHECK(model.ok(), model.status().ToString().c_str());
   loaded.model = std::move(*model);
   AdapterStoreOptions store_options;
-  store_options.base = std::make_shared<FileBaseWeights>(loaded.files);
+  store_options.base =
+      std::make_shared<ServedBaseWeights>(loaded.files, *loaded.model, *loaded.backend);
   loaded.adapters =
       std::make_unique<AdapterStore>(loaded.model->spec(), *loaded.backend, store_options);
   return loaded;

@@ -1,0 +1,54 @@
+// Products with the packed weights of every site against products with its matrix from the file.
+#include "engine/model/served_base_weights.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/adapters/dense_math.h"
+#include "tests/engine/model/step_harness.h"
+
+namespace polyad {
+namespace {
+
+constexpr int64_t kInputs = 3;
+
+class ServedBaseWeightsTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(ServedBaseWeightsTest, GivesEverySitesOwnRows) {
+  BackendOptions options;
+  options.mode = ComputeMode::kF32;
+  const TestModel test =
+      LoadTestModel(GoldenPath(std::string("models/") + GetParam()), "cpu", options);
+  const ModelSpec& spec = test.model->spec();
+  const ServedBaseWeights served(test.files, *test.model, *test.backend);
+  const FileBaseWeights from_file(test.files);
+  std::vector<SiteRef> sites = {{-1, Site::kHead}, {-1, Site::kEmbed}};
+  for (const Site site : LayerSites(spec)) sites.push_back({spec.num_layers - 1, site});
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (const SiteRef site : sites) {
+    Matrix x(kInputs, ShapeOf(spec, site.site).in);
+    for (float& value : x.values) value = normal(random);
+    const TensorView inputs{x.values.data(), DType::kF32, x.rows, x.cols};
+    const auto got = served.Products(site, inputs);
+    const auto expected = from_file.Products(site, inputs);
+    const auto squares = from_file.RowSquares(site, x.cols);
+    ASSERT_TRUE(got.ok() && expected.ok() && squares.ok());
+    ASSERT_EQ(got->size(), expected->size());
+    for (size_t i = 0; i < got->size(); ++i) {
+      const size_t out = i % squares->size();
+      const double length = std::sqrt((*squares)[out] * SumOfSquares(x.Row(0), x.rows * x.cols));
+      EXPECT_NEAR((*got)[i], (*expected)[i], 8 * 0x1p-24 * length) << SiteName(site.site);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ServedBaseWeightsTest,
+                         ::testing::Values("llama", "mistral", "qwen2", "gpt2"));
+
+}  // namespace
+}  // namespace polyad
