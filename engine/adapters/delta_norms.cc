@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "engine/adapters/dense_math.h"
+#include "engine/adapters/row_squares.h"
 
 namespace polyad {
 namespace {
@@ -14,7 +15,10 @@ double Square(std::span<const float> values) {
   return SumOfSquares(values.data(), static_cast<int64_t>(values.size()));
 }
 
-double Square(const TensorView& matrix) { return Square(Widened(matrix).values); }
+double Square(const TensorView& matrix) {
+  if (matrix.dtype != DType::kF32) return Square(Widened(matrix).values);
+  return SumOfSquares(static_cast<const float*>(matrix.data), matrix.rows * matrix.cols);
+}
 
 double SquareFromOne(std::span<const float> values) {
   double sum = 0;
@@ -22,31 +26,21 @@ double SquareFromOne(std::span<const float> values) {
   return sum;
 }
 
-// Sum over n of m[n]' m[n], in fp64: [cols, cols].
-std::vector<double> Gram(const Matrix& m) {
-  std::vector<double> gram(static_cast<size_t>(m.cols * m.cols), 0.0);
-  for (int64_t n = 0; n < m.rows; ++n) {
-    const float* row = m.Row(n);
-    for (int64_t i = 0; i < m.cols; ++i) {
-      const double left = row[i];
-      double* out = gram.data() + i * m.cols;
-      for (int64_t j = 0; j < m.cols; ++j) out[j] += left * static_cast<double>(row[j]);
-    }
-  }
-  return gram;
-}
-
 double NormOf(const LowRank& op) {
   Matrix a = Widened(op.a);
   Matrix b = Widened(op.b);
   if (!op.inner.empty()) ScaleRows(a, {op.inner.begin(), op.inner.end()});
   if (!op.outer.empty()) ScaleRows(b, {op.outer.begin(), op.outer.end()});
+  const auto scale = std::abs(static_cast<double>(op.scale));
+  if (a.rows * (b.rows + a.cols) > b.rows * a.cols) {
+    return scale * std::sqrt(Square(Multiply(b, a).values));
+  }
   // |b a|^2 is the sum of (a a') * (b' b) elementwise: two squares of side rank.
-  const std::vector<double> aa = Gram(Transposed(a));
-  const std::vector<double> bb = Gram(b);
+  const std::vector<double> aa = RowGram(a);
+  const std::vector<double> bb = RowGram(Transposed(b));
   double square = 0;
   for (size_t i = 0; i < aa.size(); ++i) square += aa[i] * bb[i];
-  return std::abs(static_cast<double>(op.scale)) * std::sqrt(std::max(square, 0.0));
+  return scale * std::sqrt(std::max(square, 0.0));
 }
 
 double NormOf(const Dense& op) { return std::abs(op.scale) * std::sqrt(Square(op.delta)); }

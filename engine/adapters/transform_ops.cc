@@ -74,13 +74,18 @@ Status AddSparse(AdapterProgram& program, const LoweringContext& context, SiteRe
     return ResourceExhausted("module %s: %d entries", ModulePath(context.spec, site),
                              entries.size());
   }
-  std::stable_sort(entries.begin(), entries.end(), [](const SparseEntry& a, const SparseEntry& b) {
+  const auto before = [](const SparseEntry& a, const SparseEntry& b) {
     return std::pair(a.row, a.col) < std::pair(b.row, b.col);
-  });
+  };
+  if (!std::is_sorted(entries.begin(), entries.end(), before)) {
+    std::stable_sort(entries.begin(), entries.end(), before);
+  }
   const SiteShape shape = ShapeOf(context.spec, site.site);
   std::vector<int32_t> row_begin(static_cast<size_t>(shape.out) + 1, 0);
   std::vector<int32_t> columns;
   std::vector<float> values;
+  columns.reserve(entries.size());
+  values.reserve(entries.size());
   for (const SparseEntry& entry : entries) {
     const auto row = static_cast<size_t>(entry.row);
     const bool repeats = row_begin[row + 1] > 0 && columns.back() == entry.col;

@@ -100,7 +100,7 @@ StatusOr<OwnedBytes> OwnedBytes::Allocate(int64_t size) {
   bytes.data_.reset(static_cast<uint8_t*>(
       std::aligned_alloc(static_cast<size_t>(kAlignment), static_cast<size_t>(padded))));
   if (bytes.data_ == nullptr) return ResourceExhausted("no memory for a buffer of %d bytes", size);
-  std::memset(bytes.data_.get(), 0, static_cast<size_t>(padded));
+  std::memset(bytes.data_.get() + size, 0, static_cast<size_t>(padded - size));
   bytes.size_ = size;
   return bytes;
 }

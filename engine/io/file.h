@@ -21,7 +21,7 @@
 
 namespace polyad {
 
-// A zero-filled buffer aligned to 64 bytes, so that tensors in it suit any kernel.
+// A buffer aligned to 64 bytes, so that tensors in it suit any kernel; its owner fills it.
 class OwnedBytes {
  public:
   OwnedBytes() = default;

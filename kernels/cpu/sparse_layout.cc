@@ -20,9 +20,16 @@ SparseLayout::SparseLayout(std::vector<SparseRow> rows, int64_t in) {
   std::stable_sort(rows.begin(), rows.end(), [](const SparseRow& a, const SparseRow& b) {
     return a.columns.size() > b.columns.size();
   });
+  const bool wide = in > kNarrowColumns;
+  size_t stored = 0;
+  for (size_t begin = 0; begin < rows.size(); begin += kGroupRows) {
+    stored += rows[begin].columns.size() * kGroupRows;
+  }
+  values_.reserve(stored);
+  wide ? wide_columns_.reserve(stored) : columns_.reserve(stored);
   for (size_t begin = 0; begin < rows.size(); begin += kGroupRows) {
     const size_t count = std::min<size_t>(kGroupRows, rows.size() - begin);
-    AppendGroup(std::span(rows).subspan(begin, count), in > kNarrowColumns);
+    AppendGroup(std::span(rows).subspan(begin, count), wide);
   }
 }
 

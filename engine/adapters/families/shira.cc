@@ -26,6 +26,7 @@ Status LowerShiraModule(const ModuleTensors& module, AdapterSource& source,
                           TakeIndices(source, module.NameOf("shira_indices"),
                                       std::max(module.in(), module.out()), {2, count}));
   std::vector<SparseEntry> entries;
+  entries.reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = indices.values[static_cast<size_t>(i)];
     const int64_t col = indices.values[static_cast<size_t>(count + i)];
