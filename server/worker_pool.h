@@ -2,7 +2,8 @@
 
 // A few threads and a bounded queue of tasks: adapter loads, waits of the admin port, HTTP
 // handlers. TryRun never waits; a full queue refuses. The destructor runs what is queued, then
-// joins. Thread-safe.
+// joins. Threads that are to stand back behind the engine's take a niceness (setpriority(2): 1 to
+// 19). Thread-safe.
 
 #include <condition_variable>
 #include <cstddef>
@@ -16,7 +17,7 @@ namespace polyad {
 
 class WorkerPool {
  public:
-  WorkerPool(size_t num_threads, size_t max_queued);
+  WorkerPool(size_t num_threads, size_t max_queued, int niceness = 0);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -27,6 +28,7 @@ class WorkerPool {
   void Work();
 
   const size_t max_queued_;
+  const int niceness_;
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<std::function<void()>> tasks_;

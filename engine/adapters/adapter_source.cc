@@ -1,9 +1,11 @@
 #include "engine/adapters/adapter_source.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/base/give_way.h"
 #include "engine/io/float_bits.h"
 #include "engine/io/gguf.h"
 
@@ -22,6 +24,7 @@ constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
     {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
+constexpr int64_t kPieceBytes = 256 * 1024;  // read or hashed before it gives way
 
 // Exponent bits all set means infinity or NaN, in every IEEE format.
 template <typename Bits>
@@ -86,6 +89,19 @@ const FormatFiles& FormatOf(const Directory& directory) {
   return kFormats[0];
 }
 
+// Whole, piece by piece.
+StatusOr<std::string> ReadWhole(const RandomAccessFile& file) {
+  std::string bytes;
+  bytes.reserve(static_cast<size_t>(file.size()));
+  for (int64_t at = 0; at < file.size(); at += kPieceBytes) {
+    const int64_t piece = std::min(kPieceBytes, file.size() - at);
+    bytes.resize(static_cast<size_t>(at + piece));
+    POLYAD_RETURN_IF_ERROR(file.ReadAt(at, bytes.data() + at, piece));
+    GiveWay();
+  }
+  return bytes;
+}
+
 Status RefusePickle(const Directory& directory) {
   if (directory.Contains("adapter_model.bin")) {
     return Unimplemented(
@@ -115,7 +131,7 @@ StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t 
                              max_file_bytes);
   }
   // Read once, whole: what is hashed is what is parsed, whatever happens to the file meanwhile.
-  POLYAD_ASSIGN_OR_RETURN(std::string bytes, file.ReadAll(max_file_bytes));
+  POLYAD_ASSIGN_OR_RETURN(std::string bytes, ReadWhole(file));
   return FromBytes(text, std::move(bytes), files.format);
 }
 
@@ -124,7 +140,10 @@ StatusOr<AdapterSource> AdapterSource::FromBytes(std::string config, std::string
   Sha256 sha;
   sha.UpdateInt(static_cast<int64_t>(config.size()));
   sha.Update(config);
-  sha.Update(tensors);
+  for (size_t at = 0; at < tensors.size(); at += kPieceBytes) {
+    sha.Update(std::string_view(tensors).substr(at, kPieceBytes));
+    GiveWay();
+  }
   const auto file_bytes = static_cast<int64_t>(config.size() + tensors.size());
   POLYAD_ASSIGN_OR_RETURN(
       AdapterSource source,
@@ -159,6 +178,7 @@ Status AdapterSource::ReadAll(const TensorSource& file) {
     POLYAD_ASSIGN_OR_RETURN(OwnedTensor tensor, file.Read(info.name));
     tensors_.push_back({info.name, std::move(tensor)});
     index_.emplace(info.name, tensors_.size() - 1);
+    GiveWay();
   }
   return absl::OkStatus();
 }
@@ -195,6 +215,7 @@ StatusOr<const OwnedTensor*> AdapterSource::TakeTensor(const std::string& name) 
   if (found == index_.end()) return InvalidArgument("tensor %s: missing from the file", name);
   Entry& entry = tensors_[found->second];
   POLYAD_RETURN_IF_ERROR(CheckFinite(name, entry.tensor));
+  GiveWay();
   entry.taken = true;
   return &entry.tensor;
 }

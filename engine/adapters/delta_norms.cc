@@ -7,6 +7,7 @@
 
 #include "engine/adapters/dense_math.h"
 #include "engine/adapters/row_squares.h"
+#include "engine/base/give_way.h"
 
 namespace polyad {
 namespace {
@@ -83,6 +84,7 @@ double NormOf(const EmbeddingLowRank& op) {
 }  // namespace
 
 double FrobeniusNorm(const DeltaOp& op) {
+  GiveWay();
   return std::visit([](const auto& kind) { return NormOf(kind); }, op);
 }
 

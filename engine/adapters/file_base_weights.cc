@@ -2,6 +2,9 @@
 
 #include <utility>
 
+#include "engine/adapters/dense_math.h"
+#include "engine/base/give_way.h"
+
 namespace polyad {
 namespace {
 
@@ -41,6 +44,30 @@ SiteWeights KindsOf(Site site) {
   return {K::kEmbed, K::kEmbed};
 }
 
+// The matrix of a site, as stored.
+StatusOr<OwnedTensor> ReadMatrix(const ModelFiles& files, SiteRef site) {
+  WeightKind kind = KindsOf(site.site).matrix;
+  if (kind == WeightKind::kHead && files.spec().tie_embeddings) kind = WeightKind::kEmbed;
+  const bool of_model = kind == WeightKind::kHead || kind == WeightKind::kEmbed;
+  return files.ReadWeight(of_model ? -1 : site.layer, kind);
+}
+
+bool IsFloat(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+// Row by row, for a matrix of floats.
+std::vector<double> SquaresOfRows(const TensorView& view) {
+  std::vector<double> squares;
+  for (int64_t i = 0; i < view.rows; ++i) {
+    const auto* row = static_cast<const uint8_t*>(view.data) + i * RowBytes(view.dtype, view.cols);
+    const polyad::Matrix wide = Widened(TensorView{row, view.dtype, 1, view.cols});
+    squares.push_back(SumOfSquares(wide.values.data(), view.cols));
+    GiveWay();
+  }
+  return squares;
+}
+
 }  // namespace
 
 StatusOr<std::vector<float>> FileBaseWeights::Read(int64_t layer, WeightKind kind) const {
@@ -54,10 +81,8 @@ StatusOr<std::vector<float>> FileBaseWeights::ReadIfThere(int64_t layer, WeightK
 }
 
 StatusOr<std::vector<float>> FileBaseWeights::Matrix(SiteRef site) const {
-  WeightKind kind = KindsOf(site.site).matrix;
-  if (kind == WeightKind::kHead && files_->spec().tie_embeddings) kind = WeightKind::kEmbed;
-  const bool of_model = kind == WeightKind::kHead || kind == WeightKind::kEmbed;
-  return Read(of_model ? -1 : site.layer, kind);
+  POLYAD_ASSIGN_OR_RETURN(const OwnedTensor tensor, ReadMatrix(*files_, site));
+  return ToFloats(tensor);
 }
 
 StatusOr<std::vector<float>> FileBaseWeights::Bias(SiteRef site) const {
@@ -97,7 +122,13 @@ StatusOr<std::vector<double>> FileBaseWeights::RowSquares(SiteRef site, int64_t 
     const auto found = row_squares_.find(site);
     if (found != row_squares_.end()) return found->second;
   }
-  POLYAD_ASSIGN_OR_RETURN(std::vector<double> squares, BaseWeights::RowSquares(site, in));
+  std::vector<double> squares;
+  POLYAD_ASSIGN_OR_RETURN(const OwnedTensor tensor, ReadMatrix(*files_, site));
+  if (IsFloat(tensor.dtype)) {
+    squares = SquaresOfRows(tensor.view());
+  } else {
+    POLYAD_ASSIGN_OR_RETURN(squares, BaseWeights::RowSquares(site, in));
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   return row_squares_.emplace(site, std::move(squares)).first->second;
 }

@@ -7,6 +7,7 @@
 
 #include "engine/adapters/soft_prompt.h"
 #include "engine/base/check.h"
+#include "engine/base/give_way.h"
 #include "kernels/api/delta_check.h"
 
 namespace polyad {
@@ -132,6 +133,7 @@ class Packer {
                             backend_.PackDelta(op, share_));
     version_.AddCost(packed->cost());
     costs_.push_back(packed->cost());
+    GiveWay();
     return packed;
   }
 

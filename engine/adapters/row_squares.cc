@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/adapters/lowering_ops.h"
+#include "engine/base/give_way.h"
 
 namespace polyad {
 namespace {
@@ -148,7 +149,9 @@ StatusOr<std::vector<double>> ChangedRowSquares(const LoweringContext& context, 
   POLYAD_ASSIGN_OR_RETURN(std::vector<double> squares, base->RowSquares(site, a.cols));
   const TensorView inputs{a.values.data(), DType::kF32, a.rows, a.cols};
   POLYAD_ASSIGN_OR_RETURN(const std::vector<float> products, base->Products(site, inputs));
+  GiveWay();
   const std::vector<double> forms = QuadraticForms(b, RowGram(a));
+  GiveWay();
   for (int64_t i = 0; i < b.rows; ++i) {
     double cross = 0;
     for (int64_t k = 0; k < a.rows; ++k) {

@@ -1,6 +1,8 @@
 #include "server/worker_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <future>
@@ -31,6 +33,16 @@ TEST(WorkerPoolTest, RefusesOverItsQueueInsteadOfWaiting) {
   EXPECT_TRUE(pool.TryRun([] {}));
   EXPECT_FALSE(pool.TryRun([] {}));
   release.set_value();
+}
+
+TEST(WorkerPoolTest, ItsThreadsAloneTakeTheNiceness) {
+  const auto niceness = [] { return getpriority(PRIO_PROCESS, static_cast<id_t>(gettid())); };
+  const int before = niceness();
+  std::promise<int> inside;
+  WorkerPool pool(1, 1, 19);
+  ASSERT_TRUE(pool.TryRun([&] { inside.set_value(niceness()); }));
+  EXPECT_EQ(inside.get_future().get(), 19);
+  EXPECT_EQ(niceness(), before);
 }
 
 }  // namespace
