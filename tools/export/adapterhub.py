@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Converts pickled AdapterHub directories to safetensors: adapterhub.py DIR [DIR ...]
+"""Converts pickled directories of AdapterHub, and of PEFT before safetensors, to safetensors: adapterhub.py DIR [DIR ...]
 
 The server never reads pickle. In each directory, and in the directories below it (a saved setup has one for
-each adapter), pytorch_adapter.bin becomes adapter.safetensors and pytorch_model_adapter_fusion.bin becomes
-model_adapter_fusion.safetensors. Every name is kept: prefixes are saved under several names, and the server
-checks that the copies are equal. The pickles stay where they are. Needs torch and numpy; the files are opened
-with torch's weights-only unpickler.
+each adapter), pytorch_adapter.bin becomes adapter.safetensors, pytorch_model_adapter_fusion.bin becomes
+model_adapter_fusion.safetensors, and adapter_model.bin (old PEFT, LLM-Adapters) becomes adapter_model.safetensors.
+Every name is kept: prefixes are saved under several names, and the server checks that the copies are equal. The
+pickles stay where they are. Needs torch and numpy; the files are opened with torch's weights-only unpickler.
 """
 import argparse
 import os
@@ -15,7 +15,8 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import weights_io  # noqa: E402
 
 FILES = {"pytorch_adapter.bin": "adapter.safetensors",
-         "pytorch_model_adapter_fusion.bin": "model_adapter_fusion.safetensors"}
+         "pytorch_model_adapter_fusion.bin": "model_adapter_fusion.safetensors",
+         "adapter_model.bin": "adapter_model.safetensors"}
 
 
 def _encode(name, tensor):
