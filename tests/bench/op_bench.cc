@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/backend_factory.h"
+#include "tests/bench/delta_benchmarks.h"
 #include "tests/kernels/op_cases.h"
 
 namespace polyad::test {
@@ -57,6 +58,7 @@ int Main(int argc, char** argv) {
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
   }
+  RegisterDeltaBenchmarks(**backend);
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   return 0;
