@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Writes the golden adapters of the tiny llama as seeds for the adapter readers' fuzz targets.
+
+  adapter_seeds.py OUT_DIR     -> OUT_DIR/<target>/<adapter>, in the text of adapter_fuzzing.h
+"""
+import json
+import pathlib
+import struct
+import sys
+
+GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "golden" / "adapters" / "llama"
+FORMATS = [("peft_adapter_fuzz", "adapter_config.json", "adapter_model.safetensors"),
+           ("adapterhub_adapter_fuzz", "adapter_config.json", "adapter.safetensors"),
+           ("container_adapter_fuzz", "zoo.json", "zoo.safetensors")]
+
+
+def tensor_lines(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8:8 + length])
+    return [" ".join([name, entry["dtype"], *map(str, entry["shape"])])
+            for name, entry in header.items() if name != "__metadata__"]
+
+
+def write(out, target, name, content):
+    folder = out / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def main():
+    out = pathlib.Path(sys.argv[1])
+    for adapter in sorted(GOLDENS.iterdir()):
+        if (adapter / "adapter.gguf").exists():
+            write(out, "gguf_adapter_fuzz", adapter.name, (adapter / "adapter.gguf").read_bytes())
+        options = json.loads((adapter / "golden.json").read_text()).get("options", {})
+        for target, config, tensors in FORMATS:
+            if not (adapter / tensors).exists():
+                continue
+            text = json.dumps(json.loads((adapter / config).read_text()))
+            lines = tensor_lines(adapter / tensors)
+            lines += [f"option {key} {value}" for key, value in options.items()]
+            write(out, target, adapter.name, (text + "\0" + "\n".join(lines) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
