@@ -71,6 +71,43 @@ TEST(Lora, TheFirstMatchingPatternInFileOrderWins) {
   EXPECT_FLOAT_EQ(std::get<LowRank>(program->ops[1].op).scale, 2.0f);  // "roj" is no whole name
 }
 
+// A base that gives no whole matrix.
+class ProductsAlone final : public BaseWeights {
+ public:
+  StatusOr<std::vector<float>> Matrix(SiteRef) const override {
+    return FailedPrecondition("a whole matrix");
+  }
+  StatusOr<std::vector<float>> Bias(SiteRef) const override { return std::vector<float>(); }
+  StatusOr<NormVectors> Norm(int64_t, NormSite) const override { return NormVectors(); }
+  StatusOr<std::vector<double>> RowSquares(SiteRef site, int64_t) const override {
+    return std::vector<double>(static_cast<size_t>(ShapeOf(TinySpec(), site.site).out), 9.0);
+  }
+  StatusOr<std::vector<float>> Products(SiteRef site, const TensorView& inputs) const override {
+    const int64_t out = ShapeOf(TinySpec(), site.site).out;
+    return std::vector<float>(static_cast<size_t>(inputs.rows * out), 0.25f);
+  }
+};
+
+TEST(Lora, DoraNeedsProductsAndLengthsOfTheBaseAlone) {
+  Files files;
+  files.config = R"({"peft_type":"LORA","r":1,"lora_alpha":1,"use_dora":true})";
+  files.tensors = {FloatTensor(kQ0 + ".lora_A.weight", 1, 32, 0.5f, 0.0f),
+                   FloatTensor(kQ0 + ".lora_B.weight", 32, 1, 2.0f, 0.0f),
+                   FloatTensor(kQ0 + ".lora_magnitude_vector", 1, 32, 3.0f, 0.0f)};
+  files.tensors[2].shape = {32};
+  StatusOr<AdapterSource> source =
+      AdapterSource::FromBytes(files.config, SafetensorsBytes(files.tensors));
+  ASSERT_TRUE(source.ok()) << source.status();
+  const ModelSpec spec = TinySpec();
+  const ProductsAlone base;
+  const StatusOr<AdapterProgram> program = LowerAdapter(*source, {spec, &base});
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_TRUE(program->read_base);
+  ASSERT_EQ(program->ops[0].stage, OpStage::kOutput);
+  // |W|^2 + 2 b (a . w) + b^2 |a|^2 = 9 + 2 * 2 * 0.25 + 4 * 32 * 0.25
+  EXPECT_FLOAT_EQ(std::get<OutputScale>(program->ops[0].op).values[5], 3.0f / std::sqrt(42.0f));
+}
+
 TEST(Lora, TheNormOfTheChangeIsThatOfTheFormedProduct) {
   AdapterSource source;
   const StatusOr<AdapterProgram> program = Lower(Files(), &source);
