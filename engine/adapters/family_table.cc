@@ -1,5 +1,8 @@
 #include "engine/adapters/family_table.h"
 
+#include <string>
+#include <string_view>
+
 #include "engine/adapters/adapterhub_config.h"
 #include "engine/adapters/base_replacements.h"
 
@@ -61,6 +64,29 @@ StatusOr<std::string> TypeOf(const AdapterSource& source) {
   return config.String(gguf ? "adapter.type" : "peft_type");
 }
 
+// PEFT's types that are known and not served as they are, and why.
+struct Unserved {
+  std::string_view type;
+  std::string_view why;
+};
+constexpr std::string_view kExportFirst =
+    "its file leaves out what it computes with; write it out with tools/export/peft_complete.py";
+constexpr Unserved kUnserved[] = {
+    {"FOURIERFT", kExportFirst},
+    {"WAVEFT", kExportFirst},
+    {"PSOFT", kExportFirst},
+    {"ADAMSS", kExportFirst},
+    {"SHADOW", "it is a second network with a cache of its own, no change of this one"},
+    {"XLORA", "it runs the base model once more for every token"},
+    {"LILY", "its router takes the mean over all tokens of a batch"}};
+
+std::string WhyUnserved(std::string_view type) {
+  for (const Unserved& unserved : kUnserved) {
+    if (unserved.type == type) return ": " + std::string(unserved.why);
+  }
+  return "";
+}
+
 bool ChangesNothing(const AdapterProgram& program) {
   return program.ops.empty() && program.embedding_ops.empty() && program.norms.empty() &&
          program.hooks.empty() && program.stream_ops.empty() && !program.soft_prompt &&
@@ -97,7 +123,8 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
   if (source.format() == AdapterFormat::kGguf) {
     return Unimplemented("%s: adapter.type '%s' is not served", source.tensor_file(), type);
   }
-  return Unimplemented("adapter_config.json: peft_type '%s' is not served", type);
+  return Unimplemented("adapter_config.json: peft_type '%s' is not served%s", type,
+                       WhyUnserved(type));
 }
 
 }  // namespace polyad

@@ -15,6 +15,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "tools")]
 RECIPES = (
     "lora",
     "lora_forms",
+    "lora_variants",
     "trainable_tokens",
     "changed_base",
     "qalora",

@@ -1,10 +1,10 @@
 // LoRA as PEFT saves it, with all that its file may hold: y += s B (A x), s = alpha / r, or alpha /
 // sqrt(r) with use_rslora; r and alpha may differ by module. A fused projection (GPT-2's c_attn) is
 // one site; embeddings look up columns of A. Variants: DoRA, W' = c (W + s B A) row by row with c =
-// m / |W + s B A|; QA-LoRA, one column of A for a run of inputs; KaSA, PiSSA and OLoRA, whose base
-// lost a part of itself when training began; activated LoRA, which carries its tokens. Lowers to
-// LowRank (+ OutputScale, Bias, EmbeddingLowRank). Source: zoo sections 4.1, 5.1 and 10; peft
-// 0.21.2, tuners/lora.
+// m / |W + s B A|; QA-LoRA, one column of A for a run of inputs; BD-LoRA, one factor in blocks
+// along its diagonal; KaSA, PiSSA and OLoRA, whose base lost a part of itself when training began;
+// activated LoRA, which carries its tokens. Lowers to LowRank (+ OutputScale, Bias,
+// EmbeddingLowRank). Source: zoo sections 4.1, 5.1 and 10; peft 0.21.2, tuners/lora.
 
 #include <algorithm>
 #include <cmath>
@@ -60,8 +60,10 @@ class LoraLowering {
     Pair pair;
     POLYAD_ASSIGN_OR_RETURN(pair.rank, CheckRank(module.path(), config_.ranks.For(module.path())));
     pair.scale = config_.ScaleOf(module.path(), static_cast<double>(pair.rank));
+    POLYAD_RETURN_IF_ERROR(CheckTrainingOnly(module, pair.rank));
     POLYAD_ASSIGN_OR_RETURN(pair.a, source_.TakeMatrix(module.NameOf("lora_A.weight")));
     POLYAD_ASSIGN_OR_RETURN(pair.b, source_.TakeMatrix(module.NameOf("lora_B.weight")));
+    if (config_.blocks > 1) return Blocks(module, pair);
     const bool pooled = config_.pools_inputs && pair.a.cols != module.in();
     if (pooled && module.in() % config_.pool_size != 0) {
       return FailedPrecondition("module %s: %d inputs are no groups of %d", module.path(),
@@ -109,6 +111,21 @@ class LoraLowering {
   AdapterProgram Finish() && { return std::move(program_); }
 
  private:
+  // VeLoRA's projections of gradients and MonteCLoRA's distributions: read, checked and left.
+  Status CheckTrainingOnly(const ModuleTensors& module, int64_t rank) {
+    if (config_.velora) {
+      POLYAD_RETURN_IF_ERROR(module.Floats("lora_velora_embed", {kAnySize}).status());
+    }
+    if (!config_.monteclora) return absl::OkStatus();
+    const std::string sampler = "lora_monteclora_sampler.";
+    POLYAD_ASSIGN_OR_RETURN(const FloatTensor weights,
+                            module.Floats(sampler + "expert_weights", {kAnySize}));
+    POLYAD_RETURN_IF_ERROR(
+        module.Floats(sampler + "expert_weights_prior", {weights.Dim(0)}).status());
+    POLYAD_RETURN_IF_ERROR(module.Floats(sampler + "gaussian_var_prior", {rank, rank}).status());
+    return module.Floats(sampler + "std_prior", {rank}).status();
+  }
+
   static Matrix ScaledB(const Pair& pair) {
     Matrix b = Widened(pair.b);
     Scale(b, pair.scale);
@@ -121,6 +138,34 @@ class LoraLowering {
       squares[static_cast<size_t>(i)] = SumOfSquares(m.Row(i), m.cols);
     }
     return squares;
+  }
+
+  // A block-diagonal matrix of equal blocks, from the blocks [rows, cols / blocks] stacked.
+  Matrix Diagonal(const TensorView& stacked) const {
+    const Matrix blocks = Widened(stacked);
+    const int64_t height = blocks.rows / config_.blocks;
+    Matrix whole(blocks.rows, blocks.cols * config_.blocks);
+    for (int64_t i = 0; i < whole.rows; ++i) {
+      const int64_t first = i / height * blocks.cols;
+      std::copy_n(blocks.Row(i), blocks.cols, whole.Row(i) + first);
+    }
+    return whole;
+  }
+
+  // BD-LoRA: a factor that is block-diagonal has its blocks stored one above another.
+  Status Blocks(const ModuleTensors& module, Pair pair) {
+    const auto cut = [this](const TensorView& factor, int64_t cols) {
+      return factor.cols != cols && factor.cols * config_.blocks == cols &&
+             factor.rows % config_.blocks == 0;
+    };
+    Matrix a = cut(pair.a, module.in()) ? Diagonal(pair.a) : Widened(pair.a);
+    Matrix b = cut(pair.b, pair.rank) ? Diagonal(pair.b) : Widened(pair.b);
+    pair.a = {a.values.data(), DType::kF32, a.rows, a.cols};
+    pair.b = {b.values.data(), DType::kF32, b.rows, b.cols};
+    POLYAD_RETURN_IF_ERROR(CheckShapes(module, pair, module.in()));
+    Scale(b, pair.scale);
+    AddLowRank(program_, module.site(), std::move(a), std::move(b));
+    return BiasOfB(module, pair.scale);
   }
 
   // One column for each input: those of a group share it, and PEFT multiplies their mean by the
@@ -225,6 +270,11 @@ class LoraLowering {
 StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const LoweringContext& context) {
   POLYAD_ASSIGN_OR_RETURN(const LoraConfig config,
                           ReadLoraConfig(source.config(), context.spec.vocab_size));
+  if (config.on_parameters && context.spec.architecture == Architecture::kGpt2) {
+    return Unimplemented(
+        "adapter_config.json: target_parameters is not served on GPT-2, whose weights are stored "
+        "the other way round");
+  }
   LoraLowering lowering(source, context, config);
   POLYAD_ASSIGN_OR_RETURN(const std::vector<ModuleTensors> linears,
                           ModulesWith(source, context.spec, ModuleQuery{kLinearLeaves}));

@@ -26,6 +26,8 @@ constexpr std::string_view kUnderstood[] = {"r",
                                             "alora_invocation_tokens",
                                             "trainable_token_indices",
                                             "ensure_weight_tying",
+                                            "use_bdlora",
+                                            "target_parameters",
                                             "loftq_config",
                                             "eva_config",
                                             "corda_config",
@@ -40,9 +42,7 @@ struct Refused {
   std::string_view key;
   std::string_view what;
 };
-constexpr Refused kRefused[] = {{"use_bdlora", "BD-LoRA"},
-                                {"target_parameters", "LoRA on expert parameters"},
-                                {"layer_replication", "it changes the base model's layers"},
+constexpr Refused kRefused[] = {{"layer_replication", "it changes the base model's layers"},
                                 {"arrow_config", "Arrow routing"}};
 
 StatusOr<LoraStart> ReadStart(const OrderedJsonFields& config) {
@@ -82,10 +82,22 @@ StatusOr<std::vector<int32_t>> ReadInvocation(const OrderedJsonFields& config, i
   return tokens;
 }
 
+// BD-LoRA's number of blocks; 1 where it is not one. Which factors are cut in blocks is told by
+// their shapes.
+StatusOr<int64_t> ReadBlocks(const OrderedJsonFields& config) {
+  const OrderedJson* variant = config.Find("use_bdlora");
+  if (variant == nullptr) return 1;
+  if (!variant->is_object()) return config.WrongType("use_bdlora", "an object");
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields fields,
+                          OrderedJsonFields::Of(*variant, "adapter_config.json: use_bdlora"));
+  return fields.IntOr("nblocks", 1, 1, kMaxRank);
+}
+
 // PEFT gives a linear layer one variant.
 Status CheckVariants(const LoraConfig& lora) {
   const int count = static_cast<int>(lora.dora) + static_cast<int>(lora.pools_inputs) +
                     static_cast<int>(!lora.invocation_tokens.empty()) +
+                    static_cast<int>(lora.blocks > 1) +
                     static_cast<int>(lora.start == LoraStart::kKasa);
   if (count > 1 || (lora.dora && lora.start != LoraStart::kUnchanged)) {
     return Unimplemented("adapter_config.json: two variants of LoRA at once are not served");
@@ -119,6 +131,11 @@ StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size)
   POLYAD_ASSIGN_OR_RETURN(lora.dora, config.BoolOr("use_dora", false));
   POLYAD_ASSIGN_OR_RETURN(lora.pools_inputs, config.BoolOr("use_qalora", false));
   POLYAD_ASSIGN_OR_RETURN(lora.pool_size, config.IntOr("qalora_group_size", 16, 1, 1 << 20));
+  POLYAD_ASSIGN_OR_RETURN(lora.blocks, ReadBlocks(config));
+  lora.velora = config.Has("velora_config");
+  lora.monteclora = config.Has("monteclora_config");
+  const OrderedJson* parameters = config.Find("target_parameters");
+  lora.on_parameters = parameters != nullptr && !parameters->empty();
   POLYAD_ASSIGN_OR_RETURN(lora.start, ReadStart(config));
   if (config.Has("kasa_config")) lora.start = LoraStart::kKasa;
   POLYAD_ASSIGN_OR_RETURN(lora.invocation_tokens, ReadInvocation(config, vocab_size));

@@ -25,6 +25,10 @@ struct LoraConfig {
   bool dora = false;
   bool pools_inputs = false;  // QA-LoRA
   int64_t pool_size = 16;
+  int64_t blocks = 1;          // more than one: BD-LoRA, where one factor is block-diagonal
+  bool velora = false;         // files with what training alone reads
+  bool monteclora = false;     // likewise
+  bool on_parameters = false;  // some pairs change a parameter by its name (target_parameters)
   LoraStart start = LoraStart::kUnchanged;
   std::vector<int32_t> invocation_tokens;  // activated LoRA
   const OrderedJson* trained_tokens = nullptr;

@@ -1,4 +1,5 @@
-"""Families whose files are not complete, through tools/export: FourierFT, WaveFT, Uni-LoRA, VeRA, BitDelta, LyCORIS.
+"""Families whose files are not complete, through tools/export: FourierFT, WaveFT, Uni-LoRA, VeRA, PVeRA, RandLoRA, PSOFT,
+AdaMSS, BitDelta, LyCORIS.
 
 A PEFT adapter is saved, converted from what was saved, and recorded as PEFT runs it. BitDelta and LyCORIS files
 are made here and recorded by their formulas.
@@ -8,7 +9,8 @@ import tempfile
 
 import numpy as np
 import torch
-from peft import FourierFTConfig, PeftModel, UniLoraConfig, VeraConfig, WaveFTConfig, get_peft_model
+from peft import (AdamssConfig, FourierFTConfig, PeftModel, PsoftConfig, PveraConfig, RandLoraConfig, UniLoraConfig,
+                  VeraConfig, WaveFTConfig, get_peft_model)
 
 import adapter_goldens
 from adapter_goldens import Case
@@ -18,6 +20,7 @@ import lycoris
 import peft_complete
 from container import sign_bits
 
+_SHORT = (1, 7, 20)  # prompts of goldens that need no long ones
 _PEFT = [
     Case("llama", "fourierft", FourierFTConfig(task_type="CAUSAL_LM", n_frequency=120, scaling=150,
                                                target_modules=["q_proj", "v_proj"]),
@@ -33,6 +36,19 @@ _PEFT = [
     Case("llama", "vera_converted", VeraConfig(task_type="CAUSAL_LM", r=8, save_projection=False,
                                                projection_prng_key=5, target_modules=["q_proj", "o_proj"]),
          [("vera_lambda_d", 1.5), ("vera_lambda_b", 1.5)]),
+    Case("qwen2", "pvera_converted", PveraConfig(task_type="CAUSAL_LM", r=8, save_projection=False,
+                                                 projection_prng_key=3, target_modules=["q_proj", "o_proj"]),
+         [("pvera_lambda_d", 1.5), ("pvera_lambda_b", 1.5)], lengths=_SHORT),
+    Case("mistral", "randlora_converted", RandLoraConfig(task_type="CAUSAL_LM", r=16, randlora_alpha=16,
+                                                         save_projection=False, projection_prng_key=7,
+                                                         target_modules=["v_proj"]),
+         [("randlora_lambda", 0.5), ("randlora_gamma", (1.0, 0.3))], lengths=_SHORT),
+    Case("llama", "psoft", PsoftConfig(task_type="CAUSAL_LM", r=8, psoft_alpha=8,
+                                       target_modules=["q_proj", "down_proj"]),
+         [("vector", (1.0, 0.3)), ("psoft_R", 0.2)], lengths=_SHORT),
+    Case("qwen3", "adamss", AdamssConfig(task_type="CAUSAL_LM", r=16, num_subspaces=3, subspace_rank=2,
+                                         target_modules=["q_proj", "v_proj"]),
+         [("adamss_A", 0.6), ("adamss_B", 0.6)], lengths=_SHORT),
 ]
 
 
