@@ -20,6 +20,7 @@ import weights_io  # noqa: E402
 torch.cuda.is_current_stream_capturing = lambda: False
 
 NUM_GREEDY = 24
+KEPT_LOGITS = 12
 NUM_SPECIAL_TOKENS = 3
 _NUM_CANDIDATES = 192
 _MIN_DISTINCT = 6
@@ -79,12 +80,15 @@ def pick_prompt(model, name, length, vocab, edit=None):
 
 
 def make_golden(model, name, vocab, lengths, edit=None):
-    """-> (tensors, summary) for prompts of the given lengths; the model is in evaluation mode."""
+    """-> (tensors, summary) for prompts of the given lengths; the model is in evaluation mode.
+
+    Logits are kept for a prompt's last KEPT_LOGITS positions, which every earlier one has reached.
+    """
     tensors, smallest = {}, float("inf")
     for i, length in enumerate(lengths):
         prompt = pick_prompt(model, name, length, vocab, edit)
         tokens, margins = greedy(model, prompt[None])
-        logits = forward(model, prompt[None])[0].numpy()
+        logits = forward(model, prompt[None])[0, -KEPT_LOGITS:].numpy()
         smallest = min(smallest, margins.min().item())
         tensors[f"prompt.{i}.tokens"] = weights_io.encode(prompt.numpy(), "I32")
         tensors[f"prompt.{i}.logits"] = weights_io.encode(logits, "F32")
