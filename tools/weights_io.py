@@ -11,7 +11,7 @@ import struct
 import numpy as np
 
 _NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
-          "I64": np.int64, "I32": np.int32, "U8": np.uint8}
+          "I64": np.int64, "I32": np.int32, "U8": np.uint8, "I8": np.int8, "F8_E4M3": np.uint8}
 
 
 def f32_to_bf16(x):

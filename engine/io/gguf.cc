@@ -9,7 +9,7 @@
 
 #include "engine/io/checked_math.h"
 #include "engine/io/float_bits.h"
-#include "engine/io/gguf_dequant.h"
+#include "engine/io/gguf_groups.h"
 #include "engine/io/gguf_types.h"
 #include "engine/io/quote.h"
 
@@ -263,13 +263,8 @@ class GgufParser {
     stored.type = type_number;
     stored.bytes = *bytes;
     info.stored_type = std::string(type->name);
-    info.dtype = type->decodable ? DType::kBF16 : type->dtype;
+    info.dtype = type->decodable ? DType::kGrouped : type->dtype;
     info.bytes = *bytes;
-    if (type->decodable) {
-      const std::optional<int64_t> decoded = CheckedMul(*num_elements, 2);
-      if (!decoded.has_value()) return InvalidArgument("%s is too large", where);
-      info.bytes = *decoded;
-    }
     return absl::OkStatus();
   }
 
@@ -340,27 +335,6 @@ class GgufParser {
   int64_t alignment_ = 32;
 };
 
-namespace {
-
-constexpr int64_t kDecodeElements =
-    4096;  // elements in flight between f32 and bf16; a multiple of every block
-
-// Decodes `num_elements` of a block type into bf16.
-void DecodeToBFloat16(const GgufTensorType& type, const uint8_t* blocks, int64_t num_elements,
-                      uint8_t* out) {
-  std::vector<float> floats(static_cast<size_t>(std::min(num_elements, kDecodeElements)));
-  std::vector<uint16_t> rounded(floats.size());
-  for (int64_t begin = 0; begin < num_elements; begin += kDecodeElements) {
-    const auto count = static_cast<size_t>(std::min(num_elements - begin, kDecodeElements));
-    DecodeGgufBlocks(type.number, blocks + begin / type.block_elements * type.block_bytes,
-                     std::span<float>(floats.data(), count));
-    for (size_t i = 0; i < count; ++i) rounded[i] = FloatToBFloat16(floats[i]);
-    std::memcpy(out + begin * 2, rounded.data(), count * 2);
-  }
-}
-
-}  // namespace
-
 StatusOr<GgufFile> GgufFile::Open(const std::string& path, const GgufLimits& limits) {
   POLYAD_ASSIGN_OR_RETURN(RandomAccessFile file, RandomAccessFile::Open(path));
   return FromFile(std::move(file), limits);
@@ -389,15 +363,15 @@ StatusOr<OwnedTensor> GgufFile::Read(const std::string& name) const {
   OwnedTensor tensor;
   tensor.dtype = *info.dtype;
   tensor.shape = info.shape;
-  POLYAD_ASSIGN_OR_RETURN(tensor.bytes, OwnedBytes::Allocate(info.bytes));
-  const GgufTensorType* type = FindGgufTensorType(stored.type);
-  if (!type->decodable) {
-    POLYAD_RETURN_IF_ERROR(file_.ReadAt(stored.offset, tensor.bytes.data(), stored.bytes));
-    return tensor;
+  POLYAD_ASSIGN_OR_RETURN(OwnedBytes bytes, OwnedBytes::Allocate(stored.bytes));
+  POLYAD_RETURN_IF_ERROR(file_.ReadAt(stored.offset, bytes.data(), stored.bytes));
+  if (tensor.dtype == DType::kGrouped) {
+    const TensorView view = tensor.view();
+    tensor.grouped = std::make_shared<const GroupedRows>(
+        ReadGgufGroups(stored.type, bytes.data(), view.rows, view.cols));
+  } else {
+    tensor.bytes = std::move(bytes);
   }
-  POLYAD_ASSIGN_OR_RETURN(OwnedBytes blocks, OwnedBytes::Allocate(stored.bytes));
-  POLYAD_RETURN_IF_ERROR(file_.ReadAt(stored.offset, blocks.data(), stored.bytes));
-  DecodeToBFloat16(*type, blocks.data(), info.bytes / 2, tensor.bytes.data());
   return tensor;
 }
 

@@ -3,7 +3,7 @@
 // The GGUF container, versions 2 and 3, little-endian: magic, counts, key/value pairs, tensor
 // infos, padding, data. Counts, lengths and offsets are bounded before anything is allocated;
 // tensors must be aligned, inside the file and apart from each other. Types that kernels know
-// (DType) are read as stored; other block types are decoded to bf16 by Read (gguf_dequant.h); the
+// (DType) are read as stored; other block types become grouped rows (gguf_groups.h); the
 // rest are refused by the one who reads the tensor. Dimensions are stored innermost first and
 // listed here outermost first: a matrix is [rows = out, cols = in].
 // Source: the GGUF specification in ggml's documentation; type numbers and block sizes from gguf

@@ -17,7 +17,7 @@ struct GgufTensorType {
   int64_t block_elements;
   int64_t block_bytes;
   std::optional<DType> dtype;  // read as stored
-  bool decodable;              // else decoded to bf16 where true, refused where false
+  bool decodable;              // else read into grouped rows where true, refused where false
 };
 
 const GgufTensorType* FindGgufTensorType(uint32_t number);  // null: no such type

@@ -23,6 +23,7 @@ TensorView OwnedTensor::view() const {
   TensorView view;
   view.data = bytes.data();
   view.dtype = dtype;
+  view.grouped = grouped.get();
   view.cols = shape.empty() ? 1 : shape.back();
   view.rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) view.rows *= shape[i];
@@ -71,6 +72,13 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
   const int64_t num_elements = count.value_or(0);
   std::vector<float> floats(static_cast<size_t>(num_elements));
   const uint8_t* bytes = tensor.bytes.data();
+  if (tensor.dtype == DType::kGrouped) {
+    const GroupedRows& grouped = *tensor.grouped;
+    for (int64_t row = 0; row < grouped.rows; ++row) {
+      DequantizeRow(grouped, row, floats.data() + row * grouped.cols);
+    }
+    return floats;
+  }
   if (tensor.dtype == DType::kF32) {
     if (num_elements > 0) std::memcpy(floats.data(), bytes, floats.size() * sizeof(float));
     return floats;
@@ -103,6 +111,8 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
       case DType::kI32:
       case DType::kI64:
       case DType::kBool:
+      case DType::kF8E4M3:
+      case DType::kGrouped:
         break;
     }
     return Unimplemented("expected a float tensor, got %s", InfoOf(tensor.dtype).name);

@@ -26,7 +26,7 @@ struct TensorInfo {
   std::optional<DType>
       dtype;  // what Read gives; nullopt: Read refuses the tensor, naming stored_type
   std::vector<int64_t> shape;
-  int64_t bytes = 0;  // what Read gives; the stored size where dtype is unknown
+  int64_t bytes = 0;  // as stored, which is what Read gives but for grouped rows
 };
 
 // A tensor in memory of its own. Movable; views borrow from it.
@@ -34,6 +34,7 @@ struct OwnedTensor {
   OwnedBytes bytes;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
+  std::shared_ptr<const GroupedRows> grouped;  // in place of bytes where dtype is kGrouped
 
   // A scalar is 1 x 1, a vector one row; leading dimensions beyond two are rows.
   TensorView view() const;
@@ -53,7 +54,7 @@ class TensorSource {
 std::optional<int64_t> NumElements(const std::vector<int64_t>& shape);
 std::string ShapeToString(const std::vector<int64_t>& shape);  // "[8, 576]"
 
-// Elements of f32, f16, bf16, f64 or a block type as f32; UNIMPLEMENTED for other types.
+// Elements of f32, f16, bf16, f64, a block type or grouped rows as f32; UNIMPLEMENTED for other types.
 StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor);
 
 }  // namespace polyad

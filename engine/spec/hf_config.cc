@@ -7,6 +7,7 @@
 #include "engine/io/json.h"
 #include "engine/io/quote.h"
 #include "engine/spec/hf_rope.h"
+#include "engine/spec/quantization_config.h"
 
 namespace polyad {
 
@@ -75,15 +76,6 @@ Status RefuseIfTrue(const JsonFields& config, std::span<const char* const> keys)
     if (set) return Unimplemented("%s: key '%s': true is not supported", kConfigName, key);
   }
   return absl::OkStatus();
-}
-
-Status RefuseQuantized(const JsonFields& config) {
-  POLYAD_ASSIGN_OR_RETURN(const auto quantization, config.Object("quantization_config"));
-  if (!quantization.has_value()) return absl::OkStatus();
-  POLYAD_ASSIGN_OR_RETURN(const std::string method,
-                          quantization->StringOr("quant_method", "unnamed"));
-  return Unimplemented("%s: key 'quantization_config': method %s is not supported", kConfigName,
-                       Quote(method));
 }
 
 Status ReadRmsNorm(const JsonFields& config, ModelSpec& spec) {
@@ -326,7 +318,7 @@ StatusOr<ModelSpec> SpecFromHfConfig(const std::string& config_text,
   ModelSpec spec;
   POLYAD_ASSIGN_OR_RETURN(spec.architecture, ReadArchitecture(config));
   POLYAD_ASSIGN_OR_RETURN(spec.name, config.StringOr("_name_or_path", ""));
-  POLYAD_RETURN_IF_ERROR(RefuseQuantized(config));
+  POLYAD_RETURN_IF_ERROR(ReadQuantizationConfig(config).status());
   if (spec.architecture == Architecture::kGpt2) {
     POLYAD_RETURN_IF_ERROR(ReadGpt2(config, spec));
   } else {

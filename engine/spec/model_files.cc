@@ -28,6 +28,7 @@ bool IsWeightType(DType dtype) {
     case DType::kQ8_0:
     case DType::kQ4_0:
     case DType::kQ4_1:
+    case DType::kGrouped:
       return true;
     case DType::kI8:
     case DType::kU8:
@@ -36,6 +37,7 @@ bool IsWeightType(DType dtype) {
     case DType::kI64:
     case DType::kF64:
     case DType::kBool:
+    case DType::kF8E4M3:
       return false;
   }
   return false;

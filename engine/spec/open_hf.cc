@@ -6,6 +6,8 @@
 #include "engine/io/safetensors.h"
 #include "engine/spec/hf_config.h"
 #include "engine/spec/open_formats.h"
+#include "engine/spec/quantization_config.h"
+#include "engine/spec/quantized_source.h"
 
 namespace polyad {
 
@@ -57,6 +59,13 @@ StatusOr<TokenizerFiles> ReadTokenizerFiles(const std::string& directory) {
   return files;
 }
 
+StatusOr<std::optional<QuantizationConfig>> QuantizationFromConfig(const std::string& text) {
+  constexpr char kName[] = "config.json";
+  POLYAD_ASSIGN_OR_RETURN(const Json json, ParseJson(text, kName, JsonLimits{}));
+  POLYAD_ASSIGN_OR_RETURN(const JsonFields config, JsonFields::Of(json, kName));
+  return ReadQuantizationConfig(config);
+}
+
 }  // namespace
 
 StatusOr<ModelFiles> OpenHfDirectory(const std::string& directory) {
@@ -65,8 +74,12 @@ StatusOr<ModelFiles> OpenHfDirectory(const std::string& directory) {
   POLYAD_ASSIGN_OR_RETURN(const std::string generation,
                           ReadOptional(directory + "/generation_config.json", kMaxConfigBytes));
   POLYAD_ASSIGN_OR_RETURN(ModelSpec spec, SpecFromHfConfig(config, generation));
+  POLYAD_ASSIGN_OR_RETURN(const auto quantization, QuantizationFromConfig(config));
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<TensorSource> source,
                           OpenSafetensorsDirectory(directory));
+  if (quantization.has_value()) {
+    POLYAD_ASSIGN_OR_RETURN(source, OpenQuantizedSource(std::move(source), *quantization));
+  }
   POLYAD_ASSIGN_OR_RETURN(
       ModelFiles files,
       ModelFiles::Create(std::move(spec), WeightFormat::kHuggingFace, std::move(source)));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "engine/io/quote.h"
 
@@ -48,24 +49,55 @@ StatusOr<OwnedTensor> Transpose(const OwnedTensor& stored, const std::string& na
   return result;
 }
 
-// Stored row 2 i + b of a head is its row b * half + i. Vectors (biases) are matrices with one
-// column.
+// Where row `row` of interleaved heads belongs: stored row 2 i + b of a head is its row b * half +
+// i.
+int64_t SplitRow(int64_t row, int64_t head_rows) {
+  const int64_t in_head = row % head_rows;
+  return row - in_head + (in_head % 2) * (head_rows / 2) + in_head / 2;
+}
+
+template <typename Element>
+std::vector<Element> SplitRows(const std::vector<Element>& stored, int64_t rows,
+                               int64_t head_rows) {
+  std::vector<Element> result(stored.size());
+  const auto width = static_cast<int64_t>(stored.size()) / rows;
+  for (int64_t row = 0; row < rows; ++row) {
+    std::copy_n(stored.begin() + row * width, width,
+                result.begin() + SplitRow(row, head_rows) * width);
+  }
+  return result;
+}
+
+OwnedTensor SplitGroupedRows(const OwnedTensor& stored, int64_t head_rows) {
+  auto grouped = std::make_shared<GroupedRows>(*stored.grouped);
+  grouped->codes = SplitRows(grouped->codes, grouped->rows, head_rows);
+  grouped->scales = SplitRows(grouped->scales, grouped->rows, head_rows);
+  grouped->zeros = SplitRows(grouped->zeros, grouped->rows, head_rows);
+  grouped->minima = SplitRows(grouped->minima, grouped->rows, head_rows);
+  grouped->scale_factors = SplitRows(grouped->scale_factors, grouped->rows, head_rows);
+  grouped->minimum_factors = SplitRows(grouped->minimum_factors, grouped->rows, head_rows);
+  OwnedTensor result;
+  result.dtype = stored.dtype;
+  result.shape = stored.shape;
+  result.grouped = std::move(grouped);
+  return result;
+}
+
+// Undoes the interleave. Vectors (biases) are matrices with one column.
 StatusOr<OwnedTensor> SplitRotaryRows(const OwnedTensor& stored, int64_t num_heads) {
   const bool is_vector = stored.shape.size() == 1;
   const int64_t rows = stored.shape[0];
+  const int64_t head_rows = rows / num_heads;
+  if (stored.dtype == DType::kGrouped) return SplitGroupedRows(stored, head_rows);
   const int64_t row_bytes =
       is_vector ? InfoOf(stored.dtype).block_bytes : RowBytes(stored.dtype, stored.shape[1]);
-  const int64_t head_rows = rows / num_heads;
-  const int64_t half = head_rows / 2;
   OwnedTensor result;
   result.dtype = stored.dtype;
   result.shape = stored.shape;
   POLYAD_ASSIGN_OR_RETURN(result.bytes, OwnedBytes::Allocate(stored.bytes.size()));
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t in_head = row % head_rows;
-    const int64_t target = row - in_head + (in_head % 2) * half + in_head / 2;
-    std::memcpy(result.bytes.data() + target * row_bytes, stored.bytes.data() + row * row_bytes,
-                static_cast<size_t>(row_bytes));
+    std::memcpy(result.bytes.data() + SplitRow(row, head_rows) * row_bytes,
+                stored.bytes.data() + row * row_bytes, static_cast<size_t>(row_bytes));
   }
   return result;
 }

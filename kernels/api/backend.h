@@ -164,8 +164,8 @@ class Backend {
   // Working memory zero-filled and aligned to 64 bytes, huge pages where offered;
   // RESOURCE_EXHAUSTED when refused.
   virtual absl::StatusOr<std::shared_ptr<void>> Allocate(int64_t bytes) = 0;
-  // Stacks the parts along `out` (fused q|k|v, gate|up); parts share `cols` and dtype. kF32 mode
-  // decodes to f32.
+  // Stacks the parts along `out` (fused q|k|v, gate|up); parts share `cols`, and their dtype unless
+  // one is quantised. kF32 mode decodes to f32.
   virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
       std::span<const TensorView> parts) = 0;
   // INVALID_ARGUMENT where an op's shapes do not chain. `share` belongs to the adapter being

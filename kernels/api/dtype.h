@@ -24,7 +24,9 @@ enum class DType : uint8_t {
   kI32,
   kI64,
   kF64,
-  kBool
+  kBool,
+  kF8E4M3,
+  kGrouped  // a quantised matrix in memory (grouped_rows.h): no file stores it, it has no row bytes
 };
 
 struct DTypeInfo {
@@ -61,6 +63,10 @@ constexpr DTypeInfo InfoOf(DType dtype) {
       return {"f64", 1, 8};
     case DType::kBool:
       return {"bool", 1, 1};
+    case DType::kF8E4M3:
+      return {"f8_e4m3", 1, 1};
+    case DType::kGrouped:
+      return {"grouped", 1, 0};
   }
   return {"?", 1, 1};
 }

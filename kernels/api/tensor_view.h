@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/api/dtype.h"
+#include "kernels/api/grouped_rows.h"
 
 namespace polyad {
 
@@ -15,6 +16,7 @@ struct TensorView {
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
+  const GroupedRows* grouped = nullptr;  // the matrix itself where dtype is kGrouped; data is null
 };
 
 // fp32 rows that kernels read and write: [rows, cols], `stride` floats apart.

@@ -321,7 +321,8 @@ bool SharesInputs(std::span<const DeltaSegment> segments, WeightFormat format,
   for (const DeltaSegment& segment : segments) {
     const GemmKernels* own = SiteOpOf(segment).panel_kernels();
     if (own != nullptr)
-      return own == &kernels && (format == WeightFormat::kBF16 || format == WeightFormat::kF32);
+      return own == &kernels && (format == WeightFormat::kBF16 || format == WeightFormat::kF32 ||
+                                 format == WeightFormat::kGrouped);
   }
   return true;
 }

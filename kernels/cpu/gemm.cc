@@ -19,17 +19,31 @@ namespace {
 // Tasks per thread: enough that a thread delayed by its neighbours on the machine leaves little for
 // the other to wait for, few enough that taking one (tens of ns) is nothing.
 constexpr int64_t kTasksPerThread = 4;
-constexpr int64_t kRowBlockBytes = 512 * 1024;  // of inputs: stay in a 1-2 MiB L2 beside a panel
-constexpr int64_t kRowBlockUnit = 96;           // whole 12-row and 32-row tiles
-
-int64_t RowsPerBlock(int64_t row_bytes) {
-  return std::max(kRowBlockUnit, kRowBlockBytes / row_bytes / kRowBlockUnit * kRowBlockUnit);
-}
-
 int64_t PanelsPerTask(const CpuMatrix& matrix, int threads) {
+  if (matrix.grouped() != nullptr) return 1;  // as many as are decoded at once
   if (threads == 1) return matrix.num_panels();
   const int64_t panels = matrix.num_panels() / (threads * kTasksPerThread);
   return std::max<int64_t>(1, panels);
+}
+
+// A run of panels as a kernel takes them.
+struct Panels {
+  const char* data;
+  int64_t first_column;
+  int64_t columns;
+};
+
+Panels PanelsOf(const CpuMatrix& matrix, int64_t index, int64_t count) {
+  if (matrix.grouped() != nullptr) {
+    const GroupedMatrix::Panel& panel = matrix.grouped()->panels()[static_cast<size_t>(index)];
+    return {matrix.grouped()->Bf16Panel(panel), panel.first_column, panel.grouped.columns};
+  }
+  const int64_t first = index * kPanelColumns;
+  return {matrix.panel(index), first, std::min(count * kPanelColumns, matrix.out() - first)};
+}
+
+int64_t PanelOfRow(const CpuMatrix& matrix, int64_t row) {
+  return matrix.grouped() != nullptr ? matrix.grouped()->PanelOfRow(row) : row / kPanelColumns;
 }
 
 // Whether VDPBF16PS beats widening to fp32: on AMD it does two fused multiply-adds' work in one
@@ -74,6 +88,8 @@ PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format) {
       return kernels.q4_0;
     case WeightFormat::kQ4_1:
       return kernels.q4_1;
+    case WeightFormat::kGrouped:
+      return kernels.bf16;  // of its panels, once decoded
   }
   return nullptr;
 }
@@ -93,11 +109,11 @@ void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& po
   const int64_t per_task = PanelsPerTask(matrix, pool.num_threads());
   const int64_t tasks = (matrix.num_panels() + per_task - 1) / per_task;
   const auto run = [&](int64_t index) {
-    const int64_t panel = index * per_task;
-    const int64_t first = panel * kPanelColumns;
+    const Panels panels = PanelsOf(matrix, index * per_task, per_task);
+    const int64_t first = panels.first_column;
     PanelTask task = whole;
-    task.panels = matrix.panel(panel);
-    task.columns = std::min(per_task * kPanelColumns, matrix.out() - first);
+    task.panels = panels.data;
+    task.columns = panels.columns;
     task.bias = args.bias == nullptr ? nullptr : args.bias + first;
     for (int64_t row = 0; row < x.rows; row += row_block) {
       PanelTask part = RowsOf(task, row, std::min(x.rows, row + row_block));
@@ -125,22 +141,26 @@ void ProductOfRowsCpu(const PackedMatrix& weight, int64_t first_row, ActivationR
   PanelTask whole;
   const int64_t row_block =
       RowsPerBlock(PrepareInputs(matrix.format(), matrix.kernels(), x, alone, &whole));
-  const int64_t panel = first_row / kPanelColumns;
-  const int64_t begin = panel * kPanelColumns;
-  const int64_t end_panel = (end_row + kPanelColumns - 1) / kPanelColumns;
-  whole.panels = matrix.panel(panel);
   whole.panel_bytes = matrix.panel_bytes();
-  whole.columns = std::min(end_panel * kPanelColumns, matrix.out()) - begin;  // whole panels
-  whole.y_stride = whole.columns;
-  std::vector<float> products(static_cast<size_t>(std::min(row_block, x.rows) * whole.columns));
-  for (int64_t row = 0; row < x.rows; row += row_block) {
-    PanelTask part = RowsOf(whole, row, std::min(x.rows, row + row_block));
-    part.y = products.data();
-    matrix.kernel()(part);
-    for (int64_t i = 0; i < part.rows; ++i) {
-      const float* from = products.data() + i * whole.columns + first_row - begin;
-      std::copy_n(from, y.cols, y.Row(row + i));
+  whole.y_stride = kPanelColumns;
+  std::vector<float> products(static_cast<size_t>(std::min(row_block, x.rows) * kPanelColumns));
+  int64_t index = PanelOfRow(matrix, first_row);
+  for (int64_t at = first_row; at < end_row; ++index) {
+    const Panels panel = PanelsOf(matrix, index, 1);
+    const int64_t end = std::min(end_row, panel.first_column + panel.columns);
+    PanelTask task = whole;
+    task.panels = panel.data;
+    task.columns = panel.columns;
+    for (int64_t row = 0; row < x.rows; row += row_block) {
+      PanelTask part = RowsOf(task, row, std::min(x.rows, row + row_block));
+      part.y = products.data();
+      matrix.kernel()(part);
+      for (int64_t i = 0; i < part.rows; ++i) {
+        const float* from = products.data() + i * kPanelColumns + at - panel.first_column;
+        std::copy_n(from, end - at, y.Row(row + i) + at - first_row);
+      }
     }
+    at = end;
   }
 }
 

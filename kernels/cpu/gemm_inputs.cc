@@ -15,6 +15,9 @@ namespace {
 // Below this a fork-join (2-5 us) costs more than converting the rows on one thread.
 constexpr int64_t kParallelElements = 64 * 1024;
 
+constexpr int64_t kRowBlockBytes = 512 * 1024;  // of inputs: stay in a 1-2 MiB L2 beside a panel
+constexpr int64_t kRowBlockUnit = 96;           // whole 12-row and 32-row tiles
+
 void ForEachRow(ActivationRows x, ThreadPool& pool, absl::FunctionRef<void(int64_t)> convert) {
   if (x.rows * x.cols < kParallelElements || x.rows == 1) {
     for (int64_t row = 0; row < x.rows; ++row) convert(row);
@@ -90,6 +93,7 @@ int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, Activatio
     case WeightFormat::kF32:
       return x.cols * 4;
     case WeightFormat::kBF16:
+    case WeightFormat::kGrouped:
       return PrepareBf16(kernels, x, pool, task);
     case WeightFormat::kQ8_0:
     case WeightFormat::kQ4_0:
@@ -97,6 +101,10 @@ int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, Activatio
       return PrepareQuantized(kernels, x, pool, task);
   }
   return 0;
+}
+
+int64_t RowsPerBlock(int64_t row_bytes) {
+  return std::max(kRowBlockUnit, kRowBlockBytes / row_bytes / kRowBlockUnit * kRowBlockUnit);
 }
 
 PanelTask RowsOf(const PanelTask& task, int64_t begin, int64_t end) {

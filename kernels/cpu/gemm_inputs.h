@@ -19,6 +19,9 @@ namespace polyad::cpu {
 int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, ActivationRows x,
                       ThreadPool& pool, PanelTask* task);
 
+// How many prepared rows to take through a panel at a time.
+int64_t RowsPerBlock(int64_t row_bytes);
+
 // `task` restricted to input rows [begin, end); y is left to the caller.
 PanelTask RowsOf(const PanelTask& task, int64_t begin, int64_t end);
 

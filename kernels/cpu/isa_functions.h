@@ -23,5 +23,6 @@ void AddSparse(const SparseGroups& matrix, const SiteTask& task, float* transpos
 SignLevel SignLevelOf();
 void AddSigns(const SignPanels& signs, const SignRow& row, int32_t* tables);
 AttentionKernels MakeAttentionKernels();
+void DecodeGroupedPanel(const GroupedPanel& panel, uint16_t* out);
 
 }  // namespace polyad::cpu::POLYAD_ISA

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "kernels/cpu/choose_row_kernels.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
@@ -33,6 +34,7 @@ BlockShape ShapeOf(WeightFormat format) {
       return {kQ4PanelBlock, kQ4PanelBlock + 2 * kScaleBytes};
     case WeightFormat::kF32:
     case WeightFormat::kBF16:
+    case WeightFormat::kGrouped:
       break;
   }
   return {};
@@ -145,8 +147,13 @@ void PackPanel(const StackedRows& rows, const CpuMatrix& matrix, int64_t panel, 
 
 absl::Status CheckParts(std::span<const TensorView> parts) {
   if (parts.empty()) return absl::InvalidArgumentError("pack: no parts");
+  const bool may_mix = PacksGrouped(parts);
   for (const TensorView& part : parts) {
-    if (part.cols != parts[0].cols || part.dtype != parts[0].dtype) {
+    if (absl::StatusOr<WeightFormat> format = FormatOf(part.dtype, ComputeMode::kAuto);
+        !format.ok()) {
+      return format.status();
+    }
+    if (part.cols != parts[0].cols || (part.dtype != parts[0].dtype && !may_mix)) {
       return absl::InvalidArgumentError(
           absl::StrFormat("pack: parts must share columns and dtype: expected %d %s, got %d %s",
                           parts[0].cols, std::string(InfoOf(parts[0].dtype).name), part.cols,
@@ -186,10 +193,13 @@ void UnpackQuantized(const CpuMatrix& matrix, const char* panel, int64_t column,
   }
 }
 
-void UnpackFloats(const CpuMatrix& matrix, const char* panel, int64_t column, int64_t columns,
-                  float* out) {
-  const int64_t in = matrix.in();
-  const bool bf16 = matrix.format() == WeightFormat::kBF16;
+struct PanelColumn {
+  int64_t column;
+  int64_t columns;  // of the panel
+};
+
+void UnpackFloats(bool bf16, int64_t in, const char* panel, const PanelColumn& at, float* out) {
+  const auto [column, columns] = at;
   const int64_t tile_begin = column / kTileColumns * kTileColumns;
   const int64_t width = std::min(kTileColumns, columns - tile_begin);
   for (int64_t k = 0; k < in; ++k) {
@@ -209,6 +219,10 @@ void UnpackFloats(const CpuMatrix& matrix, const char* panel, int64_t column, in
 
 }  // namespace
 
+void UnpackBf16Column(const char* panel, int64_t in, int64_t columns, int64_t column, float* out) {
+  UnpackFloats(true, in, panel, {column, columns}, out);
+}
+
 int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns) {
   switch (format) {
     case WeightFormat::kF32:
@@ -219,6 +233,8 @@ int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns) {
     case WeightFormat::kQ4_0:
     case WeightFormat::kQ4_1:
       return in / kDepthBlock * ShapeOf(format).total;
+    case WeightFormat::kGrouped:
+      break;
   }
   return 0;
 }
@@ -232,18 +248,20 @@ int64_t MatrixBytes(WeightFormat format, int64_t in, int64_t out) {
 absl::StatusOr<WeightFormat> FormatOf(DType dtype, ComputeMode mode) {
   const bool floats = dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
   const bool blocks = dtype == DType::kQ8_0 || dtype == DType::kQ4_0 || dtype == DType::kQ4_1;
-  if (!floats && !blocks) {
+  if (!floats && !blocks && dtype != DType::kGrouped) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("pack: %s is not a weight type (f32, f16, bf16, q8_0, q4_0, q4_1)",
+        absl::StrFormat("pack: %s is not a weight type (f32, f16, bf16, q8_0, q4_0, q4_1, grouped)",
                         std::string(InfoOf(dtype).name)));
   }
   if (mode == ComputeMode::kF32) return WeightFormat::kF32;
   if (floats) return WeightFormat::kBF16;
+  if (dtype == DType::kGrouped) return WeightFormat::kGrouped;
   if (dtype == DType::kQ8_0) return WeightFormat::kQ8_0;
   return dtype == DType::kQ4_0 ? WeightFormat::kQ4_0 : WeightFormat::kQ4_1;
 }
 
 void DecodeRow(const TensorView& tensor, int64_t row, float* out) {
+  if (tensor.dtype == DType::kGrouped) return DequantizeRow(*tensor.grouped, row, out);
   const auto* source =
       static_cast<const uint8_t*>(tensor.data) + row * RowBytes(tensor.dtype, tensor.cols);
   switch (tensor.dtype) {
@@ -279,6 +297,11 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrixCpu(std::span<const Tens
   if (absl::Status status = CheckParts(parts); !status.ok()) return status;
   absl::StatusOr<WeightFormat> format = FormatOf(parts[0].dtype, mode);
   if (!format.ok()) return format.status();
+  if (mode == ComputeMode::kAuto && PacksGrouped(parts)) {
+    auto grouped = GroupedMatrix::Pack(parts, RowKernelsOf(isa).decode_grouped);
+    if (!grouped.ok()) return grouped.status();
+    return std::make_unique<CpuMatrix>(*std::move(grouped), KernelsOf(isa));
+  }
   int64_t out = 0;
   for (const TensorView& part : parts) out += part.rows;
   const int64_t panels = (out + kPanelColumns - 1) / kPanelColumns;
@@ -301,12 +324,14 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrixCpu(std::span<const Tens
 
 void UnpackRow(const PackedMatrix& packed, int64_t row, float* out) {
   const auto& matrix = static_cast<const CpuMatrix&>(packed);
+  if (matrix.grouped() != nullptr) return matrix.grouped()->UnpackRow(row, out);
   const int64_t index = row / kPanelColumns;
   const int64_t columns = std::min(kPanelColumns, matrix.out() - index * kPanelColumns);
   if (matrix.quantized()) {
     UnpackQuantized(matrix, matrix.panel(index), row % kPanelColumns, out);
   } else {
-    UnpackFloats(matrix, matrix.panel(index), row % kPanelColumns, columns, out);
+    UnpackFloats(matrix.format() == WeightFormat::kBF16, matrix.in(), matrix.panel(index),
+                 {row % kPanelColumns, columns}, out);
   }
 }
 

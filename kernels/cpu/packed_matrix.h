@@ -11,13 +11,15 @@
 #include "kernels/api/backend.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/grouped_matrix.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace polyad::cpu {
 
-enum class WeightFormat { kF32, kBF16, kQ8_0, kQ4_0, kQ4_1 };
+enum class WeightFormat { kF32, kBF16, kQ8_0, kQ4_0, kQ4_1, kGrouped };
 
-// Bytes of one panel of `columns` (<= 32) columns.
+// Of the formats but kGrouped, whose panels differ (grouped_matrix.h). Bytes of one panel of
+// `columns` (<= 32) columns.
 int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns);
 // Bytes of all panels of an out x in matrix.
 int64_t MatrixBytes(WeightFormat format, int64_t in, int64_t out);
@@ -29,11 +31,14 @@ absl::StatusOr<WeightFormat> FormatOf(DType dtype, ComputeMode mode);
 const GemmKernels& KernelsOf(Isa isa);
 PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format);
 
-// One stored row as floats; dtype must be f32, f16, bf16, Q8_0, Q4_0 or Q4_1.
+// One stored row as floats; dtype must be f32, f16, bf16, Q8_0, Q4_0, Q4_1 or grouped rows.
 void DecodeRow(const TensorView& tensor, int64_t row, float* out);
 
 // Writes an fp32 or bf16 panel from `columns` rows of `in` floats, one after the other.
 void WritePanel(WeightFormat format, const float* rows, int64_t in, int64_t columns, char* panel);
+
+// Column `column` of a bf16 panel of `columns`, as floats: out[0, in).
+void UnpackBf16Column(const char* panel, int64_t in, int64_t columns, int64_t column, float* out);
 
 class CpuMatrix final : public PackedMatrix {
  public:
@@ -41,16 +46,32 @@ class CpuMatrix final : public PackedMatrix {
             std::shared_ptr<char> panels)
       : format_(format), out_(out), in_(in), kernels_(&kernels), panels_(std::move(panels)) {}
 
+  CpuMatrix(std::shared_ptr<const GroupedMatrix> grouped, const GemmKernels& kernels)
+      : format_(WeightFormat::kGrouped),
+        out_(grouped->out()),
+        in_(grouped->in()),
+        kernels_(&kernels),
+        grouped_(std::move(grouped)) {}
+
   int64_t out() const override { return out_; }
   int64_t in() const override { return in_; }
-  int64_t bytes() const override { return MatrixBytes(format_, in_, out_); }
+  int64_t bytes() const override {
+    return grouped_ != nullptr ? grouped_->bytes() : MatrixBytes(format_, in_, out_);
+  }
 
   WeightFormat format() const { return format_; }
   bool quantized() const { return format_ != WeightFormat::kF32 && format_ != WeightFormat::kBF16; }
   const GemmKernels& kernels() const { return *kernels_; }
+  const GroupedMatrix* grouped() const { return grouped_.get(); }  // where format is kGrouped
   PanelKernel kernel() const { return KernelOf(*kernels_, format_); }
-  int64_t panel_bytes() const { return PanelBytes(format_, in_, kPanelColumns); }
-  int64_t num_panels() const { return (out_ + kPanelColumns - 1) / kPanelColumns; }
+  // Of a panel as products see it; a grouped matrix's panels are bf16 by then.
+  int64_t panel_bytes() const {
+    return PanelBytes(grouped_ != nullptr ? WeightFormat::kBF16 : format_, in_, kPanelColumns);
+  }
+  int64_t num_panels() const {
+    if (grouped_ != nullptr) return static_cast<int64_t>(grouped_->panels().size());
+    return (out_ + kPanelColumns - 1) / kPanelColumns;
+  }
   const char* panel(int64_t index) const { return panels_.get() + index * panel_bytes(); }
 
  private:
@@ -59,6 +80,7 @@ class CpuMatrix final : public PackedMatrix {
   int64_t in_;
   const GemmKernels* kernels_;
   std::shared_ptr<char> panels_;
+  std::shared_ptr<const GroupedMatrix> grouped_;
 };
 
 }  // namespace polyad::cpu

@@ -5,8 +5,15 @@
 namespace polyad::cpu::POLYAD_ISA {
 
 RowKernels MakeRowKernels() {
-  return {Norm,   Rotate, StoreToken,        Activate,
-          ArgMax, AddRow, MakeSiteKernels(), MakeAttentionKernels()};
+  return {Norm,
+          Rotate,
+          StoreToken,
+          Activate,
+          ArgMax,
+          AddRow,
+          MakeSiteKernels(),
+          MakeAttentionKernels(),
+          DecodeGroupedPanel};
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

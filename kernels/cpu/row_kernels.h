@@ -9,6 +9,7 @@
 
 #include "kernels/api/backend.h"
 #include "kernels/cpu/attention_kernel.h"
+#include "kernels/cpu/grouped_panel.h"
 #include "kernels/cpu/site_kernels.h"
 
 namespace polyad::cpu {
@@ -59,6 +60,7 @@ struct RowKernels {
   void (*add)(const float* x, float* y, int64_t cols) = nullptr;  // y += x
   SiteKernels site;
   AttentionKernels attention;
+  DecodeGrouped decode_grouped = nullptr;
 };
 
 namespace scalar {

@@ -43,6 +43,8 @@ double Decode(DType dtype, const unsigned char* block, int64_t i) {
     case DType::kI64:
     case DType::kF64:
     case DType::kBool:
+    case DType::kF8E4M3:
+    case DType::kGrouped:
       break;
   }
   KERNEL_CHECK(false, "weights are f32, f16, bf16, q8_0, q4_0 or q4_1");

@@ -1,5 +1,6 @@
 #include "kernels/reference/reference_backend.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -14,12 +15,40 @@ namespace polyad::ref {
 StoredMatrix::StoredMatrix(std::span<const TensorView> parts) {
   view_ = parts.front();
   view_.rows = 0;
+  const bool grouped = std::any_of(parts.begin(), parts.end(), [](const TensorView& part) {
+    return part.dtype == DType::kGrouped;
+  });
+  if (grouped) {
+    Dequantize(parts);
+    return;
+  }
   const int64_t row_bytes = RowBytes(view_.dtype, view_.cols);
   for (const TensorView& part : parts) {
     const auto* data = static_cast<const unsigned char*>(part.data);
     bytes_.insert(bytes_.end(), data, data + part.rows * row_bytes);
     view_.rows += part.rows;
   }
+  view_.data = bytes_.data();
+}
+
+void StoredMatrix::Dequantize(std::span<const TensorView> parts) {
+  std::vector<float> row_values(static_cast<size_t>(view_.cols));
+  for (const TensorView& part : parts) {
+    for (int64_t row = 0; row < part.rows; ++row) {
+      if (part.dtype == DType::kGrouped) {
+        DequantizeRow(*part.grouped, row, row_values.data());
+      } else {
+        for (int64_t col = 0; col < part.cols; ++col) {
+          row_values[static_cast<size_t>(col)] = static_cast<float>(ReadElement(part, row, col));
+        }
+      }
+      const auto* bytes = reinterpret_cast<const unsigned char*>(row_values.data());
+      bytes_.insert(bytes_.end(), bytes, bytes + row_values.size() * sizeof(float));
+    }
+    view_.rows += part.rows;
+  }
+  view_.dtype = DType::kF32;
+  view_.grouped = nullptr;
   view_.data = bytes_.data();
 }
 
@@ -61,7 +90,9 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::PackMatrix(
     std::span<const TensorView> parts) {
   if (parts.empty()) return absl::InvalidArgumentError("packing a matrix of no parts");
   for (const TensorView& part : parts) {
-    if (part.cols != parts[0].cols || part.dtype != parts[0].dtype) {
+    const bool mixed = part.dtype != parts[0].dtype && part.dtype != DType::kGrouped &&
+                       parts[0].dtype != DType::kGrouped;
+    if (part.cols != parts[0].cols || mixed) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "stacked parts differ: expected %d columns of %s, got %d of %s", parts[0].cols,
           InfoOf(parts[0].dtype).name, part.cols, InfoOf(part.dtype).name));

@@ -13,7 +13,8 @@
 
 namespace polyad::ref {
 
-// Stored rows, copied as they are; parts share cols and dtype.
+// Stored rows, copied as they are; parts share cols and dtype. Grouped rows, and what is stacked
+// with them, are held as the fp32 numbers they stand for.
 class StoredMatrix final : public PackedMatrix {
  public:
   explicit StoredMatrix(std::span<const TensorView> parts);
@@ -24,6 +25,8 @@ class StoredMatrix final : public PackedMatrix {
   std::vector<double> Row(int64_t row) const;
 
  private:
+  void Dequantize(std::span<const TensorView> parts);
+
   std::vector<unsigned char> bytes_;
   TensorView view_;
 };

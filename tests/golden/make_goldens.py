@@ -20,6 +20,7 @@ RECIPES = (
     "changed_base",
     "qalora",
     "loftq",
+    "quantised_bases",
     "gguf_lora",
     "reranked",
     "dora",
@@ -83,7 +84,7 @@ RECIPES = (
 OTHER_RECIPES = (
     "adapterhub",
 )
-PARTS = ("models", "gguf", *RECIPES)  # what no argument means
+PARTS = ("models", "gguf", "quantised", *RECIPES)  # what no argument means
 ON_REQUEST = (*OTHER_RECIPES, "smollm2")
 # Float32 sums may be ordered otherwise on another machine; token ids and weights may not differ.
 LOGIT_TOLERANCE = 1e-3
@@ -96,6 +97,9 @@ def build(parts, out, smollm2_dir):
     if "gguf" in parts:
         import gguf_models
         gguf_models.build(out)
+    if "quantised" in parts:
+        import quantized_models
+        quantized_models.build(out)
     for name in (*RECIPES, *OTHER_RECIPES):
         if name in parts:
             importlib.import_module(f"recipes.{name}").build(out)

@@ -57,8 +57,8 @@ std::vector<OpCase> ConformanceCases() {
   cases.push_back(GatedPrefixCase(attention[0], 3, 10));
   cases.push_back(GatedPrefixCase(attention[1], 5, 1));
   cases.push_back(GatedPrefixCase(attention[3], 2, 7));
-  for (DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
+                      DType::kQ4_1, DType::kGrouped}) {
     cases.push_back(EmbedCase(dtype, 5, 96));
     for (int64_t rows : {1, 3, 17}) cases.push_back(GemmCase({dtype, rows, 64, 50}));
     cases.push_back(ProductOfRowsCase({dtype, 17, 96, 40}, 0));

@@ -55,6 +55,22 @@ void PutBlock(StoredWeight& weight, std::mt19937& random) {
   }
 }
 
+// Signed bytes with a power-of-two scale for 32 inputs.
+StoredWeight MakeGrouped(int64_t rows, int64_t cols, uint32_t seed) {
+  std::mt19937 random(seed);
+  auto made = std::make_shared<GroupedRows>(MakeGroupedRows(rows, cols, 32));
+  made->zero = 128.0f;
+  for (uint8_t& code : made->codes) code = static_cast<uint8_t>(random() % 256);
+  for (float& scale : made->scales) scale = std::ldexp(1.0f, -6 + static_cast<int>(random() % 3));
+  StoredWeight weight{{}, {}, DType::kGrouped, rows, cols};
+  weight.values.resize(static_cast<size_t>(rows * cols));
+  for (int64_t row = 0; row < rows; ++row) {
+    DequantizeRow(*made, row, weight.values.data() + row * cols);
+  }
+  weight.grouped = std::move(made);
+  return weight;
+}
+
 }  // namespace
 
 StoredWeight StoreWeight(DType dtype, int64_t rows, int64_t cols,
@@ -65,6 +81,7 @@ StoredWeight StoreWeight(DType dtype, int64_t rows, int64_t cols,
 }
 
 StoredWeight MakeWeight(DType dtype, int64_t rows, int64_t cols, uint32_t seed) {
+  if (dtype == DType::kGrouped) return MakeGrouped(rows, cols, seed);
   if (InfoOf(dtype).block_elements == 1) {
     return StoreWeight(dtype, rows, cols, RandomValues(rows * cols, seed));
   }

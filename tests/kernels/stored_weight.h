@@ -4,6 +4,7 @@
 // stored format holds without rounding, so that a kernel and the reference see the same ones.
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kernels/api/tensor_view.h"
@@ -17,10 +18,12 @@ struct StoredWeight {
   DType dtype;
   int64_t rows;
   int64_t cols;
-  TensorView view() const { return {bytes.data(), dtype, rows, cols}; }
+  std::shared_ptr<const GroupedRows> grouped = nullptr;  // in place of bytes for kGrouped
+  TensorView view() const { return {bytes.data(), dtype, rows, cols, grouped.get()}; }
 };
 
-// Matrices of f32, f16 or bf16, or of a block format, whose cols are a multiple of 32 then.
+// Matrices of f32, f16 or bf16, or of a block format or grouped rows, whose cols are a multiple of
+// 32 then.
 StoredWeight MakeWeight(DType dtype, int64_t rows, int64_t cols, uint32_t seed);
 // The given values, which must be bf16 numbers, as f32, f16 or bf16; those f16 has no normal number
 // for become 0.

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/io/float_bits.h"
-#include "engine/io/gguf_dequant.h"
+#include "engine/io/gguf_groups.h"
 #include "engine/io/gguf_types.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -307,16 +307,6 @@ TEST(GgufDequantTest, MatchesTheReferenceBitForBit) {
   const std::vector<DequantGolden> goldens = ReadGoldens();
   ASSERT_EQ(goldens.size(), 18u);
   for (const DequantGolden& golden : goldens) {
-    std::vector<float> decoded(golden.values.size());
-    DecodeGgufBlocks(golden.type, reinterpret_cast<const uint8_t*>(golden.block.data()), decoded);
-    for (size_t i = 0; i < decoded.size(); ++i) {
-      ASSERT_EQ(decoded[i], golden.values[i]) << golden.name << " element " << i;
-    }
-  }
-}
-
-TEST(GgufDequantTest, ReadRoundsToBFloat16) {
-  for (const DequantGolden& golden : ReadGoldens()) {
     const auto elements = static_cast<uint64_t>(golden.values.size());
     const auto file = Parse(GgufBuilder()
                                 .Tensor("t", {elements, 3}, golden.type, 0)
@@ -324,14 +314,22 @@ TEST(GgufDequantTest, ReadRoundsToBFloat16) {
     ASSERT_TRUE(file.ok()) << file.status();
     const auto tensor = file->Read("t");
     ASSERT_TRUE(tensor.ok()) << tensor.status();
-    ASSERT_EQ(tensor->dtype, DType::kBF16);
+    ASSERT_EQ(tensor->dtype, DType::kGrouped);
     const auto floats = ToFloats(*tensor);
     ASSERT_TRUE(floats.ok());
     ASSERT_EQ(floats->size(), 3 * elements);
     for (size_t i = 0; i < floats->size(); ++i) {
-      const float expected = BFloat16ToFloat(FloatToBFloat16(golden.values[i % elements]));
-      ASSERT_EQ((*floats)[i], expected) << golden.name << " element " << i;
+      ASSERT_EQ((*floats)[i], golden.values[i % elements]) << golden.name << " element " << i;
     }
+  }
+}
+
+TEST(GgufDequantTest, CodesStayAsNarrowAsTheirType) {
+  for (const DequantGolden& golden : ReadGoldens()) {
+    const GroupedRows groups =
+        ReadGgufGroups(golden.type, reinterpret_cast<const uint8_t*>(golden.block.data()), 1,
+                       static_cast<int64_t>(golden.values.size()));
+    for (const uint8_t code : groups.codes) ASSERT_LT(code, 1 << groups.bits) << golden.name;
   }
 }
 

@@ -46,7 +46,7 @@ TEST(HfConfigTest, RefusesWhatItCannotServeByName) {
       {R"({"model_type": "mixtral", "architectures": null})", kUnserved, "mixtral"},
       {R"({"model_type": null, "architectures": []})", kInvalid, "neither model_type"},
       {R"({"architectures": "LlamaForCausalLM"})", kInvalid, "'architectures'"},
-      {R"({"quantization_config": {"quant_method": "gptq"}})", kUnserved, "method 'gptq'"},
+      {R"({"quantization_config": {"quant_method": "aqlm"}})", kUnserved, "method 'aqlm'"},
       {R"({"quantization_config": {}})", kUnserved, "quantization_config"},
       {R"({"hidden_act": "mish"})", kUnserved, "'mish'"},
       {R"({"hidden_act": 3})", kInvalid, "'hidden_act': expected a string"},
