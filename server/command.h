@@ -33,6 +33,7 @@ int RunServe(const Arguments& args, BackendMaker make_backend);
 int RunGenerate(const Arguments& args, BackendMaker make_backend);
 int RunInspect(const Arguments& args, BackendMaker make_backend);
 int RunBench(const Arguments& args);
+int RunQuantize(const Arguments& args);
 int RunCheckConfig(const Arguments& args);
 int RunVersion(const Arguments& args);
 

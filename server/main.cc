@@ -19,6 +19,7 @@ constexpr char kUsage[] =
     "  generate      one prompt, no server\n"
     "  inspect       what an adapter or a model is and how it would be served\n"
     "  bench         open-loop load on a server\n"
+    "  quantize      write a model's matrices in 8 or 4 bits\n"
     "  check-config  read the configuration and print what serve would use\n"
     "  version       print the version\n\n"
     "polyad COMMAND --help says more.\n"
@@ -30,14 +31,15 @@ int Dispatch(const std::string& command, const Arguments& args) {
   if (command == "generate") return RunGenerate(args, &MakeBackend);
   if (command == "inspect") return RunInspect(args, &MakeBackend);
   if (command == "bench") return RunBench(args);
+  if (command == "quantize") return RunQuantize(args);
   if (command == "check-config") return RunCheckConfig(args);
   if (command == "version" || command == "--version") return RunVersion(args);
   if (command == "help" || command == "--help" || command == "-h") {
     std::fputs(kUsage, stdout);
     return kExitOk;
   }
-  const std::string nearest =
-      NearestName(command, {"serve", "generate", "inspect", "bench", "check-config", "version"});
+  const std::string nearest = NearestName(
+      command, {"serve", "generate", "inspect", "bench", "quantize", "check-config", "version"});
   std::fprintf(stderr, "polyad: command '%s': unknown%s\n", command.c_str(),
                nearest.empty() ? "" : ("; did you mean '" + nearest + "'?").c_str());
   return kExitUsage;

@@ -307,7 +307,7 @@ TEST(ServeTest, ExitCodesSayWhatIsWrong) {
   EXPECT_EQ(RunProgram("check-config --model x").exit_code, 0);
   EXPECT_EQ(RunProgram("check-config").exit_code, 2);
   EXPECT_EQ(RunProgram("version").text, "polyad 0.1.0\n");
-  for (const char* command : {"serve", "generate", "inspect", "bench", "check-config"}) {
+  for (const char* command : {"serve", "generate", "inspect", "bench", "quantize", "check-config"}) {
     const Output help = RunProgram(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.text.find("usage: polyad " + std::string(command)), std::string::npos);
@@ -340,6 +340,23 @@ TEST(GenerateTest, OnePromptWithoutAServer) {
   EXPECT_EQ(RunProgram(flags + " --adapter plain=" + kAdapters + "/plain").exit_code, 0);
   EXPECT_EQ(RunProgram(flags + " --use nobody").exit_code, 1);
   EXPECT_EQ(RunProgram("generate --model " + kModel).exit_code, 2);
+}
+
+TEST(QuantizeTest, WhatItWritesIsServed) {
+  const TemporaryDirectory directory;
+  const std::string out = directory.path() + "/quantised";
+  const Output made = RunProgram("quantize --model " + kModel + " --out " + out + " --bits 4");
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  EXPECT_NE(made.text.find("14 matrices in 4 bits"), std::string::npos) << made.text;
+  const std::string flags = " --kv-mib 8 --max-tokens 5 --prompt 'Hello, ' --model " + out;
+  for (const char* dtype : {"f32", "auto"}) {
+    const Output answer = RunProgram("generate --dtype " + std::string(dtype) + flags);
+    EXPECT_EQ(answer.exit_code, 0) << answer.text;
+    EXPECT_NE(answer.text.find("5 tokens in"), std::string::npos) << answer.text;
+  }
+  EXPECT_EQ(RunProgram("quantize --model " + kModel + " --out " + out).exit_code, 3);
+  EXPECT_EQ(RunProgram("quantize --model " + kModel).exit_code, 2);
+  EXPECT_EQ(RunProgram("quantize --model " + kModel + " --out x --bits 5.5").exit_code, 2);
 }
 
 TEST(BenchTest, MeasuresARunningServer) {
