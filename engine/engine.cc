@@ -27,7 +27,10 @@ EngineLoop::Options LoopOptions(const EngineOptions& options, const EngineParts&
 }
 
 Intake::Options IntakeOptions(const EngineOptions& options, const EngineParts& parts) {
+  const SchedulerLimits limits = LoopOptions(options, parts).limits.scheduler;
   Intake::Options intake;
+  intake.max_whole_tokens = limits.max_whole_tokens();
+  intake.max_whole_scored = limits.max_whole_scored();
   intake.model_name = parts.info.name;
   intake.vocab_size = parts.info.vocab_size;
   intake.max_context = parts.info.max_context;

@@ -24,10 +24,22 @@ namespace polyad {
 // beside it, or on the site's finished output (y += op(y)).
 enum class OpStage : uint8_t { kInput, kOutput, kDelta, kAfter };
 
+// A coefficient that a request's own rows make (zoo section 7): the mean, over a segment's rows, of
+// sigmoid(weight . x + bias). A segment is the whole prompt, then each later token alone.
+struct SegmentGate {
+  std::vector<float> weight;  // [cols of x]; empty: no gate
+  float bias = 0.0f;
+};
+
 struct SiteOp {
   SiteRef site;
   DeltaOp op;
   OpStage stage = OpStage::kDelta;
+  // Of the site's raw input. It multiplies a delta; or, after an output op, columns [gate_begin,
+  // gate_end) of the site's output.
+  SegmentGate gate = {};
+  int64_t gate_begin = 0;
+  int64_t gate_end = 0;
 };
 
 // The norm's own weights in place of the base's.
@@ -44,19 +56,53 @@ enum class Tap : uint8_t { kNone, kResidual, kNormed, kOutput, kSum };
 
 enum class SubLayer : uint8_t { kAttention, kMlp };
 
-// An op after a sub-layer, mostly a bottleneck adapter (zoo section 5.5). With f = op(input):
-//   h = norm(f) + skip,  or norm(f + skip) where norm_takes_skip
-// h takes o's place for the next hook; after the last one the stream becomes h + r, or h alone
-// where adds_residual is false.
+// Rows of a segment that a hook is for: all; those of the text's first positions but not among the
+// segment's last rows; or the segment's last rows (ReFT's prefix and suffix positions).
+struct HookRows {
+  enum class Kind : uint8_t { kAll, kFirst, kLast };
+  Kind kind = Kind::kAll;
+  int64_t num_first = 0;
+  int64_t num_last = 0;
+};
+
+// Attention over a hook's ops instead of their sum (AdapterFusion: Pfeiffer et al. 2021):
+//   f = sum over k of softmax_k(query . keys_k(input)) op_k(input),  query = map tap + bias
+struct HookFusion {
+  Tap query = Tap::kOutput;
+  Dense query_map;  // no rows: the identity
+  Bias query_bias;  // no values: none
+  std::vector<Bottleneck> keys;
+};
+
+// An op after a sub-layer, mostly a bottleneck adapter (zoo sections 5.5 and 5.6). With f =
+// op(input) + the sum of more(input), times the gate of the input where there is one:
+//   h = weight (norm(f) + skip) + outside,  or weight norm(f + skip) + outside (norm_takes_skip)
+// A hook that joins reads what the one before it read and adds its h to that one's. h takes o's
+// place for the next hook; after the last one the stream becomes h + r, or h alone where
+// adds_residual is false.
 struct SubLayerHook {
   int64_t layer = 0;
   SubLayer sub_layer = SubLayer::kMlp;
-  DeltaOp op;  // [hidden, hidden]
+  DeltaOp op;  // [hidden, hidden], as the others
+  std::vector<DeltaOp> more;
+  std::optional<HookFusion> fusion;
   Tap input = Tap::kSum;
   Tap skip = Tap::kOutput;
+  Tap outside = Tap::kNone;
   LayerNormWeights norm;  // empty: none
   bool norm_takes_skip = false;
   bool adds_residual = true;
+  bool joins = false;
+  float weight = 1.0f;
+  SegmentGate gate = {};
+  HookRows rows = {};
+};
+
+// An invertible adapter of embedded text (NICE: Dinh et al. 2015): with the row's halves x1 and x2,
+//   x1 += first(x2), then x2 += second(x1)
+struct EmbeddingCoupling {
+  Bottleneck first;
+  Bottleneck second;
 };
 
 // Memory of tensors that a lowering computed. Addresses stay as the arena grows and moves.
@@ -95,8 +141,13 @@ struct AdapterProgram {
   std::vector<SubLayerHook> hooks;  // in the order they run
   std::optional<SoftPromptTensors> soft_prompt;
   std::vector<GatedPrefixTensors> gated_prefixes;
-  std::vector<int32_t> invocation_tokens;  // activated adapters only
-  bool read_base = false;                  // some of it was computed from the base's weights
+  std::vector<EmbeddingCoupling> couplings;  // after positions are added
+  std::vector<int32_t> invocation_tokens;    // activated adapters only
+  // Some of it depends on a request's whole prompt (zoo's class E4): the prompt is computed in one
+  // piece, each later token alone, and no cached prefix is used.
+  bool reads_whole_prompt = false;
+  bool reads_positions = false;  // some of it is for certain positions of the text
+  bool read_base = false;        // some of it was computed from the base's weights
   ProgramArena arena;
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/adapters/adapterhub_setup.h"
 #include "engine/base/check.h"
 #include "engine/base/give_way.h"
 #include "engine/io/float_bits.h"
@@ -21,6 +22,7 @@ struct FormatFiles {
 constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kPeft, "adapter_config.json", "adapter_model.safetensors"},
     {AdapterFormat::kAdapterHub, "adapter_config.json", "adapter.safetensors"},
+    {AdapterFormat::kAdapterHubSetup, "adapter_setup.json", "adapter.safetensors"},
     {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
     {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
@@ -84,6 +86,7 @@ const FormatFiles& FilesOf(AdapterFormat format) {
 // PEFT's where there is no tensor file at all: its errors then name what is missing.
 const FormatFiles& FormatOf(const Directory& directory) {
   for (const FormatFiles& files : kFormats) {
+    if (files.format == AdapterFormat::kAdapterHubSetup) continue;  // told by its config
     if (directory.Contains(files.tensors)) return files;
   }
   return kFormats[0];
@@ -107,9 +110,10 @@ Status RefusePickle(const Directory& directory) {
     return Unimplemented(
         "adapter_model.bin: pickle files are never loaded; save the adapter as safetensors");
   }
-  if (directory.Contains("pytorch_adapter.bin")) {
+  if (directory.Contains("pytorch_adapter.bin") ||
+      directory.Contains("pytorch_model_adapter_fusion.bin")) {
     return Unimplemented(
-        "pytorch_adapter.bin: pickle files are never loaded; convert the directory with "
+        "AdapterHub's .bin: pickle files are never loaded; convert the directory with "
         "tools/export/adapterhub.py");
   }
   return absl::OkStatus();
@@ -118,6 +122,7 @@ Status RefusePickle(const Directory& directory) {
 }  // namespace
 
 StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t max_file_bytes) {
+  if (directory.Contains("adapter_setup.json")) return OpenSetup(directory, max_file_bytes);
   const FormatFiles& files = FormatOf(directory);
   if (!directory.Contains(files.tensors)) POLYAD_RETURN_IF_ERROR(RefusePickle(directory));
   std::string text;
@@ -133,6 +138,50 @@ StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t 
   // Read once, whole: what is hashed is what is parsed, whatever happens to the file meanwhile.
   POLYAD_ASSIGN_OR_RETURN(std::string bytes, ReadWhole(file));
   return FromBytes(text, std::move(bytes), files.format);
+}
+
+StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
+                                                 int64_t max_file_bytes) {
+  AdapterSource source;
+  source.format_ = AdapterFormat::kAdapterHubSetup;
+  Sha256 sha;
+  const auto keep = [&](const std::string& bytes) {
+    sha.UpdateInt(static_cast<int64_t>(bytes.size()));
+    sha.Update(bytes);
+    source.file_bytes_ += static_cast<int64_t>(bytes.size());
+  };
+  POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile file, directory.OpenFile("adapter_setup.json"));
+  POLYAD_ASSIGN_OR_RETURN(const std::string setup, file.ReadAll(kMaxConfigBytes));
+  keep(setup);
+  POLYAD_ASSIGN_OR_RETURN(source.config_["setup"],
+                          ParseOrderedJson(setup, "adapter_setup.json", JsonLimits{}));
+  POLYAD_ASSIGN_OR_RETURN(const HubSetup parsed, ParseHubSetup(source.config_["setup"]));
+  for (const std::string& folder : parsed.Folders()) {
+    POLYAD_ASSIGN_OR_RETURN(const Directory part, directory.OpenDirectory(folder));
+    const bool fuses = folder == parsed.fusion;
+    const char* config_name = fuses ? "adapter_fusion_config.json" : "adapter_config.json";
+    const char* tensors_name = fuses ? "model_adapter_fusion.safetensors" : "adapter.safetensors";
+    if (!part.Contains(tensors_name)) POLYAD_RETURN_IF_ERROR(RefusePickle(part));
+    POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile config, part.OpenFile(config_name));
+    POLYAD_ASSIGN_OR_RETURN(const std::string text, config.ReadAll(kMaxConfigBytes));
+    keep(text);
+    POLYAD_ASSIGN_OR_RETURN(source.config_["parts"][folder],
+                            ParseOrderedJson(text, config_name, JsonLimits{}));
+    POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile tensors, part.OpenFile(tensors_name));
+    const int64_t left = max_file_bytes - source.file_bytes_;
+    if (tensors.size() > left) {
+      return ResourceExhausted("%s/%s: %d bytes, the limit leaves %d", folder, tensors_name,
+                               tensors.size(), left);
+    }
+    POLYAD_ASSIGN_OR_RETURN(std::string bytes, tensors.ReadAll(left));
+    keep(bytes);
+    POLYAD_ASSIGN_OR_RETURN(
+        const SafetensorsFile read,
+        SafetensorsFile::FromFile(RandomAccessFile::FromBytes(std::move(bytes), tensors_name)));
+    POLYAD_RETURN_IF_ERROR(source.ReadAll(read, folder + "/"));
+  }
+  source.digest_ = sha.Finish();
+  return source;
 }
 
 StatusOr<AdapterSource> AdapterSource::FromBytes(std::string config, std::string tensors,
@@ -172,12 +221,12 @@ StatusOr<AdapterSource> AdapterSource::Build(AdapterFormat format, const std::st
   return source;
 }
 
-Status AdapterSource::ReadAll(const TensorSource& file) {
-  tensors_.reserve(file.tensors().size());
+Status AdapterSource::ReadAll(const TensorSource& file, const std::string& prefix) {
+  tensors_.reserve(tensors_.size() + file.tensors().size());
   for (const TensorInfo& info : file.tensors()) {
     POLYAD_ASSIGN_OR_RETURN(OwnedTensor tensor, file.Read(info.name));
-    tensors_.push_back({info.name, std::move(tensor)});
-    index_.emplace(info.name, tensors_.size() - 1);
+    tensors_.push_back({prefix + info.name, std::move(tensor)});
+    index_.emplace(prefix + info.name, tensors_.size() - 1);
     GiveWay();
   }
   return absl::OkStatus();

@@ -5,7 +5,8 @@
 // us). Lowerings take tensors by name; what nobody takes refuses the adapter, so nothing is
 // silently dropped. Owned by one loader task, short-lived, not thread-safe. Formats: PEFT
 // (adapter_config.json, adapter_model.safetensors), AdapterHub (adapter_config.json,
-// adapter.safetensors), our own container (zoo.json, zoo.safetensors; docs/container.md) and a GGUF
+// adapter.safetensors), a setup of several that AdapterHub saved (adapter_setup.json and a folder
+// for each), our own container (zoo.json, zoo.safetensors; docs/container.md) and a GGUF
 // file (adapter.gguf), whose keys stand for the config. Pickle files are refused by name.
 
 #include <cstdint>
@@ -22,14 +23,16 @@
 namespace polyad {
 
 // Whose layout a directory has. It decides what the configuration means.
-enum class AdapterFormat { kPeft, kAdapterHub, kContainer, kGguf };
+enum class AdapterFormat { kPeft, kAdapterHub, kAdapterHubSetup, kContainer, kGguf };
 
 class AdapterSource {
  public:
   // Files are opened beneath the directory without following links. RESOURCE_EXHAUSTED where they
   // are larger than `max_file_bytes` together.
   static StatusOr<AdapterSource> Open(const Directory& directory, int64_t max_file_bytes);
-  // The same from bytes in memory, for tests and fuzzers.
+  // A setup reads as one adapter: its config is {"setup": adapter_setup.json, "parts": {folder:
+  // that folder's config}}, and its tensors are called "<folder>/<name>". The same from bytes in
+  // memory, for tests and fuzzers.
   static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors,
                                            AdapterFormat format = AdapterFormat::kPeft);
 
@@ -63,7 +66,8 @@ class AdapterSource {
   };
   static StatusOr<AdapterSource> Build(AdapterFormat format, const std::string& config,
                                        RandomAccessFile tensors);
-  Status ReadAll(const TensorSource& file);
+  static StatusOr<AdapterSource> OpenSetup(const Directory& directory, int64_t max_file_bytes);
+  Status ReadAll(const TensorSource& file, const std::string& prefix = "");
 
   AdapterFormat format_ = AdapterFormat::kPeft;
   OrderedJson config_;  // members in file order: patterns match first come, first served

@@ -34,6 +34,9 @@ struct SiteDelta {
   std::shared_ptr<const PackedDelta> op;
   int64_t in = 0;      // kAfter only: how many columns of y it reads, from y_column on
   float scale = 1.0f;  // of the whole term; a composition's
+  std::shared_ptr<const SegmentGate> gate = nullptr;  // null: none
+  int64_t gate_column = 0;  // outputs only: the columns of y that it multiplies
+  int64_t gate_columns = 0;
 };
 
 // Input ops of one site: its columns of the base product read the transformed row.
@@ -44,7 +47,15 @@ struct InputOps {
   std::vector<std::shared_ptr<const PackedDelta>> ops;
 };
 
-struct PackedHook {
+struct PackedFusion {
+  Tap query = Tap::kOutput;
+  std::shared_ptr<const PackedDelta> query_map;   // null: the identity
+  std::shared_ptr<const PackedDelta> query_bias;  // null: none
+  std::vector<std::shared_ptr<const PackedDelta>> keys;
+};
+inline constexpr int64_t kMaxFused = 16;
+
+struct PackedHook {  // SubLayerHook in adapter_program.h
   std::shared_ptr<const PackedDelta> op;
   Tap input = Tap::kSum;
   Tap skip = Tap::kOutput;
@@ -53,7 +64,19 @@ struct PackedHook {
   float norm_eps = 1e-5f;
   bool norm_takes_skip = false;
   bool adds_residual = true;
-  float scale = 1.0f;  // of op's sum; a composition's
+  float scale = 1.0f;  // of f; a composition's
+  SegmentGate gate = {};
+  std::vector<std::shared_ptr<const PackedDelta>> more = {};
+  std::shared_ptr<const PackedFusion> fusion = nullptr;  // null: ops are summed
+  Tap outside = Tap::kNone;
+  bool joins = false;
+  float weight = 1.0f;
+  HookRows rows = {};
+};
+
+struct PackedCoupling {
+  std::shared_ptr<const PackedDelta> first;
+  std::shared_ptr<const PackedDelta> second;
 };
 
 // What an adapter does to one group of one layer.
@@ -61,7 +84,7 @@ struct GroupOps {
   std::vector<InputOps> inputs;
   std::vector<SiteDelta> outputs;
   std::vector<SiteDelta> deltas;
-  std::vector<SiteDelta> after;
+  std::vector<SiteDelta> after;   // never gated
   std::vector<PackedHook> hooks;  // groups that end a sub-layer: kAttentionOut, kMlpOut
 
   // Whether the site's own output is wanted apart from the stream it is added to.
@@ -115,6 +138,12 @@ class AdapterVersion {
                                      invocation_tokens_.end());
     return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
   }
+  const std::vector<PackedCoupling>& couplings() const { return couplings_; }
+  // Whether what it does depends on a request's whole prompt: the prompt is one chunk, each later
+  // token a step of its own, and nothing is shared.
+  bool reads_whole_prompt() const { return reads_whole_prompt_; }
+  // Whether each of its sequences is a segment of its own.
+  bool wants_own_segments() const { return reads_whole_prompt_ || reads_positions_; }
   // Whether this is that version, or a composition with it.
   bool Uses(AdapterVersionId version) const {
     if (id() == version) return true;
@@ -138,6 +167,9 @@ class AdapterVersion {
   }
   void AddGatedPrefix(GatedPrefix prefix) { gated_prefixes_.push_back(std::move(prefix)); }
   void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
+  void AddCoupling(PackedCoupling coupling) { couplings_.push_back(std::move(coupling)); }
+  void SetReadsWholePrompt() { reads_whole_prompt_ = true; }
+  void SetReadsPositions() { reads_positions_ = true; }
   void AddPart(std::shared_ptr<const AdapterVersion> part) { parts_.push_back(std::move(part)); }
   void AddCost(const DeltaCost& cost) {
     cost_.bytes += cost.bytes;
@@ -157,6 +189,9 @@ class AdapterVersion {
   std::shared_ptr<const SoftPrompt> soft_prompt_;
   std::vector<GatedPrefix> gated_prefixes_;
   std::vector<int32_t> invocation_tokens_;
+  std::vector<PackedCoupling> couplings_;
+  bool reads_whole_prompt_ = false;
+  bool reads_positions_ = false;
   std::vector<std::shared_ptr<const AdapterVersion>> parts_;  // of a composition, in order
   DeltaCost cost_;
 };

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/adapters/activation_names.h"
+#include "engine/adapters/adapterhub_gates.h"
 
 namespace polyad {
 namespace {
@@ -224,10 +225,6 @@ StatusOr<HubBottleneckForm> ReadBottleneckForm(const HubPart& part) {
                          kWhere, residual->get<std::string>().substr(0, 40));
   }
   POLYAD_ASSIGN_OR_RETURN(form.residual_is_output, options.BoolOr("residual_before_ln", false));
-  if (options.Has("inv_adapter") && !(*options.Find("inv_adapter")).is_boolean()) {
-    return Unimplemented("%s: inv_adapter: invertible adapters on the embedding are not served",
-                         kWhere);
-  }
   return form;
 }
 
@@ -253,6 +250,12 @@ StatusOr<HubBottleneck> ReadBottleneck(HubTensors& tensors, const HubPart& part,
   if (norm_after) {
     POLYAD_ASSIGN_OR_RETURN(bottleneck.norm_after,
                             ReadNorm(tensors, At(place, "adapter_norm_after"), hidden));
+  }
+  POLYAD_ASSIGN_OR_RETURN(const bool gated, options.BoolOr("use_gating", false));
+  if (gated) {
+    POLYAD_ASSIGN_OR_RETURN(std::vector<SegmentGate> gates,
+                            ReadGates(tensors, At(place, "gate"), {1, hidden}));
+    bottleneck.gate = std::move(gates[0]);
   }
   return bottleneck;
 }

@@ -5,6 +5,7 @@
 // the residual entering a sub-layer and o the sub-layer's output,
 //   sequential: u = o + r if sum_before else o;  f = up act(down LNb(u) + b_d) + b_u;
 //               h = LNa(f) + res, or LNa(f + res) if norm_after_residual, res = o or u;
+//               with use_gating f is multiplied by mean(sigmoid(gate u)) first;
 //   parallel:   u = r, h = LNa(f) + o;
 //   and then out = h + r if adds_residual, else h. Without an adapter out = o + r.
 // LNb and LNa are LayerNorms with bias and eps 1e-5 whatever the model's own norm. Source: zoo
@@ -13,6 +14,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/adapters/adapter_program.h"
 #include "engine/adapters/adapterhub_config.h"
 #include "engine/adapters/adapterhub_tensors.h"
 #include "engine/base/status.h"
@@ -46,6 +48,7 @@ struct HubBottleneck {
   std::vector<float> up;         // [hidden, width], scaled
   std::vector<float> up_bias;    // [hidden], scaled
   HubNorm norm_after;
+  SegmentGate gate;  // of its input, before any norm
 };
 
 StatusOr<HubBottleneckForm> ReadBottleneckForm(const HubPart& part);

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/adapters/adapterhub_gates.h"
 #include "engine/adapters/row_squares.h"
 
 namespace polyad {
@@ -21,6 +22,7 @@ struct Options {
   bool scales = false;  // composition_mode "scale": (IA)3
   bool dora = false;
   bool vera = false;
+  bool gated = false;
   std::vector<int64_t> parts;  // enabled parts of a fused projection: 0 for q, 1 for k, 2 for v
 };
 
@@ -37,8 +39,7 @@ StatusOr<Options> ReadOptions(const HubPart& part) {
   options.scales = mode == "scale";
   POLYAD_ASSIGN_OR_RETURN(options.dora, fields.BoolOr("use_dora", false));
   options.vera = fields.Has("vera_d") || fields.Has("vera_b");
-  POLYAD_ASSIGN_OR_RETURN(const bool gated, fields.BoolOr("use_gating", false));
-  if (gated) return Unimplemented("%s: use_gating of LoRA is not served", kWhere);
+  POLYAD_ASSIGN_OR_RETURN(options.gated, fields.BoolOr("use_gating", false));
   POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                           fields.StringsOr("attn_matrices", {}));
   constexpr std::array<const char*, 3> kNames = {"q", "k", "v"};
@@ -100,6 +101,12 @@ class Reader {
     if (fused && options_.parts.empty()) {
       return InvalidArgument("%s: attn_matrices names none of q, k, v", kWhere);
     }
+    if (options_.gated) {
+      const int64_t count = fused ? static_cast<int64_t>(options_.parts.size()) : 1;
+      POLYAD_ASSIGN_OR_RETURN(lora.gates,
+                              ReadGates(tensors_, Leaf(place, "gate"), {count, shape.in}));
+      if (fused) lora.parts = options_.parts;
+    }
     if (options_.scales) {
       POLYAD_RETURN_IF_ERROR(ReadScale(place, shape.out, fused, lora));
       return lora;
@@ -110,13 +117,13 @@ class Reader {
       POLYAD_RETURN_IF_ERROR(ReadFactors(place, shape, fused, lora));
     }
     if (options_.dora) POLYAD_RETURN_IF_ERROR(ReadMagnitude(place, shape, fused, lora));
-    Scale(lora.up, options_.alpha / static_cast<double>(options_.rank));
+    if (!options_.gated) Scale(lora.up, options_.alpha / static_cast<double>(options_.rank));
     return lora;
   }
 
  private:
   Status ReadScale(const HubPlace& place, int64_t out, bool fused, HubLora& lora) {
-    const auto alpha = static_cast<float>(options_.alpha);
+    const float alpha = options_.gated ? 1.0f : static_cast<float>(options_.alpha);
     const auto parts = static_cast<int64_t>(options_.parts.size());
     const int64_t rows = fused ? out / 3 * parts : out;
     POLYAD_ASSIGN_OR_RETURN(const std::vector<float> l,

@@ -14,7 +14,8 @@ Status Refuse(const AdapterVersion& part, std::string_view why) {
 
 // What a scale means nothing for.
 bool HasTransforms(const AdapterVersion& part, int64_t num_layers) {
-  if (part.replaces_norms() || !part.embedding_ops().empty() || part.soft_prompt() != nullptr) {
+  if (part.replaces_norms() || !part.embedding_ops().empty() || part.soft_prompt() != nullptr ||
+      !part.couplings().empty()) {
     return true;
   }
   for (int64_t layer = 0; layer <= num_layers; ++layer) {
@@ -96,6 +97,9 @@ Status AddPart(const CompositionPart& part, int64_t num_layers, AdapterVersion& 
     for (float& gate : prefix.gate) gate *= part.scale;
     to.AddGatedPrefix(std::move(prefix));
   }
+  if (adapter.reads_whole_prompt()) to.SetReadsWholePrompt();
+  if (adapter.wants_own_segments()) to.SetReadsPositions();
+  for (const PackedCoupling& coupling : adapter.couplings()) to.AddCoupling(coupling);
   POLYAD_RETURN_IF_ERROR(AddNorms(adapter, num_layers, to));
   if (adapter.shared_soft_prompt() != nullptr) {
     if (to.soft_prompt() != nullptr) return Refuse(adapter, "an earlier part has a soft prompt");

@@ -101,13 +101,17 @@ StatusOr<std::vector<double>> LayerDeltaNorms(const AdapterProgram& program,
     total += norm;
   }
   for (const SubLayerHook& hook : program.hooks) {
-    const double norm = FrobeniusNorm(hook.op);
+    double norm = FrobeniusNorm(hook.op);
+    for (const DeltaOp& op : hook.more) norm = std::hypot(norm, FrobeniusNorm(op));
     if (!std::isfinite(norm)) return InvalidArgument("layer %d: the change overflows", hook.layer);
     squares[static_cast<size_t>(hook.layer)] += norm * norm;
     total += norm;
   }
   for (const DeltaOp& op : program.embedding_ops) total += FrobeniusNorm(op);
   for (const Bottleneck& op : program.stream_ops) total += NormOf(op);
+  for (const EmbeddingCoupling& coupling : program.couplings) {
+    total += NormOf(coupling.first) + NormOf(coupling.second);
+  }
   if (!std::isfinite(total)) return InvalidArgument("embedding: the change overflows");
   for (const GatedPrefixTensors& prefix : program.gated_prefixes) {
     for (const float gate : prefix.gate) total += std::abs(static_cast<double>(gate));

@@ -56,6 +56,7 @@ class CountedBaseWeights final : public BaseWeights {
 // The table's key for a directory, from its configuration.
 StatusOr<std::string> TypeOf(const AdapterSource& source) {
   if (source.format() == AdapterFormat::kAdapterHub) return AdapterHubType(source.config());
+  if (source.format() == AdapterFormat::kAdapterHubSetup) return std::string("setup");
   if (source.format() == AdapterFormat::kContainer) return std::string("container");
   const bool gguf = source.format() == AdapterFormat::kGguf;
   POLYAD_ASSIGN_OR_RETURN(
@@ -90,7 +91,7 @@ std::string WhyUnserved(std::string_view type) {
 bool ChangesNothing(const AdapterProgram& program) {
   return program.ops.empty() && program.embedding_ops.empty() && program.norms.empty() &&
          program.hooks.empty() && program.stream_ops.empty() && !program.soft_prompt &&
-         program.gated_prefixes.empty();
+         program.gated_prefixes.empty() && program.couplings.empty();
 }
 
 }  // namespace

@@ -81,12 +81,15 @@ std::string ModuleOf(const ModelSpec& spec, SiteRef site) {
   return path.substr(path.rfind('.') + 1);
 }
 
-// Hooks and bottlenecks are run-time (E3); what read the base's weights is E2; the rest is algebra
-// on the adapter's own tensors (E1), which includes what runs as stored.
+// What reads a whole prompt is E4; hooks and bottlenecks are run-time (E3); what read the base's
+// weights is E2; the rest is algebra on the adapter's own tensors (E1), which includes what runs as
+// stored.
 std::string_view ExactnessOf(const AdapterProgram& program) {
   bool at_run_time = !program.hooks.empty() || !program.stream_ops.empty() ||
-                     !program.invocation_tokens.empty() || !program.gated_prefixes.empty();
+                     !program.couplings.empty() || !program.invocation_tokens.empty() ||
+                     !program.gated_prefixes.empty();
   for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
+  if (program.reads_whole_prompt) return "E4";
   if (at_run_time) return "E3";
   return program.read_base ? "E2" : "E1";
 }
@@ -104,11 +107,20 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
               costs[next++]);
   }
   for (const SubLayerHook& hook : program.hooks) {
-    tally.Add(NameOf(hook.op), "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
+    const std::string_view kind = hook.fusion                              ? "Fusion"
+                                  : hook.rows.kind != HookRows::Kind::kAll ? "Intervention"
+                                                                           : NameOf(hook.op);
+    tally.Add(kind, "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
               RankOf(hook.op), costs[next++]);
   }
   for (const Bottleneck& op : program.stream_ops) {
     tally.Add("Bottleneck", "embedding", "embedding", op.down.rows, costs[next++]);
+  }
+  for (const EmbeddingCoupling& coupling : program.couplings) {
+    const int64_t floats = 2 * (coupling.first.down.rows * coupling.first.down.cols +
+                                coupling.second.down.rows * coupling.second.down.cols);
+    tally.Add("Coupling", "embedding", ModuleOf(spec, {-1, Site::kEmbed}), coupling.first.down.rows,
+              {floats * 4, floats * 2});
   }
   for (const GatedPrefixTensors& prefix : program.gated_prefixes) {
     const auto floats = static_cast<int64_t>(prefix.kv.size() + prefix.gate.size());

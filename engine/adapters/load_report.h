@@ -31,7 +31,7 @@ struct LoadReport {
   int64_t version = 0;
   std::string digest;  // hex SHA-256 of config and tensors
   std::string family;
-  std::string exactness;             // zoo section 1.3: "E1", "E2" or "E3"
+  std::string exactness;             // zoo section 1.3: "E1" to "E4"
   std::vector<int64_t> ranks;        // distinct, ascending
   std::vector<std::string> targets;  // distinct module names, e.g. "q_proj"
   std::vector<OpReport> ops;         // in the order of the program

@@ -80,9 +80,11 @@ class Packer {
         break;
       case OpStage::kOutput:
         ops.outputs.push_back({site.column, std::move(op)});
+        AddGate(site_op, ops.outputs.back());
         break;
       case OpStage::kDelta:
         ops.deltas.push_back({site.column, std::move(op)});
+        AddGate(site_op, ops.deltas.back());
         break;
       case OpStage::kAfter:
         ops.after.push_back({site.column, std::move(op), site.out});
@@ -102,16 +104,31 @@ class Packer {
   }
 
   Status PackHook(const SubLayerHook& hook) {
-    POLYAD_RETURN_IF_ERROR(CheckWidth(hook.op, hook.layer));
     PackedHook packed;
-    POLYAD_ASSIGN_OR_RETURN(packed.op, Pack(hook.op));
+    DeltaCost cost;
+    POLYAD_ASSIGN_OR_RETURN(packed.op, PackOfHook(hook.layer, hook.op, cost));
+    for (const DeltaOp& op : hook.more) {
+      POLYAD_ASSIGN_OR_RETURN(auto more, PackOfHook(hook.layer, op, cost));
+      packed.more.push_back(std::move(more));
+    }
+    if (hook.fusion) {
+      POLYAD_ASSIGN_OR_RETURN(packed.fusion, PackFusion(hook, cost));
+    }
     packed.input = hook.input;
     packed.skip = hook.skip;
+    packed.outside = hook.outside;
+    packed.joins = hook.joins;
+    packed.weight = hook.weight;
+    packed.rows = hook.rows;
     packed.norm_weight.assign(hook.norm.weight.begin(), hook.norm.weight.end());
     packed.norm_bias.assign(hook.norm.bias.begin(), hook.norm.bias.end());
     packed.norm_eps = hook.norm.eps;
     packed.norm_takes_skip = hook.norm_takes_skip;
     packed.adds_residual = hook.adds_residual;
+    packed.gate = hook.gate;
+    POLYAD_CHECK(GateFits(hook.gate, spec_.hidden_size), "a hook's gate");
+    AddGateCost(hook.gate);
+    costs_.push_back(cost);
     const SiteGroup group =
         hook.sub_layer == SubLayer::kAttention ? SiteGroup::kAttentionOut : SiteGroup::kMlpOut;
     version_.MutableAt(hook.layer, group).hooks.push_back(std::move(packed));
@@ -125,16 +142,92 @@ class Packer {
     return absl::OkStatus();
   }
 
+  Status PackCoupling(const EmbeddingCoupling& coupling) {
+    const DeltaShape first = ShapeOf(DeltaOp(coupling.first));
+    const DeltaShape second = ShapeOf(DeltaOp(coupling.second));
+    if (first.out + first.in != spec_.hidden_size || second.in != first.out ||
+        second.out != first.in) {
+      return InvalidArgument("embedding: expected a coupling of the halves of %d, got [%d, %d]",
+                             spec_.hidden_size, first.out, first.in);
+    }
+    PackedCoupling packed;
+    DeltaCost cost;
+    POLYAD_ASSIGN_OR_RETURN(packed.first, PackInto(coupling.first, cost));
+    POLYAD_ASSIGN_OR_RETURN(packed.second, PackInto(coupling.second, cost));
+    version_.AddCoupling(std::move(packed));
+    return absl::OkStatus();
+  }
+
   std::vector<DeltaCost> TakeCosts() { return std::move(costs_); }
 
  private:
   StatusOr<std::shared_ptr<const PackedDelta>> Pack(const DeltaOp& op) {
+    DeltaCost cost;
+    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, PackInto(op, cost));
+    costs_.push_back(cost);
+    return packed;
+  }
+  // Adds to what several ops cost together.
+  StatusOr<std::shared_ptr<const PackedDelta>> PackInto(const DeltaOp& op, DeltaCost& cost) {
     POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed,
                             backend_.PackDelta(op, share_));
     version_.AddCost(packed->cost());
-    costs_.push_back(packed->cost());
+    cost.bytes += packed->cost().bytes;
+    cost.flops_per_token += packed->cost().flops_per_token;
     GiveWay();
     return packed;
+  }
+  // A hook's ops are all of the stream's width.
+  StatusOr<std::shared_ptr<const PackedDelta>> PackOfHook(int64_t layer, const DeltaOp& op,
+                                                          DeltaCost& cost) {
+    if (!std::holds_alternative<Bias>(op)) POLYAD_RETURN_IF_ERROR(CheckWidth(op, layer));
+    return PackInto(op, cost);
+  }
+
+  StatusOr<std::shared_ptr<const PackedFusion>> PackFusion(const SubLayerHook& hook,
+                                                           DeltaCost& cost) {
+    const HookFusion& fusion = *hook.fusion;
+    POLYAD_CHECK(fusion.keys.size() == hook.more.size() + 1, "a key for each op");
+    if (static_cast<int64_t>(fusion.keys.size()) > kMaxFused) {
+      return Unimplemented("layer %d: expected at most %d fused adapters, got %d", hook.layer,
+                           kMaxFused, fusion.keys.size());
+    }
+    auto packed = std::make_shared<PackedFusion>();
+    packed->query = fusion.query;
+    if (fusion.query_map.delta.rows > 0) {
+      POLYAD_ASSIGN_OR_RETURN(packed->query_map, PackOfHook(hook.layer, fusion.query_map, cost));
+    }
+    if (!fusion.query_bias.values.empty()) {
+      POLYAD_ASSIGN_OR_RETURN(packed->query_bias, PackOfHook(hook.layer, fusion.query_bias, cost));
+    }
+    for (const Bottleneck& key : fusion.keys) {
+      POLYAD_ASSIGN_OR_RETURN(auto op, PackOfHook(hook.layer, key, cost));
+      packed->keys.push_back(std::move(op));
+    }
+    return std::shared_ptr<const PackedFusion>(std::move(packed));
+  }
+
+  static bool GateFits(const SegmentGate& gate, int64_t width) {
+    return gate.weight.empty() || static_cast<int64_t>(gate.weight.size()) == width;
+  }
+  // The head's rows are those that sample, not a segment's.
+  bool GateFits(const SiteOp& op) const {
+    if (op.gate.weight.empty()) return true;
+    const SiteShape site = ShapeOf(spec_, op.site.site);
+    return GateFits(op.gate, site.in) && op.gate_begin <= op.gate_end && op.gate_end <= site.out &&
+           (op.stage == OpStage::kDelta || op.stage == OpStage::kOutput) &&
+           op.site.site != Site::kHead;
+  }
+  void AddGateCost(const SegmentGate& gate) {
+    const auto width = static_cast<int64_t>(gate.weight.size());
+    version_.AddCost({4 * width, 2 * width});
+  }
+  void AddGate(const SiteOp& site_op, SiteDelta& to) {
+    if (site_op.gate.weight.empty()) return;
+    to.gate = std::make_shared<SegmentGate>(site_op.gate);
+    to.gate_column = to.y_column + site_op.gate_begin;
+    to.gate_columns = site_op.gate_end - site_op.gate_begin;
+    AddGateCost(site_op.gate);
   }
 
   // What reads and changes the residual stream.
@@ -149,6 +242,7 @@ class Packer {
   Status CheckFits(const SiteOp& site_op, const SiteShape& site) const {
     POLYAD_RETURN_IF_ERROR(CheckDeltaOp(site_op.op));
     const DeltaShape shape = ShapeOf(site_op.op);
+    POLYAD_CHECK(GateFits(site_op), "a site's gate");
     bool fits = false;
     switch (site_op.stage) {
       case OpStage::kInput:
@@ -218,6 +312,9 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
   for (const Bottleneck& op : program.stream_ops) {
     POLYAD_RETURN_IF_ERROR(packer.PackStreamOp(op));
   }
+  for (const EmbeddingCoupling& coupling : program.couplings) {
+    POLYAD_RETURN_IF_ERROR(packer.PackCoupling(coupling));
+  }
   for (const NormReplacement& norm : program.norms) {
     version.ReplaceNorm(norm.layer, norm.site, {norm.weight, norm.bias});
   }
@@ -231,6 +328,8 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
     version.AddGatedPrefix(std::move(prefix));
   }
   version.SetInvocationTokens(program.invocation_tokens);
+  if (program.reads_whole_prompt) version.SetReadsWholePrompt();
+  if (program.reads_positions) version.SetReadsPositions();
   const std::vector<DeltaCost> packed = packer.TakeCosts();
   std::vector<DeltaCost> costs = packed;
   for (size_t i = 0; i < order.size(); ++i) costs[order[i]] = packed[i];

@@ -52,6 +52,7 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   prompt->num_tokens = tensors.num_tokens;
   prompt->shifts_positions = tensors.shifts_positions;
   prompt->stores_kv = !tensors.kv.empty();
+  prompt->gates = tensors.gates;
   const int64_t width = prompt->stores_kv ? 2 * spec.KvWidth() : spec.hidden_size;
   size_t count = tensors.embeddings.size();
   for (const std::vector<float>& layer : tensors.kv) count += layer.size();

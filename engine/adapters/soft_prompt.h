@@ -20,6 +20,15 @@ namespace polyad {
 constexpr int32_t VirtualToken(int64_t index) { return static_cast<int32_t>(-1 - index); }
 constexpr int64_t VirtualIndex(int32_t token) { return -1 - static_cast<int64_t>(token); }
 
+// What multiplies one layer's stored keys and values, step by step: sigmoid(row . x + bias) of the
+// layer's normed attention input, meaned over a segment (SegmentGate in adapter_program.h).
+struct PrefixGate {
+  std::vector<float> key_weight;  // [hidden]; empty: no gate
+  std::vector<float> value_weight;
+  float key_bias = 0.0f;
+  float value_bias = 0.0f;
+};
+
 // What a family lowers to; exactly one of `embeddings` and `kv` is filled.
 struct SoftPromptTensors {
   int64_t num_tokens = 0;
@@ -28,6 +37,7 @@ struct SoftPromptTensors {
                                        // its values; empty: the layer does not see the prefix
   bool shifts_positions =
       true;  // text starts at position num_tokens (PEFT), else at 0 (AdapterHub)
+  std::vector<PrefixGate> gates = {};  // empty, or one for each layer
 };
 
 // The same in the backend's memory.
@@ -35,9 +45,10 @@ struct SoftPrompt {
   int64_t num_tokens = 0;
   bool shifts_positions = true;
   bool stores_kv = false;
-  FloatRows embeddings;          // [num_tokens, hidden] unless stores_kv
-  std::vector<FloatRows> kv;     // per layer [num_tokens, 2 * kv width] if stores_kv
-  std::shared_ptr<void> memory;  // of all of them
+  FloatRows embeddings;           // [num_tokens, hidden] unless stores_kv
+  std::vector<FloatRows> kv;      // per layer [num_tokens, 2 * kv width] if stores_kv
+  std::vector<PrefixGate> gates;  // empty, or one for each layer
+  std::shared_ptr<void> memory;   // of all rows
   int64_t bytes = 0;
 
   // Position of token `index` of the sequence, virtual tokens first. Never negative: an unshifted

@@ -185,23 +185,28 @@ StatusOr<std::string> RandomAccessFile::ReadAll(int64_t max_bytes) const {
 
 StatusOr<Directory> Directory::OpenBeneath(const std::string& root, const std::string& path) {
   POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> components, SplitBeneath(root, path));
-  const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-  Directory current(OpenRetrying(AT_FDCWD, root.c_str(), flags));
+  Directory current(OpenRetrying(AT_FDCWD, root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (current.descriptor_ < 0) return OpenFailure(LastComponent(root), errno);
   for (const std::string& component : components) {
-    Directory next(OpenRetrying(current.descriptor_, component.c_str(), flags | O_NOFOLLOW));
-    if (next.descriptor_ < 0) {
-      // O_DIRECTORY with O_NOFOLLOW reports a link as ENOTDIR.
-      const int error = errno;
-      struct stat info = {};
-      const bool is_link =
-          fstatat(current.descriptor_, component.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-          S_ISLNK(info.st_mode);
-      return OpenFailure(component, is_link ? ELOOP : error);
-    }
+    POLYAD_ASSIGN_OR_RETURN(Directory next, current.OpenDirectory(component));
     current = std::move(next);
   }
   return current;
+}
+
+StatusOr<Directory> Directory::OpenDirectory(const std::string& name) const {
+  if (!IsPlainFileName(name)) {
+    return InvalidArgument("directory name %s: expected one plain component", Quote(name));
+  }
+  const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+  Directory next(OpenRetrying(descriptor_, name.c_str(), flags));
+  if (next.descriptor_ >= 0) return next;
+  // O_DIRECTORY with O_NOFOLLOW reports a link as ENOTDIR.
+  const int error = errno;
+  struct stat info = {};
+  const bool is_link =
+      fstatat(descriptor_, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode);
+  return OpenFailure(name, is_link ? ELOOP : error);
 }
 
 Directory::Directory(Directory&& other) noexcept

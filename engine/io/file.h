@@ -82,6 +82,8 @@ class Directory {
 
   // `file_name` is one plain component; a link in its place is refused.
   StatusOr<RandomAccessFile> OpenFile(const std::string& file_name) const;
+  // Likewise of a directory in this one.
+  StatusOr<Directory> OpenDirectory(const std::string& name) const;
   bool Contains(const std::string& file_name) const;
 
  private:

@@ -1,12 +1,32 @@
 #include "engine/model/adapted_linear.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/base/check.h"
+#include "engine/model/segment_gate.h"
 #include "engine/model/workspace.h"
 
 namespace polyad {
 namespace {
+
+constexpr int64_t kFusedRows = 32;  // whose keys and values are held at a time
+
+// A segment's rows that a hook is for.
+std::pair<int64_t, int64_t> RangeOf(const HookRows& rows, int64_t text_begin, int64_t count) {
+  const int64_t last_begin = std::max<int64_t>(0, count - rows.num_last);
+  switch (rows.kind) {
+    case HookRows::Kind::kAll:
+      return {0, count};
+    case HookRows::Kind::kFirst: {
+      const int64_t begin = std::clamp<int64_t>(-text_begin, 0, last_begin);
+      return {begin, std::clamp(rows.num_first - text_begin, begin, last_begin)};
+    }
+    case HookRows::Kind::kLast:
+      return {last_begin, count};
+  }
+  return {0, count};
+}
 
 // The first `cols` columns of `rows` rows.
 FloatRows Front(FloatRows buffer, int64_t rows, int64_t cols) {
@@ -28,6 +48,9 @@ Status AdaptedLinear::AllocateWorkspace(const Widths& widths) {
   POLYAD_ASSIGN_OR_RETURN(wide_, carve.Floats(widths.rows, widths.output));
   POLYAD_ASSIGN_OR_RETURN(sum_, carve.Floats(widths.rows, widths.hidden));
   POLYAD_ASSIGN_OR_RETURN(tapped_, carve.Floats(widths.rows, widths.hidden));
+  POLYAD_ASSIGN_OR_RETURN(total_, carve.Floats(widths.rows, widths.hidden));
+  POLYAD_ASSIGN_OR_RETURN(query_, carve.Floats(widths.rows, widths.hidden));
+  POLYAD_ASSIGN_OR_RETURN(fused_, carve.Floats(kFusedRows, 2 * kMaxFused * widths.hidden));
   POLYAD_ASSIGN_OR_RETURN(tap_,
                           carve.Activations(widths.rows, std::max(widths.hidden, widths.output)));
   return absl::OkStatus();
@@ -39,14 +62,14 @@ void AdaptedLinear::Apply(const Product& product, const Target& target,
   FindDecorated(target, segments);
   GemmArgs gemm = ArgsOf(product, target.accumulate);
   if (decorated_.empty()) {  // nothing comes between the product and the deltas
-    CollectDeltas(target, segments);
+    CollectDeltas(target, segments, x);
     gemm.deltas = segments_;
     return backend_.Gemm(gemm, x, y);
   }
   for (const Decorated& rows : decorated_) BeforeProduct(rows, target, x, y);
   backend_.Gemm(gemm, x, y);
   for (const Decorated& rows : decorated_) AfterProduct(rows, product, target, x, y);
-  CollectDeltas(target, segments);
+  CollectDeltas(target, segments, x);
   backend_.Apply(segments_, x, y);
   for (const Decorated& rows : decorated_) Finish(rows, target, y);
 }
@@ -92,7 +115,7 @@ void AdaptedLinear::FindDecorated(const Target& target, std::span<const StepSegm
     if (segment.adapter == nullptr) continue;
     const GroupOps& ops = segment.adapter->At(target.layer, target.group);
     if (ops.inputs.empty() && !ops.wants_own_output()) continue;
-    decorated_.push_back({&ops, segment.row_begin, segment.row_end});
+    decorated_.push_back({&ops, segment.row_begin, segment.row_end, segment.text_begin});
   }
 }
 
@@ -147,17 +170,29 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
   segments_.clear();
   for (const SiteDelta& output : ops.outputs) {
     segments_.push_back({rows.row_begin, rows.row_end, output.y_column, output.op.get()});
+    if (output.gate == nullptr) continue;
+    backend_.TransformOutput(segments_, y);
+    segments_.clear();
+    ScaleBy(MeanGate(output.gate->weight, output.gate->bias, own),
+            y.Slice(rows.row_begin, rows.row_end).Columns(output.gate_column, output.gate_columns));
   }
   if (!segments_.empty()) backend_.TransformOutput(segments_, y);
 }
 
-void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegment> segments) {
+// `x` is the group's raw input, which gates read.
+void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegment> segments,
+                                  ActivationRows x) {
   segments_.clear();
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
     for (const SiteDelta& delta : segment.adapter->At(target.layer, target.group).deltas) {
+      float scale = delta.scale;
+      if (delta.gate != nullptr) {
+        scale *= MeanGate(delta.gate->weight, delta.gate->bias,
+                          x.Slice(segment.row_begin, segment.row_end));
+      }
       segments_.push_back(
-          {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), delta.scale});
+          {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), scale});
     }
   }
 }
@@ -177,37 +212,146 @@ void AdaptedLinear::Finish(const Decorated& rows, const Target& target, FloatRow
   const FloatRows residual = residual_.Slice(rows.row_begin, rows.row_end);
   ActivationRows normed = target.normed;
   if (normed.data != nullptr) normed = normed.Slice(rows.row_begin, rows.row_end);
-  for (const PackedHook& hook : ops.hooks) RunHook(hook, residual, normed, own);
+  for (size_t begin = 0; begin < ops.hooks.size();) {
+    size_t end = begin + 1;
+    while (end < ops.hooks.size() && ops.hooks[end].joins) ++end;
+    const auto [first, last] = RangeOf(ops.hooks[begin].rows, rows.text_begin, count);
+    if (first < last) {
+      const ActivationRows n = normed.data == nullptr ? normed : normed.Slice(first, last);
+      RunHooks(std::span(ops.hooks).subspan(begin, end - begin),
+               {residual.Slice(first, last), n, own.Slice(first, last)});
+    }
+    begin = end;
+  }
   if (ops.hooks.empty() || ops.hooks.back().adds_residual) backend_.Accumulate(residual, own);
 }
 
-// output = norm(op(tap)) + skip, or norm(op(tap) + skip).
-void AdaptedLinear::RunHook(const PackedHook& hook, FloatRows residual, ActivationRows normed,
-                            FloatRows output) {
-  const FloatRows tapped = Front(tapped_, output.rows, output.cols);
-  const FloatRows sum = Front(sum_, output.rows, output.cols);
-  const auto add_tap = [&](Tap tap, FloatRows to) {
-    if (tap == Tap::kOutput || tap == Tap::kSum) backend_.Accumulate(output, to);
-    if (tap == Tap::kResidual || tap == Tap::kSum) backend_.Accumulate(residual, to);
-  };
-  ActivationRows input = normed;
-  if (hook.input != Tap::kNormed) {
-    backend_.Zero(tapped);
-    add_tap(hook.input, tapped);
-    input = Front(tap_, output.rows, output.cols);
-    backend_.Convert(tapped, input);
+// Hooks that read the same output, which their sum replaces.
+void AdaptedLinear::RunHooks(std::span<const PackedHook> hooks, const HookInputs& inputs) {
+  const FloatRows sum = Front(sum_, inputs.output.rows, inputs.output.cols);
+  if (hooks.size() == 1) {
+    RunHook(hooks[0], inputs, sum);
+    backend_.Copy(sum, inputs.output);
+    return;
   }
+  const FloatRows total = Front(total_, sum.rows, sum.cols);
+  backend_.Zero(total);
+  for (const PackedHook& hook : hooks) {
+    RunHook(hook, inputs, sum);
+    backend_.Accumulate(sum, total);
+  }
+  backend_.Copy(total, inputs.output);
+}
+
+void AdaptedLinear::AddTap(Tap tap, const HookInputs& inputs, FloatRows to) {
+  if (tap == Tap::kOutput || tap == Tap::kSum) backend_.Accumulate(inputs.output, to);
+  if (tap == Tap::kResidual || tap == Tap::kSum) backend_.Accumulate(inputs.residual, to);
+}
+
+// What a tap reads, in fp32 in tapped_ and as activations.
+ActivationRows AdaptedLinear::ReadTap(Tap tap, const HookInputs& inputs) {
+  if (tap == Tap::kNormed) return inputs.normed;
+  const FloatRows tapped = Front(tapped_, inputs.output.rows, inputs.output.cols);
+  const ActivationRows read = Front(tap_, tapped.rows, tapped.cols);
+  backend_.Zero(tapped);
+  AddTap(tap, inputs, tapped);
+  backend_.Convert(tapped, read);
+  return read;
+}
+
+// sum = weight (norm(gate f) + skip) + outside, or weight norm(gate f + skip) + outside.
+void AdaptedLinear::RunHook(const PackedHook& hook, const HookInputs& inputs, FloatRows sum) {
+  if (hook.fusion != nullptr) ReadQuery(*hook.fusion, inputs);
+  const ActivationRows input = ReadTap(hook.input, inputs);
   backend_.Zero(sum);
-  const DeltaSegment segment{0, output.rows, 0, hook.op.get(), hook.scale};
-  backend_.Apply(std::span(&segment, 1), input, sum);
-  if (hook.norm_takes_skip) add_tap(hook.skip, sum);
+  if (hook.fusion != nullptr) {
+    Fuse(hook, input, sum);
+  } else {
+    const float gate =
+        hook.gate.weight.empty() ? 1.0f : MeanGate(hook.gate.weight, hook.gate.bias, input);
+    segments_.clear();
+    segments_.push_back({0, sum.rows, 0, hook.op.get(), hook.scale * gate});
+    for (const auto& op : hook.more) {
+      segments_.push_back({0, sum.rows, 0, op.get(), hook.scale * gate});
+    }
+    backend_.Apply(segments_, input, sum);
+  }
+  if (hook.norm_takes_skip) AddTap(hook.skip, inputs, sum);
   if (!hook.norm_weight.empty()) {
     const NormArgs norm{NormKind::kLayer, hook.norm_eps, hook.norm_weight.data(),
                         hook.norm_bias.empty() ? nullptr : hook.norm_bias.data()};
     backend_.Norm(norm, sum, {sum.data, DType::kF32, sum.rows, sum.cols, sum.stride});
   }
-  if (!hook.norm_takes_skip) add_tap(hook.skip, sum);
-  backend_.Copy(sum, output);
+  if (!hook.norm_takes_skip) AddTap(hook.skip, inputs, sum);
+  if (hook.weight != 1.0f) ScaleBy(hook.weight, sum);
+  AddTap(hook.outside, inputs, sum);
+}
+
+// query_ = map tap + bias
+void AdaptedLinear::ReadQuery(const PackedFusion& fusion, const HookInputs& inputs) {
+  const ActivationRows input = ReadTap(fusion.query, inputs);
+  const FloatRows query = Front(query_, input.rows, input.cols);
+  if (fusion.query_map == nullptr) {
+    backend_.Copy(Front(tapped_, input.rows, input.cols), query);
+  } else {
+    backend_.Zero(query);
+  }
+  segments_.clear();
+  for (const PackedDelta* op : {fusion.query_map.get(), fusion.query_bias.get()}) {
+    if (op != nullptr) segments_.push_back({0, query.rows, 0, op});
+  }
+  if (!segments_.empty()) backend_.Apply(segments_, input, query);
+}
+
+// sum += scale sum over k of softmax_k(query . key_k) value_k: a row's second attention over its
+// own keys and values, which stand side by side in fused_.
+void AdaptedLinear::Fuse(const PackedHook& hook, ActivationRows input, FloatRows sum) {
+  const auto num_fused = static_cast<int64_t>(hook.fusion->keys.size());
+  const int64_t width = sum.cols;
+  for (int64_t begin = 0; begin < sum.rows; begin += kFusedRows) {
+    const int64_t end = std::min(begin + kFusedRows, sum.rows);
+    const FloatRows wide = Front(fused_, end - begin, 2 * num_fused * width);
+    backend_.Zero(wide);
+    segments_.clear();
+    for (int64_t k = 0; k < num_fused; ++k) {
+      const auto at = static_cast<size_t>(k);
+      const PackedDelta* value = k == 0 ? hook.op.get() : hook.more[at - 1].get();
+      segments_.push_back({0, wide.rows, 2 * k * width, hook.fusion->keys[at].get()});
+      segments_.push_back({0, wide.rows, (2 * k + 1) * width, value});
+    }
+    backend_.Apply(segments_, input.Slice(begin, end), wide);
+    for (int64_t row = begin; row < end; ++row) {
+      GatedPrefixArgs args;
+      args.q = Front(query_, sum.rows, width).Slice(row, row + 1);
+      args.kv = {wide.Row(row - begin), num_fused, 2 * width, 2 * width};
+      args.out = {sum.Row(row), DType::kF32, 1, width, sum.stride};
+      args.num_heads = args.num_kv_heads = 1;
+      args.head_dim = width;
+      args.gate = &hook.scale;
+      backend_.AddGatedPrefix(args);
+    }
+  }
+}
+
+// x1 += first(x2), then x2 += second(x1), on the rows of adapters that have it.
+void AdaptedLinear::Couple(std::span<const StepSegment> segments, FloatRows rows) {
+  for (const StepSegment& segment : segments) {
+    if (segment.adapter == nullptr) continue;
+    const FloatRows own = rows.Slice(segment.row_begin, segment.row_end);
+    const int64_t half = own.cols / 2;
+    const FloatRows x1 = own.Columns(0, half);
+    const FloatRows x2 = own.Columns(half, own.cols - half);
+    const auto add = [this](const PackedDelta& op, FloatRows from, FloatRows to) {
+      const ActivationRows input = Front(tap_, from.rows, from.cols);
+      backend_.Convert(from, input);
+      const DeltaSegment whole{0, from.rows, 0, &op};
+      backend_.Apply(std::span(&whole, 1), input, to);
+    };
+    for (const PackedCoupling& coupling : segment.adapter->couplings()) {
+      add(*coupling.first, x2, x1);
+      add(*coupling.second, x1, x2);
+    }
+  }
 }
 
 }  // namespace polyad

@@ -6,7 +6,8 @@
 // decorated: their input is transformed in place around the shared product, and where they are
 // added to the residual stream their own output is kept apart until it is finished.
 //
-// A row's arithmetic depends on its own adapter alone, never on what else is in the batch.
+// A row's arithmetic depends on its own adapter alone, never on what else is in the batch; a gate
+// reads all rows of its segment, which are then one request's (StepSegment).
 
 #include <cstdint>
 #include <memory>
@@ -48,11 +49,21 @@ class AdaptedLinear {
   void Apply(const Product& product, const Target& target, std::span<const StepSegment> segments,
              ActivationRows x, FloatRows y);
 
+  // Invertible adapters of embedded text, in place (EmbeddingCoupling).
+  void Couple(std::span<const StepSegment> segments, FloatRows rows);
+
  private:
   struct Decorated {
     const GroupOps* ops;
     int64_t row_begin;
     int64_t row_end;
+    int64_t text_begin;
+  };
+  // The stream that entered a sub-layer, that stream normed, and what stands as its output.
+  struct HookInputs {
+    FloatRows residual;
+    ActivationRows normed;
+    FloatRows output;
   };
 
   static void FetchOps(const Target& target, std::span<const StepSegment> segments);
@@ -60,9 +71,14 @@ class AdaptedLinear {
   void BeforeProduct(const Decorated& rows, const Target& target, ActivationRows x, FloatRows y);
   void AfterProduct(const Decorated& rows, const Product& product, const Target& target,
                     ActivationRows x, FloatRows y);
-  void CollectDeltas(const Target& target, std::span<const StepSegment> segments);
+  void CollectDeltas(const Target& target, std::span<const StepSegment> segments, ActivationRows x);
   void Finish(const Decorated& rows, const Target& target, FloatRows y);
-  void RunHook(const PackedHook& hook, FloatRows residual, ActivationRows normed, FloatRows output);
+  void RunHooks(std::span<const PackedHook> hooks, const HookInputs& inputs);
+  void RunHook(const PackedHook& hook, const HookInputs& inputs, FloatRows sum);
+  void AddTap(Tap tap, const HookInputs& inputs, FloatRows to);
+  ActivationRows ReadTap(Tap tap, const HookInputs& inputs);
+  void ReadQuery(const PackedFusion& fusion, const HookInputs& inputs);
+  void Fuse(const PackedHook& hook, ActivationRows input, FloatRows sum);
   void TransformInput(const InputOps& inputs, ActivationRows rows);
   GemmArgs ArgsOf(const Product& product, bool accumulate) const;
 
@@ -72,6 +88,9 @@ class AdaptedLinear {
   FloatRows residual_;  // [rows, hidden] the stream that a decorated row's output will join
   FloatRows wide_;      // [rows, output] a product of transformed rows
   FloatRows sum_;       // [rows, hidden] a hook's sum
+  FloatRows total_;     // [rows, hidden] that of several
+  FloatRows query_;     // [rows, hidden] a fusion's
+  FloatRows fused_;     // [a few rows, keys and values of hidden] likewise
   FloatRows tapped_;    // [rows, hidden] what a hook reads, in fp32
   ActivationRows tap_;  // [rows, output or hidden] what an op on outputs reads
   std::vector<Decorated> decorated_;    // reused between calls

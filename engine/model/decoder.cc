@@ -5,9 +5,16 @@
 #include <span>
 
 #include "engine/base/check.h"
+#include "engine/model/segment_gate.h"
 #include "engine/model/workspace.h"
 
 namespace polyad {
+namespace {
+
+constexpr int64_t kGatedRows = 64;  // of a gated prefix, scaled and stored at a time
+
+}  // namespace
+
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend,
                  int64_t max_position)
     : spec_(spec),
@@ -40,6 +47,7 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.sampled, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
+  POLYAD_ASSIGN_OR_RETURN(gated_prefix_, carve.Floats(kGatedRows, 2 * spec_.KvWidth()));
   const int64_t qkv_width = spec_.QueryWidth() + 2 * spec_.KvWidth();
   return linear_.AllocateWorkspace(
       {tokens, spec_.hidden_size,
@@ -93,6 +101,7 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
       backend_.Apply(std::span(&rows, 1), read, own);
     }
   }
+  linear_.Couple(batch.segments, residual);
 }
 
 // Keys and values of soft prompts, as they are: without heads of q, rotation and norms, storing is
@@ -115,6 +124,47 @@ void Decoder::StorePrefixes(const StepBatch& batch, KvStorage& kv) {
   }
 }
 
+// A gated prefix's keys and values of this step and layer, in place of those of the step before.
+void Decoder::StoreGatedPrefixes(int64_t layer, const StepBatch& batch, ActivationRows normed,
+                                 KvStorage& kv) {
+  for (const StepSequence& sequence : batch.sequences) {
+    const SoftPrompt* prompt = sequence.soft_prompt;
+    if (prompt == nullptr || prompt->gates.empty()) continue;
+    const FloatRows& rows = prompt->kv[static_cast<size_t>(layer)];
+    if (rows.rows == 0) continue;
+    const PrefixGate& gate = prompt->gates[static_cast<size_t>(layer)];
+    const ActivationRows own = normed.Slice(sequence.row_begin, sequence.row_end);
+    const float on_keys = MeanGate(gate.key_weight, gate.key_bias, own);
+    const float on_values =
+        gate.value_weight.empty() ? on_keys : MeanGate(gate.value_weight, gate.value_bias, own);
+    QkvArgs store;
+    store.kv = &kv;
+    store.layer = layer;
+    for (int64_t first = 0; first < rows.rows; first += kGatedRows) {
+      const int64_t count = std::min(kGatedRows, rows.rows - first);
+      store.qkv = gated_prefix_.Slice(0, count);
+      backend_.Copy(rows.Slice(first, first + count), store.qkv);
+      ScaleBy(on_keys, store.qkv.Columns(0, spec_.KvWidth()));
+      ScaleBy(on_values, store.qkv.Columns(spec_.KvWidth(), spec_.KvWidth()));
+      FindSlots(sequence, first, first + count, batch);
+      store.positions = prompt_rows_;
+      store.slots = prefix_slots_;
+      backend_.RotateAndStore(store);
+    }
+  }
+}
+
+// Slots of tokens [first, end) of a sequence, and positions that mean nothing.
+void Decoder::FindSlots(const StepSequence& sequence, int64_t first, int64_t end,
+                        const StepBatch& batch) {
+  prompt_rows_.assign(static_cast<size_t>(end - first), 0);
+  prefix_slots_.clear();
+  for (int64_t i = first; i < end; ++i) {
+    const auto block = static_cast<size_t>(sequence.block_begin + i / kBlockTokens);
+    prefix_slots_.push_back(int64_t{batch.block_ids[block]} * kBlockTokens + i % kBlockTokens);
+  }
+}
+
 void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   const int64_t rows = batch.num_rows();
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
@@ -132,6 +182,7 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   };
   Norm(layer, NormSite::kAttention, batch.segments, residual, normed);
   linear(weights.qkv, SiteGroup::kQkv, normed, space_.qkv.Slice(0, rows));
+  StoreGatedPrefixes(layer, batch, normed, kv);
   Attend(layer, batch, kv);
   linear(weights.attention_out, SiteGroup::kAttentionOut, attended, residual);
   AddGatedPrefixes(layer, batch, /*after_projection=*/true,

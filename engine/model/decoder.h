@@ -48,6 +48,9 @@ class Decoder {
   Status AllocateWorkspace(int64_t max_step_tokens);
   void StorePrefixes(const StepBatch& batch, KvStorage& kv);
   void Embed(const StepBatch& batch, FloatRows residual);
+  void StoreGatedPrefixes(int64_t layer, const StepBatch& batch, ActivationRows normed,
+                          KvStorage& kv);
+  void FindSlots(const StepSequence& sequence, int64_t first, int64_t end, const StepBatch& batch);
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void HidePrefixes(int64_t layer, const StepBatch& batch);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
@@ -71,6 +74,8 @@ class Decoder {
   std::vector<AttentionSequence> sequences_;  // reused between layers
   std::vector<StepSegment> sample_segments_;  // reused between steps
   std::vector<int32_t> prompt_rows_;          // reused between soft prompts
+  std::vector<int64_t> prefix_slots_;         // likewise
+  FloatRows gated_prefix_;                    // [rows, 2 * kv width] of one, times its gates
 };
 
 }  // namespace polyad

@@ -15,10 +15,14 @@
 
 namespace polyad {
 
+// An adapter that wants its own segments has one for each of its sequences; where it reads whole
+// prompts, that is the sequence's whole prompt or one later token.
 struct StepSegment {
   const AdapterVersion* adapter = nullptr;  // null: the base model, which runs no delta at all
   int64_t row_begin = 0;
   int64_t row_end = 0;
+  int64_t text_begin = 0;  // own segments: the first row's place in the request's text, virtual
+                           // tokens before it
 };
 
 struct StepSequence {

@@ -173,6 +173,8 @@ SequenceView EngineState::ViewOf(const Sequence& sequence, bool look_up) const {
   view.num_blocks = static_cast<int64_t>(sequence.blocks.size());
   view.exclusive_blocks = sequence.running ? pool.NumExclusive(sequence.blocks) : 0;
   view.first_logits = sequence.first_logits();
+  const AdapterVersion* adapter = sequence.owner->request->adapter.get();
+  if (adapter != nullptr && adapter->reads_whole_prompt()) view.whole_until = sequence.prompt_end();
   view.token_cost = sequence.owner->token_cost;
   if (look_up && !sequence.keys.empty()) {
     const BlockPool::Match match =

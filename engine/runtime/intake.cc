@@ -50,6 +50,7 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->deadline_us = spec.deadline_us;
   request->sink = std::move(sink);
   POLYAD_RETURN_IF_ERROR(CheckFits(*request));
+  POLYAD_RETURN_IF_ERROR(CheckWhole(*request));
   if (request->deadline_us > 0 && request->arrival_us >= request->deadline_us) {
     return DeadlineExceeded("the deadline passed before the request was queued");
   }
@@ -153,6 +154,26 @@ Status Intake::CheckFits(const Request& request) const {
   return absl::OkStatus();
 }
 
+// What an adapter reads as a whole has to run in one step.
+Status Intake::CheckWhole(const Request& request) const {
+  if (request.adapter == nullptr || !request.adapter->reads_whole_prompt()) return absl::OkStatus();
+  const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
+  const int64_t num_tokens = request.adapter->num_virtual_tokens() + num_prompt;
+  if (num_tokens > options_.max_whole_tokens) {
+    return InvalidArgument(
+        "prompt: adapter '%s' reads the whole prompt in one step: expected at most %d tokens with "
+        "its virtual ones, got %d",
+        request.adapter_identity.name, options_.max_whole_tokens, num_tokens);
+  }
+  if (request.output.prompt_logprobs && num_prompt > options_.max_whole_scored) {
+    return InvalidArgument(
+        "output.prompt_logprobs: adapter '%s' reads the whole prompt in one step, which scores at "
+        "most %d tokens, got %d",
+        request.adapter_identity.name, options_.max_whole_scored, num_prompt);
+  }
+  return absl::OkStatus();
+}
+
 Status Intake::ResolveAdapter(const RequestSpec& spec, Request& request) const {
   constexpr std::string_view kBase = "base:";
   request.adapter_identity.name = options_.model_name;
@@ -182,10 +203,12 @@ int64_t Intake::TokenCost(const AdapterVersion* adapter) const {
 
 // Choices of one request share their prompt even where the client asked for no sharing with others.
 // Blocks of virtual tokens alone are every tenant's of the adapter; blocks before an invocation are
-// the tenant's with the base model.
+// the tenant's with the base model. Nothing of a prompt that is read whole can be shared: what a
+// token computes depends on all of it.
 PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   const bool is_private = request.cache.bypass_prefix_cache || !options_.prefix_cache;
   const AdapterVersion* adapter = request.adapter.get();
+  if (adapter != nullptr && adapter->reads_whole_prompt()) return {};
   const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
   const bool shares_prompt = options_.prefix_cache && num_virtual >= kBlockTokens;
   if (is_private && request.sampling.num_choices == 1 && !shares_prompt) return {};

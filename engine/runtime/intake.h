@@ -42,6 +42,9 @@ class Intake {
     int64_t max_prompt_bytes = 0;
     int64_t base_flops_per_token = 0;  // adapters cost in proportion; 0: they cost nothing
     bool prefix_cache = true;
+    // Of a prompt that an adapter reads whole: tokens, virtual ones too, and tokens to be scored.
+    int64_t max_whole_tokens = 0;
+    int64_t max_whole_scored = 0;
   };
   Intake(Options options, Parts parts) : options_(std::move(options)), parts_(std::move(parts)) {}
 
@@ -53,6 +56,7 @@ class Intake {
   Status Check(const RequestSpec& spec) const;
   Status CheckIds(const RequestSpec& spec) const;
   Status CheckFits(const Request& request) const;
+  Status CheckWhole(const Request& request) const;
   StatusOr<std::vector<int32_t>> Encode(const RequestSpec& spec) const;
   Status ResolveAdapter(const RequestSpec& spec, Request& request) const;
   int64_t TokenCost(const AdapterVersion* adapter) const;

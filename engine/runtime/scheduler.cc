@@ -120,12 +120,19 @@ class Planner {
     return served_a != served_b ? served_a < served_b : a.id < b.id;
   }
 
-  // Plans as many tokens from `first` on as the budgets allow; false where that is none.
+  // Plans as many tokens from `first` on as the budgets allow, or all that must run together; false
+  // where that is none.
   bool Run(const SequenceView& sequence, int64_t first) {
     int64_t end = first + std::min(sequence.num_tokens - first, token_budget_);
+    if (sequence.whole_until > 0) {
+      const int64_t whole_end = std::max(sequence.whole_until, first + 1);
+      if (end < whole_end) return false;
+      end = whole_end;
+    }
     const int64_t scored_begin = std::max(first, sequence.first_logits);
     const bool scores_prompt = sequence.first_logits < sequence.num_tokens - 1;
     if (scores_prompt) {
+      if (sequence.whole_until > 0 && end > scored_begin + scoring_budget_) return false;
       end = std::min(end, scored_begin + scoring_budget_);
       scoring_budget_ -= std::max<int64_t>(0, end - scored_begin);
     }

@@ -26,6 +26,11 @@ struct SchedulerLimits {
   int64_t max_running = 64;
   int64_t max_step_tokens = 512;  // at least max_running, so that every decode fits
   int64_t max_sample_rows = 128;  // rows of logits in one step; more than max_running
+
+  // What one step always has room for beside the others' decodes: the most tokens that may have to
+  // run together, and of them the most whose logits are wanted.
+  int64_t max_whole_tokens() const { return max_step_tokens - max_running + 1; }
+  int64_t max_whole_scored() const { return max_sample_rows - max_running; }
 };
 
 struct SequenceView {
@@ -39,6 +44,8 @@ struct SequenceView {
   int64_t exclusive_blocks = 0;  // of them held by nobody else
   int64_t first_logits =
       0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
+  // Tokens before it run in one step, each later one in a step of its own; 0: in any pieces.
+  int64_t whole_until = 0;
   int64_t token_cost = kBaseTokenCost;
   // Waiting sequences only: the cached prefix that admission would take.
   int64_t cached_blocks = 0;

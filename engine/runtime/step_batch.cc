@@ -83,23 +83,27 @@ void AppendRows(FlatStep::Item& item, StepBatch& batch) {
   if (batch.num_rows() > row_begin) AppendSequence(item, row_begin, batch);
 }
 
-void ExtendSegment(const AdapterVersion* adapter, int64_t row_end, StepBatch& batch) {
-  const int64_t row_begin = batch.segments.empty() ? 0 : batch.segments.back().row_end;
-  if (row_begin == row_end) return;
-  if (batch.segments.empty() || batch.segments.back().adapter != adapter) {
-    batch.segments.push_back({adapter, row_begin, row_begin});
+void ExtendSegment(const StepSegment& rows, StepBatch& batch) {
+  if (rows.row_begin == rows.row_end) return;
+  const bool alone = rows.adapter != nullptr && rows.adapter->wants_own_segments();
+  if (batch.segments.empty() || batch.segments.back().adapter != rows.adapter || alone) {
+    batch.segments.push_back(rows);
   }
-  batch.segments.back().row_end = row_end;
+  batch.segments.back().row_end = rows.row_end;
 }
 
 // The rows just appended: the base model's up to where the adapter begins, then the adapter's.
 void AppendSegments(const FlatStep::Item& item, StepBatch& batch) {
   const int64_t end = batch.num_rows();
   const int64_t begin = batch.segments.empty() ? 0 : batch.segments.back().row_end;
-  const int64_t adapter_begin = item.sequence->owner->request->adapter_begin;
+  const Sequence& sequence = *item.sequence;
+  const int64_t adapter_begin = sequence.owner->request->adapter_begin;
   const int64_t num_base = std::clamp<int64_t>(adapter_begin - item.work.first, 0, end - begin);
-  ExtendSegment(nullptr, begin + num_base, batch);
-  ExtendSegment(AdapterOf(*item.sequence), end, batch);
+  const int64_t first = item.work.first + item.work.count - (end - begin);  // of the rows
+  ExtendSegment({nullptr, begin, begin + num_base}, batch);
+  ExtendSegment(
+      {AdapterOf(sequence), begin + num_base, end, first + num_base - sequence.prompt_begin()},
+      batch);
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 #pragma once
 
 // A plan made flat: the device-ready arrays of one step. Sequences are sorted by adapter (the base
-// model first, then by version id) so that each adapter is one segment, and by age within; a
-// sequence's rows stay together. Pure function.
+// model first, then by version id) so that each adapter is one segment (those that read
+// whole prompts: one for each sequence), and by age within; a sequence's rows stay together. Pure
+// function.
 
 #include <vector>
 

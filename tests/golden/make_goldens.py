@@ -83,6 +83,7 @@ RECIPES = (
 # Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.
 OTHER_RECIPES = (
     "adapterhub",
+    "adapterhub_setups",
 )
 PARTS = ("models", "gguf", "quantised", *RECIPES)  # what no argument means
 ON_REQUEST = (*OTHER_RECIPES, "smollm2")

@@ -19,9 +19,9 @@ Status LowerPart(HubTensors& tensors, const HubPart& part, const LoweringContext
     case HubMethod::kPrefix:
       return LowerHubPrefix(tensors, part, context, program);
     case HubMethod::kReft:
-      break;
+      return LowerHubReft(tensors, part, context, program);
   }
-  return Unimplemented("adapter_config.json: ReFT interventions are not served");
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -30,8 +30,12 @@ StatusOr<AdapterProgram> LowerAdapterHub(AdapterSource& source, const LoweringCo
   POLYAD_ASSIGN_OR_RETURN(const HubConfig config, ParseHubConfig(source.config()));
   POLYAD_ASSIGN_OR_RETURN(HubTensors tensors, HubTensors::Of(source, config.name));
   AdapterProgram program;
-  for (const HubPart& part : config.parts) {
-    POLYAD_RETURN_IF_ERROR(LowerPart(tensors, part, context, program));
+  // A layer's output is intervened on after everything else.
+  for (const bool interventions : {false, true}) {
+    for (const HubPart& part : config.parts) {
+      if ((part.method == HubMethod::kReft) != interventions) continue;
+      POLYAD_RETURN_IF_ERROR(LowerPart(tensors, part, context, program));
+    }
   }
   return program;
 }

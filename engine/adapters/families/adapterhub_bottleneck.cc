@@ -8,12 +8,7 @@
 namespace polyad {
 namespace {
 
-struct Location {
-  const char* option;
-  const char* module;
-  SubLayer sub_layer;
-};
-constexpr std::array<Location, 2> kLocations = {
+constexpr std::array<HubLocation, 2> kLocations = {
     {{"mh_adapter", "attention_adapters", SubLayer::kAttention},
      {"output_adapter", "output_adapters", SubLayer::kMlp}}};
 
@@ -24,8 +19,6 @@ LayerNormWeights Keep(HubNorm norm, ProgramArena& arena) {
   weights.bias = arena.Keep(std::move(norm.bias));
   return weights;
 }
-
-}  // namespace
 
 SubLayerHook HubHook(const HubBottleneckForm& form, HubBottleneck bottleneck, int64_t hidden,
                      ProgramArena& arena) {
@@ -40,6 +33,7 @@ SubLayerHook HubHook(const HubBottleneckForm& form, HubBottleneck bottleneck, in
   hook.op = op;
   hook.norm = Keep(std::move(bottleneck.norm_after), arena);
   hook.adds_residual = form.adds_residual;
+  hook.gate = std::move(bottleneck.gate);
   if (form.parallel) {
     hook.input = Tap::kResidual;
     hook.skip = Tap::kOutput;
@@ -51,28 +45,39 @@ SubLayerHook HubHook(const HubBottleneckForm& form, HubBottleneck bottleneck, in
   return hook;
 }
 
-Status LowerHubBottlenecks(HubTensors& tensors, const HubPart& part, const LoweringContext& context,
-                           AdapterProgram& program) {
+}  // namespace
+
+std::span<const HubLocation> HubLocations() { return kLocations; }
+
+StatusOr<std::optional<SubLayerHook>> ReadHubHook(HubTensors& tensors, const HubPart& part,
+                                                  const HubLocation& location, int64_t layer,
+                                                  const LoweringContext& context,
+                                                  ProgramArena& arena) {
   POLYAD_ASSIGN_OR_RETURN(const HubBottleneckForm form, ReadBottleneckForm(part));
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields options,
                           OrderedJsonFields::Of(part.options, "adapter_config.json"));
-  POLYAD_ASSIGN_OR_RETURN(const bool gated, options.BoolOr("use_gating", false));
-  if (gated) {
-    return Unimplemented("adapter_config.json: use_gating of bottlenecks is not served");
-  }
+  POLYAD_ASSIGN_OR_RETURN(const bool used, options.BoolOr(location.option, false));
+  if (!used || part.LeavesOut(layer)) return std::optional<SubLayerHook>();
   const int64_t hidden = context.spec.hidden_size;
+  POLYAD_ASSIGN_OR_RETURN(
+      HubBottleneck bottleneck,
+      ReadBottleneck(tensors, part, {layer, location.module, "adapters", ""}, hidden));
+  SubLayerHook hook = HubHook(form, std::move(bottleneck), hidden, arena);
+  hook.layer = layer;
+  hook.sub_layer = location.sub_layer;
+  return std::optional(std::move(hook));
+}
+
+Status LowerHubBottlenecks(HubTensors& tensors, const HubPart& part, const LoweringContext& context,
+                           AdapterProgram& program) {
+  POLYAD_RETURN_IF_ERROR(LowerHubInvertible(tensors, part, context, program));
   for (int64_t layer = 0; layer < context.spec.num_layers; ++layer) {
-    if (part.LeavesOut(layer)) continue;
-    for (const Location& location : kLocations) {
-      POLYAD_ASSIGN_OR_RETURN(const bool used, options.BoolOr(location.option, false));
-      if (!used) continue;
-      POLYAD_ASSIGN_OR_RETURN(
-          HubBottleneck bottleneck,
-          ReadBottleneck(tensors, part, {layer, location.module, "adapters", ""}, hidden));
-      SubLayerHook hook = HubHook(form, std::move(bottleneck), hidden, program.arena);
-      hook.layer = layer;
-      hook.sub_layer = location.sub_layer;
-      program.hooks.push_back(std::move(hook));
+    for (const HubLocation& location : kLocations) {
+      POLYAD_ASSIGN_OR_RETURN(std::optional<SubLayerHook> hook,
+                              ReadHubHook(tensors, part, location, layer, context, program.arena));
+      if (!hook) continue;
+      program.reads_whole_prompt |= !hook->gate.weight.empty();
+      program.hooks.push_back(*std::move(hook));
     }
   }
   return absl::OkStatus();

@@ -5,6 +5,7 @@
 
 #include "engine/adapters/activation_names.h"
 #include "engine/adapters/adapterhub_bottleneck.h"
+#include "engine/adapters/adapterhub_gates.h"
 #include "engine/adapters/families/adapterhub_parts.h"
 
 namespace polyad {
@@ -58,6 +59,27 @@ StatusOr<std::vector<float>> Evaluate(HubTensors& tensors, const HubPart& part, 
   return std::vector<float>(outer.begin(), outer.end());
 }
 
+// One output for keys and values together, or one for each.
+Status ReadPrefixGates(HubTensors& tensors, const OrderedJsonFields& options, const ModelSpec& spec,
+                       const std::vector<int64_t>& layers, SoftPromptTensors& prompt) {
+  POLYAD_ASSIGN_OR_RETURN(const bool shared, options.BoolOr("shared_gating", false));
+  const std::string module = spec.architecture == Architecture::kGpt2 ? "attn" : "self_attn";
+  prompt.gates.resize(static_cast<size_t>(spec.num_layers));
+  for (const int64_t layer : layers) {
+    POLYAD_ASSIGN_OR_RETURN(
+        std::vector<SegmentGate> gates,
+        ReadGates(tensors, {layer, module + ".prefix_tuning", "prefix_gates", ""},
+                  {shared ? 1 : 2, spec.hidden_size}));
+    PrefixGate& gate = prompt.gates[static_cast<size_t>(layer)];
+    gate.key_weight = std::move(gates[0].weight);
+    gate.key_bias = gates[0].bias;
+    if (shared) continue;
+    gate.value_weight = std::move(gates[1].weight);
+    gate.value_bias = gates[1].bias;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Status LowerHubPrefix(HubTensors& tensors, const HubPart& part, const LoweringContext& context,
@@ -67,7 +89,6 @@ Status LowerHubPrefix(HubTensors& tensors, const HubPart& part, const LoweringCo
                           OrderedJsonFields::Of(part.options, kWhere));
   POLYAD_ASSIGN_OR_RETURN(const bool flat, options.BoolOr("flat", false));
   POLYAD_ASSIGN_OR_RETURN(const bool gated, options.BoolOr("use_gating", false));
-  if (gated) return Unimplemented("%s: use_gating of a prefix is not served", kWhere);
   POLYAD_ASSIGN_OR_RETURN(const int64_t tokens, options.Int("prefix_length", 1, kMaxPrefix));
   if (spec.head_dim != spec.hidden_size / spec.num_heads) {
     return FailedPrecondition(
@@ -96,6 +117,10 @@ Status LowerHubPrefix(HubTensors& tensors, const HubPart& part, const LoweringCo
       const auto* begin = values.data() + token * width + static_cast<int64_t>(j) * 2 * kv;
       rows.insert(rows.end(), begin, begin + 2 * kv);
     }
+  }
+  if (gated) {
+    POLYAD_RETURN_IF_ERROR(ReadPrefixGates(tensors, options, context.spec, layers, prompt));
+    program.reads_whole_prompt = true;
   }
   program.soft_prompt = std::move(prompt);
   return absl::OkStatus();

@@ -231,7 +231,13 @@ INSTANTIATE_TEST_SUITE_P(
                   f.options.back() = ',';
                   f.options += R"("use_gating":true})";
                 },
-                kUnimplemented, "use_gating"},
+                kInvalid, "gate.weight"},
+        Hostile{"Glow",
+                [](Files& f) {
+                  f.options.back() = ',';
+                  f.options += R"("inv_adapter":"glow","inv_adapter_reduction_factor":2.0})";
+                },
+                kUnimplemented, "inv_adapter"},
         Hostile{"UnknownName", [](Files& f) { f.options = R"("frobnicate")"; }, kUnimplemented,
                 "frobnicate"},
         Hostile{"NoConfig", [](Files& f) { f.options = "null"; }, kInvalid, "config"},

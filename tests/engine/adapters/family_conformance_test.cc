@@ -179,8 +179,10 @@ TEST_P(FamilyConformance, ATransposedFactorIsNoticed) {
 // A member put into the object that holds the family's own keys.
 std::string WithKey(const GoldenAdapter& golden, const std::string& key, const OrderedJson& value) {
   OrderedJson config = OrderedJson::parse(golden.config);
-  OrderedJson& own = golden.format == AdapterFormat::kAdapterHub ? config["config"] : config;
-  own[key] = value;
+  OrderedJson* own = &config;
+  if (golden.format == AdapterFormat::kAdapterHub) own = &config["config"];
+  if (golden.format == AdapterFormat::kAdapterHubSetup) own = &config["parts"]["part0"]["config"];
+  (*own)[key] = value;
   return config.dump();
 }
 

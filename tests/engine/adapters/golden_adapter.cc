@@ -34,6 +34,27 @@ std::vector<TestTensor> SplitTensors(const std::string& bytes) {
   return tensors;
 }
 
+// A setup as its loader sees it: one configuration of all folders, tensors by folder and name.
+void ReadSetup(const std::string& path, GoldenAdapter& golden) {
+  golden.format = AdapterFormat::kAdapterHubSetup;
+  OrderedJson config;
+  config["setup"] = OrderedJson::parse(ReadFileText(path + "/adapter_setup.json"));
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (!entry.is_directory()) continue;
+    const std::string folder = entry.path().filename().string();
+    const bool fuses = fs::exists(entry.path() / "adapter_fusion_config.json");
+    const std::string file = path + "/" + folder + "/";
+    config["parts"][folder] = OrderedJson::parse(
+        ReadFileText(file + (fuses ? "adapter_fusion_config.json" : "adapter_config.json")));
+    for (TestTensor& tensor : SplitTensors(ReadFileText(
+             file + (fuses ? "model_adapter_fusion.safetensors" : "adapter.safetensors")))) {
+      tensor.name = folder + "/" + tensor.name;
+      golden.tensors.push_back(std::move(tensor));
+    }
+  }
+  golden.config = config.dump();
+}
+
 }  // namespace
 
 std::string SourcePath(const std::string& relative) {
@@ -81,6 +102,7 @@ GoldenAdapter ReadGoldenAdapter(const std::string& model_and_name) {
     golden.tensors = SplitTensors(ReadFileText(path + "/" + layout.tensors));
     break;
   }
+  if (fs::exists(path + "/adapter_setup.json")) ReadSetup(path, golden);
   if (fs::exists(path + "/adapter.gguf")) {
     golden.format = AdapterFormat::kGguf;
     golden.gguf = ReadFileText(path + "/adapter.gguf");

@@ -181,15 +181,19 @@ void StepHarness::AppendSegments(const TestSequence& sequence, int64_t first, St
   const StepSequence& rows = batch.sequences.back();
   const int64_t num_rows = rows.row_end - rows.row_begin;
   const int64_t num_base = std::clamp<int64_t>(sequence.adapter_begin - first, 0, num_rows);
-  const auto extend = [&batch](const AdapterVersion* adapter, int64_t begin, int64_t end) {
-    if (begin == end) return;
-    if (batch.segments.empty() || batch.segments.back().adapter != adapter) {
-      batch.segments.push_back({adapter, begin, begin});
+  const int64_t num_virtual = sequence.adapter ? sequence.adapter->num_virtual_tokens() : 0;
+  const auto extend = [&batch](const StepSegment& segment) {
+    if (segment.row_begin == segment.row_end) return;
+    const bool alone = segment.adapter != nullptr && segment.adapter->wants_own_segments();
+    if (batch.segments.empty() || batch.segments.back().adapter != segment.adapter || alone) {
+      batch.segments.push_back(segment);
     }
-    batch.segments.back().row_end = end;
+    batch.segments.back().row_end = segment.row_end;
   };
-  extend(nullptr, rows.row_begin, rows.row_begin + num_base);
-  extend(sequence.adapter.get(), rows.row_begin + num_base, rows.row_end);
+  const int64_t first_row = rows.context_end - num_rows;
+  extend({nullptr, rows.row_begin, rows.row_begin + num_base});
+  extend({sequence.adapter.get(), rows.row_begin + num_base, rows.row_end,
+          first_row + num_base - num_virtual});
 }
 
 std::vector<float> StepHarness::LogitsAlone(const std::vector<int32_t>& tokens,

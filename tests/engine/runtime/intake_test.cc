@@ -41,6 +41,8 @@ class IntakeTest : public ::testing::Test {
     options.max_prompt_bytes = 50;
     options.base_flops_per_token = 400;
     options.prefix_cache = prefix_cache;
+    options.max_whole_tokens = 20;
+    options.max_whole_scored = 8;
     return Intake(options,
                   {tokenizer_, clock_,
                    [this](std::string_view name, std::string_view) -> StatusOr<Intake::Lease> {
@@ -136,6 +138,24 @@ TEST_F(IntakeTest, RefusesWhatCanNeverFit) {
   ExpectInvalid(Spec(std::vector<int32_t>(60, 1), 6), "K/V cache");
   ExpectInvalid(Spec(std::vector<int32_t>(100, 1), 1), "at most 99 tokens");
   EXPECT_TRUE(Prepare(Spec(std::vector<int32_t>(64, 1), 0)).ok());
+}
+
+TEST_F(IntakeTest, APromptThatIsReadWholeFitsAStepAndSharesNothing) {
+  SetAdapter(5, 4, {});
+  const auto whole = std::make_shared<AdapterVersion>(*adapter_);
+  whole->SetReadsWholePrompt();
+  adapter_ = whole;
+  RequestSpec spec = Spec(std::vector<int32_t>(16, 1));
+  spec.model = "pirate";
+  EXPECT_TRUE(Prepare(spec).ok());
+  EXPECT_TRUE(Prepare(spec)->prompt_keys.empty());
+  spec.sampling.num_choices = 2;
+  EXPECT_TRUE(Prepare(spec)->prompt_keys.empty());
+  spec.output.prompt_logprobs = 0;
+  ExpectInvalid(spec, "scores at most 8 tokens, got 16");
+  spec = Spec(std::vector<int32_t>(17, 1));
+  spec.model = "pirate";
+  ExpectInvalid(spec, "at most 20 tokens with its virtual ones, got 21");
 }
 
 TEST_F(IntakeTest, NamesOfTheBaseModelNeedNoAdapter) {

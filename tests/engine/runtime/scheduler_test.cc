@@ -71,6 +71,59 @@ TEST(Scheduler, DecodesAndPrefillChunksShareAStep) {
   EXPECT_EQ(WorkOf(plan, 1)->count, 63);  // the decode comes out of the budget first
 }
 
+SequenceView Whole(SequenceView view, int64_t whole_until) {
+  view.whole_until = whole_until;
+  return view;
+}
+
+TEST(Scheduler, AWholePromptRunsInOneStepAndThenTokenByToken) {
+  SchedulerView view = ViewOf();
+  view.waiting = {Whole(Waiting(1, 43), 40)};  // preempted after three tokens of its own
+  StepPlan plan = Plan(view);
+  EXPECT_THAT(Admitted(plan), ElementsAre(1));
+  EXPECT_EQ(WorkOf(plan, 1)->first, 0);
+  EXPECT_EQ(WorkOf(plan, 1)->count, 40);
+  view.waiting.clear();
+  for (const int64_t computed : {40, 41, 42}) {
+    view.running = {Whole(Running(1, 43, computed), 40)};
+    plan = Plan(view);
+    EXPECT_EQ(WorkOf(plan, 1)->first, computed);
+    EXPECT_EQ(WorkOf(plan, 1)->count, 1);
+  }
+}
+
+TEST(Scheduler, AWholePromptWaitsForRoomAndNobodyOvertakesIt) {
+  SchedulerView view = ViewOf();
+  view.running = {Running(1, 50, 10)};  // takes 40 of the 64
+  view.waiting = {Whole(Waiting(2, 30), 30), Waiting(3, 5)};
+  EXPECT_THAT(Admitted(Plan(view)), IsEmpty());
+  view.running = {Running(1, 51, 50)};
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(2, 3));
+}
+
+TEST(Scheduler, ALargestWholePromptFitsBesideEveryOtherDecode) {
+  SchedulerView view = ViewOf();
+  for (int64_t id = 1; id < view.limits.max_running; ++id) {
+    view.running.push_back(Running(id, 20, 19));
+  }
+  const int64_t most = view.limits.max_whole_tokens();
+  view.waiting = {Whole(Waiting(20, most), most)};
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(20));
+}
+
+TEST(Scheduler, AWholeScoredPromptWaitsForItsRowsOfLogits) {
+  SchedulerView view = ViewOf();
+  SequenceView scored = Waiting(1, 10);
+  scored.first_logits = 0;
+  SequenceView whole = Whole(Waiting(2, view.limits.max_whole_scored()), 16);
+  whole.first_logits = 0;
+  view.waiting = {scored, whole};
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(1));
+  view.waiting = {whole};
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(2));
+  EXPECT_EQ(WorkOf(Plan(view), 2)->count, 16);
+}
+
 TEST(Scheduler, AdmissionFillsWhatIsLeftOfTheBudget) {
   SchedulerView view = ViewOf();
   view.running = {Running(1, 50, 10)};

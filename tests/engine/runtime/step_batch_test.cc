@@ -87,6 +87,22 @@ TEST_F(StepBatchTest, SortsRowsByAdapterWithTheBaseFirst) {
   EXPECT_THAT(flat.batch.sample_rows, ElementsAre(0, 1, 3, 5));
 }
 
+TEST_F(StepBatchTest, ASequenceThatIsReadWholeIsASegmentOfItsOwn) {
+  AdapterVersion::Identity identity;
+  identity.id = AdapterVersionId(9);
+  const auto gated = std::make_shared<AdapterVersion>(identity, 1);
+  gated->SetReadsWholePrompt();
+  Add(1, {11, 12}, gated);
+  Add(2, {21}, gated);
+  const FlatStep flat = FlattenAll({{1, 2}, {2, 1}});
+  ASSERT_EQ(flat.batch.segments.size(), 2u);
+  EXPECT_EQ(flat.batch.segments[0].row_end, 2);
+  EXPECT_EQ(flat.batch.segments[1].row_begin, 2);
+  EXPECT_EQ(flat.batch.segments[1].row_end, 3);
+  EXPECT_EQ(flat.batch.segments[1].adapter, gated.get());
+  EXPECT_EQ(state_.View(0).running[0].whole_until, 2);
+}
+
 TEST_F(StepBatchTest, ASlotIsItsBlocksPlace) {
   Add(1, std::vector<int32_t>(20, 5), nullptr);
   const FlatStep flat = FlattenAll({{1, 18}});

@@ -5,6 +5,7 @@ transformers 4.57, which reads rope_theta and not rope_parameters, so the base i
 golden first. Every tensor of an adapter is random (the library starts many at zero). Prefixes cannot be
 saved as safetensors by the library; tools/export/adapterhub.py converts what it saves.
 """
+import functools
 import os
 import shutil
 import sys
@@ -77,16 +78,33 @@ _PREFIXES = {
     "union": [_lora(leave_out=[1]), _houlsby(leave_out=[0]), _PREFIX_FLAT],
 }
 _GATED = {
-    "gated_bn": _houlsby(use_gating=True),
     "gated_lora": _lora(use_gating=True, **_ALL_LORA),
+    "gated_ia3": ("IA3Config", {"use_gating": True}),
+    "gated_prefix": ("PrefixTuningConfig", {"prefix_length": 20, "flat": True, "use_gating": True,
+                                            "shared_gating": False, "leave_out": [0]}),
     "unipelt": [("PrefixTuningConfig", {"prefix_length": 4, "bottleneck_size": 8, "use_gating": True}),
                 _seq(use_gating=True), _lora(use_gating=True)],
 }
+_FIRST = {"r": 3, "prefix_positions": 3, "suffix_positions": 0}
+_REFTS = {
+    "loreft": ("LoReftConfig", _FIRST | {"layers": [0, 2]}),
+    "noreft": ("NoReftConfig", _FIRST | {"r": 5, "non_linearity": "tanh"}),
+}
+# With suffix positions a cached pass intervenes on every later token, as we do.
+_SUFFIX = {
+    "reft_suffix": ("NoReftConfig", {"r": 4, "prefix_positions": 2, "suffix_positions": 1}),
+    "reft_tied": ("LoReftConfig", {"r": 3, "prefix_positions": 3, "suffix_positions": 1,
+                                   "tied_weights": True, "layers": [1]}),
+}
+_INVERTIBLE = {
+    "inv": ("SeqBnInvConfig", {"reduction_factor": 8.0, "inv_adapter_reduction_factor": 4.0}),
+}
+_CACHED = _GATED | _SUFFIX
 _GPT2 = ("seq_bn", "double_seq_bn", "par_bn", "norms", "compacter", "lora", "ia3", "ia3_output",
-         "prefix", "prefix_flat", "mam")
-_KNOWN = _BOTTLENECKS | _LORAS | _PREFIXES | _GATED
+         "prefix", "prefix_flat", "mam", *_CACHED, "inv")
+_KNOWN = _BOTTLENECKS | _LORAS | _PREFIXES | _REFTS | _INVERTIBLE | _CACHED
 ADAPTERS = {
-    "llama": [name for name in _KNOWN if name not in _GATED],
+    "llama": [name for name in _KNOWN if name not in _CACHED],
     "qwen2": ["seq_bn", "par_bn", "lora_all", "dora"],
     "qwen3": ["double_seq_bn", "ia3", "compacter_pp"],
     "mistral": ["residual_after", "lora", "scaled_par_bn"],
@@ -166,15 +184,26 @@ def _random_lora(module, key, name):
         module.gate.weight.data.copy_(x("gate", module.gate.weight.shape) / np.sqrt(module.gate.weight.shape[1]))
 
 
+def _random_projection(module, key, name):
+    """An orthogonal map: another base, and reflections below the diagonal, which stays as it is."""
+    x = lambda tag, shape: torch.from_numpy(golden_lib.rng_for("hub", key, name, tag).standard_normal(
+        tuple(shape))).float()
+    module.weight = torch.linalg.qr(x("base", module.weight.shape).T)[0].T
+    stored = module.parametrizations.weight.original
+    stored.data += 0.3 * torch.triu(x("reflections", stored.shape), diagonal=1)
+
+
 def randomise(model, name, key):
     """Fills every tensor of the adapter; LoRA factors by module, the rest by name."""
     from adapters.loading import AdapterLoader
     mine = AdapterLoader(model).filter_func(name)
     for path, parameter in model.named_parameters():
-        if mine(path) and ".loras." not in path:
+        if mine(path) and ".loras." not in path and ".parametrizations." not in path:
             x = golden_lib.rng_for("hub", key, path).standard_normal(tuple(parameter.shape))
             parameter.data.copy_(torch.from_numpy(_scaled(x, path, parameter.shape)))
     for path, module in model.named_modules():
+        if hasattr(module, "parametrizations") and f".refts.{name}." in path:
+            _random_projection(module, key, path)
         if path.endswith(f".loras.{name}"):
             _random_lora(module, key, path)
 
@@ -204,11 +233,12 @@ def load(base_path, path):
 
 
 @torch.no_grad()
-def _greedy_with_cache(model, prompts, num_steps=golden_lib.NUM_GREEDY):
+def _greedy_with_cache(model, prompts, num_steps=golden_lib.NUM_GREEDY, masked=True):
     """golden_lib.greedy with a cache: a gate then means over the prompt once, and each later token alone."""
     past, ids, tokens, margins = None, prompts, [], []
     for step in range(num_steps):
-        mask = torch.ones(prompts.shape[0], prompts.shape[1] + step, dtype=torch.long)
+        # With a mask the library's ReFT would take a cached step for the whole sequence.
+        mask = torch.ones(prompts.shape[0], prompts.shape[1] + step, dtype=torch.long) if masked else None
         out = model(input_ids=ids, attention_mask=mask, past_key_values=past, use_cache=True)
         past, top = out.past_key_values, out.logits[:, -1].float().topk(2)
         margins.append(top.values[:, 0] - top.values[:, 1])
@@ -226,11 +256,11 @@ def _effect(base, adapted, tensors):
     return largest
 
 
-def write(path, model_name, name, base, adapted, gated=False):
+def write(path, model_name, name, base, adapted, cached=False, masked=True):
     """Makes, checks and writes the golden of an adapter that is loaded."""
     plain = golden_lib.greedy
-    if gated:
-        golden_lib.greedy = _greedy_with_cache
+    if cached:
+        golden_lib.greedy = functools.partial(_greedy_with_cache, masked=masked)
     try:
         tensors, summary = golden_lib.make_golden(adapted, f"{model_name}/{name}",
                                                   tiny_tokenizer.VOCAB_SIZE, LENGTHS)
@@ -259,7 +289,8 @@ def _build_one(out, model_name, variant):
     fresh.add_adapter(NAME, config=make_config(_KNOWN[variant]))
     randomise(fresh, NAME, f"{model_name}/{variant}")
     save(fresh, NAME, path, model_name)
-    write(path, model_name, name, base, load(base_path, path), gated=variant in _GATED)
+    write(path, model_name, name, base, load(base_path, path), cached=variant in _CACHED,
+          masked=variant not in _SUFFIX)
 
 
 def _soup(model):

@@ -1,0 +1,20 @@
+#pragma once
+
+// The coefficients that a request's own rows make (SegmentGate in adapter_program.h), and what they
+// multiply. Few numbers of few adapters, so plain code on rows in memory: sixteen running sums that
+// are added up in order, then the rows in order, so that the bits depend on the rows alone.
+
+#include <span>
+
+#include "kernels/api/tensor_view.h"
+
+namespace polyad {
+
+// The mean over rows t of sigmoid(weight . x[t] + bias) (UniPELT: Mao et al. 2022). At least one
+// row; weight is [cols of x].
+float MeanGate(std::span<const float> weight, float bias, ActivationRows x);
+
+// rows *= factor
+void ScaleBy(float factor, FloatRows rows);
+
+}  // namespace polyad
