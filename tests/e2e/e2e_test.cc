@@ -15,6 +15,7 @@
 #include "polyad/v1/adapter_admin.grpc.pb.h"
 #include "polyad/v1/inference.grpc.pb.h"
 #include "tests/e2e/server_process.h"
+#include "tests/engine/io/file_builders.h"
 #include "tests/server/raw_client.h"
 
 namespace polyad {
@@ -307,7 +308,8 @@ TEST(ServeTest, ExitCodesSayWhatIsWrong) {
   EXPECT_EQ(RunProgram("check-config --model x").exit_code, 0);
   EXPECT_EQ(RunProgram("check-config").exit_code, 2);
   EXPECT_EQ(RunProgram("version").text, "polyad 0.1.0\n");
-  for (const char* command : {"serve", "generate", "inspect", "bench", "quantize", "check-config"}) {
+  for (const char* command :
+       {"serve", "generate", "inspect", "bench", "quantize", "check-config"}) {
     const Output help = RunProgram(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.text.find("usage: polyad " + std::string(command)), std::string::npos);

@@ -281,7 +281,7 @@ TEST(SafetensorsTest, ReadsEveryTypeOfOurs) {
 }
 
 TEST(SafetensorsTest, RefusesAnUnreadTypeOnlyWhenItIsRead) {
-  const auto file = Parse(SafetensorsBytes("{" + Tensor("w", "F8_E4M3", "[4]", "[0,4]") + "," +
+  const auto file = Parse(SafetensorsBytes("{" + Tensor("w", "F8_E5M2", "[4]", "[0,4]") + "," +
                                                Tensor("v", "Q7", "[9]", "[4,8]") + "," +
                                                Tensor("x", "U8", "[1]", "[8,9]") + "}",
                                            9));

@@ -22,7 +22,8 @@ namespace {
 // Ops at linear sites, norms and the embedding only: nothing that reads more than a site's own row.
 bool IsWeightSpace(const AdapterProgram& program) {
   if (!program.hooks.empty() || !program.stream_ops.empty() || program.soft_prompt ||
-      !program.gated_prefixes.empty() || !program.invocation_tokens.empty()) {
+      !program.gated_prefixes.empty() || !program.invocation_tokens.empty() ||
+      !program.couplings.empty() || program.reads_whole_prompt || program.reads_positions) {
     return false;
   }
   return std::none_of(program.ops.begin(), program.ops.end(), [](const SiteOp& site_op) {
