@@ -54,7 +54,8 @@ class TensorSource {
 std::optional<int64_t> NumElements(const std::vector<int64_t>& shape);
 std::string ShapeToString(const std::vector<int64_t>& shape);  // "[8, 576]"
 
-// Elements of f32, f16, bf16, f64, a block type or grouped rows as f32; UNIMPLEMENTED for other types.
+// Elements of f32, f16, bf16, f64, a block type or grouped rows as f32; UNIMPLEMENTED for other
+// types.
 StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor);
 
 }  // namespace polyad

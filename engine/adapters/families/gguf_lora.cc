@@ -1,7 +1,8 @@
-// LoRA as a GGUF file (adapter.gguf): pairs "<matrix>.lora_a" [rank, in] and "<matrix>.lora_b" [out, rank] under the GGUF
-// name of the matrix they change, y += alpha / rank B (A x) with one alpha for all. What is done to a matrix's rows on its
-// way to GGUF was done to B's: llama's rows of q and k stand for interleaved rotary pairs and are put back. Lowers to
-// LowRank. Source: llama.cpp's convert_lora_to_gguf and llama-adapter; zoo section 5.1.
+// LoRA as a GGUF file (adapter.gguf): pairs "<matrix>.lora_a" [rank, in] and "<matrix>.lora_b"
+// [out, rank] under the GGUF name of the matrix they change, y += alpha / rank B (A x) with one
+// alpha for all. What is done to a matrix's rows on its way to GGUF was done to B's: llama's rows
+// of q and k stand for interleaved rotary pairs and are put back. Lowers to LowRank. Source:
+// llama.cpp's convert_lora_to_gguf and llama-adapter; zoo section 5.1.
 
 #include <algorithm>
 #include <optional>
@@ -60,7 +61,8 @@ std::unordered_map<std::string, Target> TargetsOf(const ModelSpec& spec) {
     const std::optional<Site> site = SiteOf(entry.kind);
     if (!site) continue;
     const bool interleaved = entry.layout == WeightLayout::kInterleavedRows;
-    targets.emplace(entry.tensor_name, Target{{entry.layer, *site}, interleaved ? entry.rotary_heads : 0});
+    targets.emplace(entry.tensor_name,
+                    Target{{entry.layer, *site}, interleaved ? entry.rotary_heads : 0});
   }
   return targets;
 }
@@ -68,11 +70,13 @@ std::unordered_map<std::string, Target> TargetsOf(const ModelSpec& spec) {
 // "llama" covers Mistral in GGUF.
 Status CheckArchitecture(const OrderedJsonFields& config, Architecture architecture) {
   POLYAD_ASSIGN_OR_RETURN(const std::string name, config.String("general.architecture"));
-  const bool like_llama = architecture == Architecture::kLlama || architecture == Architecture::kMistral;
+  const bool like_llama =
+      architecture == Architecture::kLlama || architecture == Architecture::kMistral;
   const std::string expected = like_llama ? "llama" : ArchitectureName(architecture);
   if (name == expected) return absl::OkStatus();
-  return FailedPrecondition("%s: key 'general.architecture': expected '%s', got '%s': made for another base model",
-                            config.where(), expected, name);
+  return FailedPrecondition(
+      "%s: key 'general.architecture': expected '%s', got '%s': made for another base model",
+      config.where(), expected, name);
 }
 
 // Row i of each head's two halves from rows 2i and 2i + 1.
@@ -103,12 +107,15 @@ StatusOr<AdapterProgram> LowerGgufLora(AdapterSource& source, const LoweringCont
     if (!is_a && source.Has(matrix + std::string(kSuffixA))) continue;
     const auto found = targets.find(matrix);
     if (found == targets.end()) {
-      return FailedPrecondition("tensor %s: the base model has no linear module of this name", name);
+      return FailedPrecondition("tensor %s: the base model has no linear module of this name",
+                                name);
     }
     const SiteShape shape = ShapeOf(context.spec, found->second.site.site);
-    POLYAD_ASSIGN_OR_RETURN(FloatTensor a, TakeFloats(source, matrix + std::string(kSuffixA), {kAnySize, shape.in}));
+    POLYAD_ASSIGN_OR_RETURN(
+        FloatTensor a, TakeFloats(source, matrix + std::string(kSuffixA), {kAnySize, shape.in}));
     POLYAD_ASSIGN_OR_RETURN(const int64_t rank, CheckRank(matrix, static_cast<double>(a.Dim(0))));
-    POLYAD_ASSIGN_OR_RETURN(FloatTensor stored, TakeFloats(source, matrix + std::string(kSuffixB), {shape.out, rank}));
+    POLYAD_ASSIGN_OR_RETURN(FloatTensor stored,
+                            TakeFloats(source, matrix + std::string(kSuffixB), {shape.out, rank}));
     Matrix b = std::move(stored).AsMatrix();
     if (found->second.rotary_heads > 0) b = SplitRotaryRows(b, found->second.rotary_heads);
     Scale(b, alpha / static_cast<double>(rank));
