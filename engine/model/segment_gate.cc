@@ -5,23 +5,9 @@
 
 #include "engine/base/check.h"
 #include "engine/io/float_bits.h"
+#include "kernels/api/dot.h"
 
 namespace polyad {
-namespace {
-
-float Dot(const float* a, const float* b, int64_t count) {
-  float lanes[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    for (int64_t lane = 0; lane < 16; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
-  }
-  for (int64_t lane = 0; i < count; ++i, ++lane) lanes[lane] += a[i] * b[i];
-  float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  return sum;
-}
-
-}  // namespace
 
 float MeanGate(std::span<const float> weight, float bias, ActivationRows x) {
   POLYAD_CHECK(static_cast<int64_t>(weight.size()) == x.cols && x.rows > 0, "a gate's shape");

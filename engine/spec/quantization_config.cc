@@ -28,6 +28,12 @@ Status RefuseUnless(bool holds, const JsonFields& fields, std::string_view what)
   return Unimplemented("%s: %s is not supported", fields.where(), what);
 }
 
+StatusOr<int> ReadBits(const JsonFields& fields) {
+  POLYAD_ASSIGN_OR_RETURN(const int64_t bits, fields.Int("bits", 1, 8));
+  POLYAD_RETURN_IF_ERROR(RefuseUnless(bits == 4 || bits == 8, fields, "bits other than 4 and 8"));
+  return static_cast<int>(bits);
+}
+
 // Groups of whole half-blocks, or whole rows.
 Status CheckGroup(const JsonFields& fields, int64_t group) {
   if (group == -1 || (group >= 16 && group % 16 == 0)) return absl::OkStatus();
@@ -101,9 +107,7 @@ StatusOr<QuantizationConfig> ReadGptq(const JsonFields& fields) {
   POLYAD_RETURN_IF_ERROR(CheckKeys(fields, kKeys));
   QuantizationConfig made;
   made.method = QuantizationMethod::kGptq;
-  POLYAD_ASSIGN_OR_RETURN(const int64_t bits, fields.Int("bits", 1, 8));
-  POLYAD_RETURN_IF_ERROR(RefuseUnless(bits == 4 || bits == 8, fields, "bits other than 4 and 8"));
-  made.bits = static_cast<int>(bits);
+  POLYAD_ASSIGN_OR_RETURN(made.bits, ReadBits(fields));
   POLYAD_ASSIGN_OR_RETURN(made.group_size, fields.IntOr("group_size", 128, -1, kLargestGroup));
   POLYAD_RETURN_IF_ERROR(CheckGroup(fields, made.group_size));
   POLYAD_ASSIGN_OR_RETURN(made.symmetric, fields.BoolOr("sym", true));
@@ -229,9 +233,7 @@ StatusOr<QuantizationConfig> ReadPolyad(const JsonFields& fields) {
   static constexpr std::string_view kKeys[] = {"quant_method", "bits", "group_size"};
   POLYAD_RETURN_IF_ERROR(CheckKeys(fields, kKeys));
   QuantizationConfig made;
-  POLYAD_ASSIGN_OR_RETURN(const int64_t bits, fields.Int("bits", 1, 8));
-  POLYAD_RETURN_IF_ERROR(RefuseUnless(bits == 4 || bits == 8, fields, "bits other than 4 and 8"));
-  made.bits = static_cast<int>(bits);
+  POLYAD_ASSIGN_OR_RETURN(made.bits, ReadBits(fields));
   POLYAD_ASSIGN_OR_RETURN(made.group_size, fields.Int("group_size", 16, kLargestGroup));
   POLYAD_RETURN_IF_ERROR(CheckGroup(fields, made.group_size));
   return made;

@@ -40,14 +40,18 @@ Status DescribeGroups(const TensorSource& stored, const QuantizationConfig& conf
   return absl::OkStatus();
 }
 
+// [a, b] words of 32 bits.
+StatusOr<const TensorInfo*> NeedWords(const TensorSource& stored, const std::string& name) {
+  POLYAD_ASSIGN_OR_RETURN(const TensorInfo* packed, NeedTensor(stored, name, {DType::kI32}, {}));
+  if (packed->shape.size() == 2) return packed;
+  return InvalidArgument("model: tensor %s: expected two dimensions, got %s", Quote(name),
+                         ShapeToString(packed->shape));
+}
+
 Status DescribeGptq(const TensorSource& stored, const QuantizationConfig& config,
                     QuantizedModule& module) {
   const std::string name = module.name + ".qweight";
-  POLYAD_ASSIGN_OR_RETURN(const TensorInfo* packed, NeedTensor(stored, name, {DType::kI32}, {}));
-  if (packed->shape.size() != 2) {
-    return InvalidArgument("model: tensor %s: expected two dimensions, got %s", Quote(name),
-                           ShapeToString(packed->shape));
-  }
+  POLYAD_ASSIGN_OR_RETURN(const TensorInfo* packed, NeedWords(stored, name));
   module.cols = packed->shape[0] * (32 / config.bits);
   module.rows = packed->shape[1];
   POLYAD_RETURN_IF_ERROR(CheckInputs(name, module.cols));
@@ -107,11 +111,7 @@ StatusOr<GroupedRows> ReadGptq(const TensorSource& stored, const QuantizationCon
 Status DescribeAwq(const TensorSource& stored, const QuantizationConfig& config,
                    QuantizedModule& module) {
   const std::string name = module.name + ".qweight";
-  POLYAD_ASSIGN_OR_RETURN(const TensorInfo* packed, NeedTensor(stored, name, {DType::kI32}, {}));
-  if (packed->shape.size() != 2) {
-    return InvalidArgument("model: tensor %s: expected two dimensions, got %s", Quote(name),
-                           ShapeToString(packed->shape));
-  }
+  POLYAD_ASSIGN_OR_RETURN(const TensorInfo* packed, NeedWords(stored, name));
   module.cols = packed->shape[0];
   module.rows = packed->shape[1] * 8;
   POLYAD_RETURN_IF_ERROR(CheckInputs(name, module.cols));

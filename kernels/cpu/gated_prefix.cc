@@ -4,23 +4,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/api/dot.h"
 #include "kernels/cpu/number_format.h"
 
 namespace polyad::cpu {
 namespace {
-
-// Sixteen running sums, so that the compiler may use vectors; added up in order.
-float Dot(const float* a, const float* b, int64_t count) {
-  float lanes[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    for (int64_t lane = 0; lane < 16; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
-  }
-  for (int64_t lane = 0; i < count; ++i, ++lane) lanes[lane] += a[i] * b[i];
-  float sum = 0;
-  for (const float lane : lanes) sum += lane;
-  return sum;
-}
 
 // softmax_j(scale q . k[j]) * gate
 void Weigh(const GatedPrefixArgs& args, const float* q, int64_t kv_head, float gate,
