@@ -32,7 +32,9 @@ ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend
   info.weight_bytes = model.weight_bytes();
   info.kv_bytes = model.kv_bytes();
   info.backend = backend.info();
-  info.compute_mode = options.compute_mode == ComputeMode::kF32 ? "f32" : "auto";
+  info.compute_mode = options.compute_mode == ComputeMode::kF32    ? "f32"
+                      : options.compute_mode == ComputeMode::kBF16 ? "bf16"
+                                                                   : "int8";
   return info;
 }
 

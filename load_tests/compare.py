@@ -42,6 +42,11 @@ SETTINGS = (
     Setting("bf16-8", "bf16, base, 8 clients", "bf16", 8, 16, "none", 1.2),
     Setting("bf16-32", "bf16, base, 32 clients", "bf16", 32, 32, "none", 1.15),
     Setting("q4_0-1", "Q4_0, base, 1 client", "q4_0", 1, 4, "none", 1.3),
+    Setting("q4_0-16", "Q4_0, base, 16 clients", "q4_0", 16, 32, "none", 1.5),
+    Setting("q8_0-1", "Q8_0, base, 1 client", "q8_0", 1, 4, "none", 1.0),
+    Setting("q8_0-16", "Q8_0, base, 16 clients", "q8_0", 16, 32, "none", 1.5),
+    Setting("q4_k-1", "Q4_K_M, base, 1 client", "q4_k", 1, 4, "none", 1.0),
+    Setting("q4_k-16", "Q4_K_M, base, 16 clients", "q4_k", 16, 32, "none", 1.5),
     Setting(
         "adapters-32", "bf16, 32 clients, 32 LoRAs of rank 16", "bf16", 32, 32, "distinct", 5.0
     ),
@@ -57,8 +62,9 @@ def llama_flags(args, setting):
     return f"-t {threads} -np {setting.concurrency} -c {tokens} --cache-ram 0 {args.llama_flags}"
 
 
-def polyad_model(args, setting):
-    return args.q4_gguf if setting.weights == "q4_0" else args.model
+def quantised_gguf(args, setting):
+    """The file that every server reads in this setting, or None: each has its own of one model."""
+    return {"q4_0": args.q4_gguf, "q8_0": args.q8_gguf, "q4_k": args.q4k_gguf}.get(setting.weights)
 
 
 def make_contenders(args, setting):
@@ -67,7 +73,7 @@ def make_contenders(args, setting):
     with_adapters = setting.adapters != "none"
     contenders = []
     if args.polyad:
-        model, flags = polyad_model(args, setting), args.polyad_flags
+        model, flags = quantised_gguf(args, setting) or args.model, args.polyad_flags
         adapters = {path.name: path for path in adapter_paths(args)} if with_adapters else {}
         polyad = servers.Polyad(args.polyad, model, log("polyad"), adapters, flags)
         contenders.append((polyad, setting.adapters))
@@ -75,16 +81,23 @@ def make_contenders(args, setting):
             base = servers.Polyad(args.polyad, model, log("polyad-base"), {}, flags, "polyad base")
             contenders.append((base, "none"))
     if args.llama_server:
-        model = args.q4_gguf if setting.weights == "q4_0" else args.bf16_gguf
+        model = quantised_gguf(args, setting) or args.bf16_gguf
         files = sorted(args.adapter_ggufs.glob("*.gguf"))[:NUM_ADAPTERS] if with_adapters else []
         flags = llama_flags(args, setting)
         peer = servers.LlamaServer(args.llama_server, model, log("llama"), files, flags)
         contenders.append((peer, setting.adapters))
     if args.openvino_python and not with_adapters:
-        model = args.q4_gguf if setting.weights == "q4_0" else args.f16_gguf
+        model = quantised_gguf(args, setting) or args.f16_gguf
         peer = servers.OpenVino(args.openvino_python, model, log("openvino"))
         contenders.append((peer, "none"))
     return contenders
+
+
+def has_model(args, setting):
+    if setting.weights == "bf16" or quantised_gguf(args, setting):
+        return True
+    print(f"  {setting.key} left out: its GGUF file is not given", flush=True)
+    return False
 
 
 def adapter_paths(args):
@@ -160,6 +173,8 @@ def parse_args():
         parser, "--f16-gguf", "POLYAD_LOAD_F16_GGUF", "the same weights as f16 GGUF (OpenVINO)"
     )
     path_argument(parser, "--q4-gguf", "POLYAD_LOAD_Q4_GGUF", "the same weights as Q4_0 GGUF")
+    path_argument(parser, "--q8-gguf", "POLYAD_LOAD_Q8_GGUF", "the same weights as Q8_0 GGUF")
+    path_argument(parser, "--q4k-gguf", "POLYAD_LOAD_Q4K_GGUF", "the same weights as Q4_K_M GGUF")
     path_argument(parser, "--adapters", "POLYAD_LOAD_ADAPTERS", "directory of 32 PEFT directories")
     path_argument(
         parser,
@@ -203,7 +218,7 @@ def main():
     stolen, ticks = machine.steal_ticks()
     rows = []
     for setting in SETTINGS:
-        if setting.key in args.settings.split(","):
+        if setting.key in args.settings.split(",") and has_model(args, setting):
             for name, command, summary in measure(args, setting):
                 rows.append({"setting": setting.key, "server": name, "command": command, **summary})
     stolen_now, ticks_now = machine.steal_ticks()

@@ -11,9 +11,10 @@ const std::vector<Knob>& Knobs() {
       {"model", &C::model, "", 0, 0, "", "Model directory (Hugging Face) or GGUF file. Required."},
       {"model-name", &C::model_name, "", 0, 0, "",
        "What clients call the base model; empty: the last part of its path."},
-      {"dtype", &C::dtype, "", 0, 0, "auto|f32|bf16",
-       "f32 computes in fp32 throughout; auto and bf16 keep weights as stored and use the fastest "
-       "kernels."},
+      {"dtype", &C::dtype, "", 0, 0, "auto|f32|bf16|int8",
+       "f32 computes in fp32 throughout; the others keep weights as stored. bf16: activations are "
+       "bf16; int8: they are rounded to int8, 32 at a time, where they meet integer weights; auto: "
+       "int8 for a GGUF file, else bf16."},
       {"backend", &C::backend, "", 0, 0, "cpu|reference", "What computes."},
       {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
        "Instruction set; auto takes the machine's best."},

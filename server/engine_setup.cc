@@ -7,11 +7,18 @@
 namespace polyad {
 namespace {
 
+ComputeMode ModeOf(const ServerConfig& config) {
+  if (config.dtype == "f32") return ComputeMode::kF32;
+  const bool int8 =
+      config.dtype == "int8" || (config.dtype == "auto" && config.model.ends_with(".gguf"));
+  return int8 ? ComputeMode::kAuto : ComputeMode::kBF16;
+}
+
 EngineOptions OptionsOf(const ServerConfig& config) {
   EngineOptions options;
   options.model_path = config.model;
   options.model_name = config.model_name;
-  options.compute_mode = config.dtype == "f32" ? ComputeMode::kF32 : ComputeMode::kAuto;
+  options.compute_mode = ModeOf(config);
   options.kv_bytes = config.kv_mib << 20;
   options.max_step_tokens = config.max_step_tokens;
   options.max_running = config.max_running;

@@ -27,9 +27,10 @@ namespace polyad {
 // Tokens per KV block, fixed so that kernels may lay keys out for it.
 inline constexpr int64_t kBlockTokens = 16;
 
-// f32: everything in fp32 (the exact mode goldens use). auto: weights as stored, activations bf16,
-// K/V bf16.
-enum class ComputeMode { kF32, kAuto };
+// f32: everything in fp32 (the exact mode goldens use). bf16: weights as stored, activations and
+// K/V bf16. auto: likewise, but activations are rounded to int8 in blocks of 32 on their way into a
+// product with integer codes.
+enum class ComputeMode { kF32, kBF16, kAuto };
 
 struct BackendOptions {
   ComputeMode mode = ComputeMode::kAuto;

@@ -21,7 +21,7 @@ constexpr int64_t kTaskValues = 8192;
 
 RowKernels KernelsFor(Isa isa, ComputeMode mode) {
   RowKernels kernels = RowKernelsOf(isa);
-  if (isa == Isa::kAmx && mode == ComputeMode::kAuto) {
+  if (isa == Isa::kAmx && mode != ComputeMode::kF32) {
     kernels.attention = amx::MakeAttentionKernels();
   }
   return kernels;
@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<PackedDelta>> CpuBackend::PackDelta(const DeltaOp
 
 absl::StatusOr<std::unique_ptr<KvStorage>> CpuBackend::AllocateKv(const KvShape& shape,
                                                                   int64_t num_blocks) {
-  return CpuKvStorage::Create(shape, num_blocks, mode_ == ComputeMode::kAuto);
+  return CpuKvStorage::Create(shape, num_blocks, mode_ != ComputeMode::kF32);
 }
 
 void CpuBackend::ForRows(int64_t num_rows, int64_t row_cost, absl::FunctionRef<void(int64_t)> fn) {

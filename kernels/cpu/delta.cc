@@ -59,16 +59,35 @@ std::vector<int64_t> CutRows(std::span<const DeltaSegment> segments, int64_t row
   return ends;
 }
 
-// One op on rows [begin, end) of its segment.
+// One op on rows [begin, end) of its segment, or a slice of its outputs.
 struct Item {
   const DeltaSegment* segment = nullptr;
   int64_t begin = 0;
   int64_t end = 0;
+  int64_t slice = 0;
+  int64_t slices = 1;
   size_t first_read = 0;
 };
 
-// A call's ops as units of work: runs of rows of about equal cost. A unit has all items of its
-// rows, in the order of the segments.
+// Into how many slices of outputs the units of so few runs of rows are divided: 1 where an op does
+// not divide its outputs.
+int64_t SlicesOf(std::span<const DeltaSegment> segments, size_t num_runs, int threads) {
+  constexpr int64_t kSliceBytes = 16 * 1024;
+  const auto wanted = static_cast<int64_t>(threads) * 4;
+  if (threads == 1 || static_cast<int64_t>(num_runs) * 2 > wanted) return 1;
+  int64_t bytes = 0;
+  for (const DeltaSegment& segment : segments) {
+    if (segment.row_begin >= segment.row_end) continue;
+    if (!SiteOpOf(segment).divides_outputs()) return 1;
+    bytes += SiteOpOf(segment).streamed_bytes() * (segment.row_end - segment.row_begin);
+  }
+  if (bytes <= kSerialCost / 2) return 1;
+  const int64_t slices = wanted / static_cast<int64_t>(num_runs);
+  return std::clamp<int64_t>(bytes / kSliceBytes / static_cast<int64_t>(num_runs), 1, slices);
+}
+
+// A call's ops as units of work: runs of rows of about equal cost, or slices of their outputs. A
+// unit has all items of its rows, in the order of the segments.
 struct Plan {
   std::vector<Item> items;
   std::vector<MemoryRange> reads;  // of all items, in order
@@ -80,15 +99,20 @@ const Plan& PlanOf(std::span<const DeltaSegment> segments, int64_t rows, int thr
   static thread_local Plan plan;
   static thread_local std::vector<std::pair<size_t, Item>> found;  // with their units
   const std::vector<int64_t> ends = CutRows(segments, rows, threads);
+  const int64_t slices = SlicesOf(segments, ends.size(), threads);
   found.clear();
-  plan.unit_ends.assign(ends.size(), 0);
+  plan.unit_ends.assign(ends.size() * static_cast<size_t>(slices), 0);
   for (const DeltaSegment& segment : segments) {
     int64_t begin = segment.row_begin;
-    auto unit =
+    auto run =
         static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
-    for (; begin < segment.row_end; begin = ends[unit++]) {
-      found.push_back({unit, {&segment, begin, std::min(segment.row_end, ends[unit]), 0}});
-      ++plan.unit_ends[unit];
+    for (; begin < segment.row_end; begin = ends[run++]) {
+      for (int64_t slice = 0; slice < slices; ++slice) {
+        const size_t unit = run * static_cast<size_t>(slices) + static_cast<size_t>(slice);
+        const int64_t end = std::min(segment.row_end, ends[run]);
+        found.push_back({unit, {&segment, begin, end, slice, slices, 0}});
+        ++plan.unit_ends[unit];
+      }
     }
   }
   size_t count = 0;
@@ -150,7 +174,7 @@ class Shares {
   std::vector<Count> taken_;
 };
 
-using RunItem = absl::FunctionRef<void(const DeltaSegment&, int64_t, int64_t, FetchAhead*)>;
+using RunItem = absl::FunctionRef<void(const Item&, FetchAhead*)>;
 
 // The op's own members, which are cold as its panels are.
 void FetchOp(const CpuSiteOp& op) {
@@ -166,7 +190,7 @@ void DoUnit(const Plan& plan, size_t unit, size_t end_of_reads, RunItem run) {
     const Item& item = plan.items[i];
     if (i + 2 < plan.items.size()) FetchOp(SiteOpOf(*plan.items[i + 2].segment));
     FetchAhead ahead = FetchFrom(reads, item.first_read);
-    run(*item.segment, item.begin, item.end, ahead.at == nullptr ? nullptr : &ahead);
+    run(item, ahead.at == nullptr || item.slices > 1 ? nullptr : &ahead);
   }
 }
 
@@ -177,8 +201,7 @@ void DoUnits(const Plan& plan, Shares& shares, size_t worker, RunItem run) {
   }
 }
 
-// Calls run(segment, begin, end, ahead) for each segment's rows in each unit, in the segments'
-// order.
+// Calls run(item, ahead) for the items of each unit, in the segments' order.
 void ForEachRun(std::span<const DeltaSegment> segments, int64_t rows, ThreadPool& pool,
                 RunItem run) {
   const Plan& plan = PlanOf(segments, rows, pool.num_threads());
@@ -211,6 +234,11 @@ SiteInputs InputsOf(std::span<const DeltaSegment> segments, ActivationRows x, Th
     break;
   }
   return inputs;
+}
+
+void AddItem(const Item& item, const SiteInputs& inputs, FloatRows y, FetchAhead* ahead) {
+  const DeltaSegment& segment = *item.segment;
+  SiteOpOf(segment).Add({segment, inputs, y, item.begin, item.end, ahead, item.slice, item.slices});
 }
 
 void WidenRows(const SiteKernels& kernels, const ActivationRows& x, FloatRows to) {
@@ -280,9 +308,7 @@ void ApplyCpu(std::span<const DeltaSegment> segments, ActivationRows x, FloatRow
   CheckSegments(segments, x.rows, x.cols, y.cols);
   const SiteInputs inputs = InputsOf(segments, x, pool);
   ForEachRun(segments, x.rows, pool,
-             [&](const DeltaSegment& segment, int64_t begin, int64_t end, FetchAhead* ahead) {
-               SiteOpOf(segment).Add({segment, inputs, y, begin, end, ahead});
-             });
+             [&](const Item& item, FetchAhead* ahead) { AddItem(item, inputs, y, ahead); });
 }
 
 void ApplyAfterCpu(const ProductTasks& product, std::span<const DeltaSegment> segments,
@@ -294,9 +320,7 @@ void ApplyAfterCpu(const ProductTasks& product, std::span<const DeltaSegment> se
   alignas(64) std::atomic<bool> planned{false};
   const Plan* plan = nullptr;
   std::optional<Shares> shares;
-  const auto add = [&](const DeltaSegment& segment, int64_t begin, int64_t end, FetchAhead* ahead) {
-    SiteOpOf(segment).Add({segment, inputs, y, begin, end, ahead});
-  };
+  const auto add = [&](const Item& item, FetchAhead* ahead) { AddItem(item, inputs, y, ahead); };
   // No other worker gets past its first task before the plan is made, so the caller has one too.
   pool.Run(pool.num_threads(), [&](int64_t, int worker) {
     if (worker == 0 && plan == nullptr) {
@@ -333,33 +357,30 @@ void TransformInputCpu(std::span<const DeltaSegment> segments, ActivationRows x,
   for (const DeltaSegment& segment : segments) {
     const std::span<const DeltaSegment> one(&segment, 1);
     const SiteInputs inputs = InputsOf(one, x, pool);
-    ForEachRun(one, x.rows, pool,
-               [&](const DeltaSegment&, int64_t begin, int64_t end, FetchAhead*) {
-                 TransformInputRows(segment, inputs, begin, end);
-               });
+    ForEachRun(one, x.rows, pool, [&](const Item& item, FetchAhead*) {
+      TransformInputRows(segment, inputs, item.begin, item.end);
+    });
   }
 }
 
 void TransformOutputCpu(std::span<const DeltaSegment> segments, FloatRows y, ThreadPool& pool) {
   CheckSegments(segments, y.rows, -1, y.cols);
-  ForEachRun(segments, y.rows, pool,
-             [&](const DeltaSegment& segment, int64_t begin, int64_t end, FetchAhead*) {
-               for (int64_t row = begin; row < end; ++row) {
-                 SiteOpOf(segment).TransformOutputRow(y.Row(row) + segment.y_column);
-               }
-             });
+  ForEachRun(segments, y.rows, pool, [&](const Item& item, FetchAhead*) {
+    const DeltaSegment& segment = *item.segment;
+    for (int64_t row = item.begin; row < item.end; ++row) {
+      SiteOpOf(segment).TransformOutputRow(y.Row(row) + segment.y_column);
+    }
+  });
 }
 
 void TransformEmbeddingCpu(std::span<const DeltaSegment> segments, std::span<const int32_t> ids,
                            FloatRows rows, ThreadPool& pool) {
   CheckSegments(segments, rows.rows, -1, rows.cols);
-  ForEachRun(segments, rows.rows, pool,
-             [&](const DeltaSegment& segment, int64_t begin, int64_t end, FetchAhead*) {
-               for (int64_t row = begin; row < end; ++row) {
-                 SiteOpOf(segment).TransformEmbeddingRow(ids[static_cast<size_t>(row)],
-                                                         rows.Row(row));
-               }
-             });
+  ForEachRun(segments, rows.rows, pool, [&](const Item& item, FetchAhead*) {
+    for (int64_t row = item.begin; row < item.end; ++row) {
+      SiteOpOf(*item.segment).TransformEmbeddingRow(ids[static_cast<size_t>(row)], rows.Row(row));
+    }
+  });
 }
 
 }  // namespace polyad::cpu

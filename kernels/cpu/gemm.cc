@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "kernels/api/check.h"
 #include "kernels/cpu/delta.h"
 #include "kernels/cpu/gemm_inputs.h"
@@ -20,26 +21,46 @@ namespace {
 // the other to wait for, few enough that taking one (tens of ns) is nothing.
 constexpr int64_t kTasksPerThread = 4;
 int64_t PanelsPerTask(const CpuMatrix& matrix, int threads) {
-  if (matrix.grouped() != nullptr) return 1;  // as many as are decoded at once
   if (threads == 1) return matrix.num_panels();
   const int64_t panels = matrix.num_panels() / (threads * kTasksPerThread);
   return std::max<int64_t>(1, panels);
 }
 
-// A run of panels as a kernel takes them.
+// A run of panels and the kernel that takes it.
 struct Panels {
-  const char* data;
+  PanelTask task;
+  PanelKernel kernel;
   int64_t first_column;
-  int64_t columns;
 };
 
-Panels PanelsOf(const CpuMatrix& matrix, int64_t index, int64_t count) {
-  if (matrix.grouped() != nullptr) {
-    const GroupedMatrix::Panel& panel = matrix.grouped()->panels()[static_cast<size_t>(index)];
-    return {matrix.grouped()->Bf16Panel(panel), panel.first_column, panel.grouped.columns};
+Panels GroupedPanelOf(const CpuMatrix& matrix, int64_t index, PanelTask task) {
+  const GroupedMatrix& grouped = *matrix.grouped();
+  const GroupedMatrix::Panel panel = grouped.PanelAt(index);
+  task.columns = panel.grouped.columns;
+  if (!grouped.integers()) {
+    task.panels = grouped.Bf16Panel(panel);
+    return {task, matrix.kernels().bf16, panel.first_column};
   }
-  const int64_t first = index * kPanelColumns;
-  return {matrix.panel(index), first, std::min(count * kPanelColumns, matrix.out() - first)};
+  task.panels = reinterpret_cast<const char*>(panel.grouped.codes);
+  task.scaling = grouped.ScalingOf(panel);
+  const GemmKernels& kernels = matrix.kernels();
+  return {task, panel.grouped.bits == 4 ? kernels.integers4 : kernels.integers8,
+          panel.first_column};
+}
+
+// Calls run(panels) for panels [begin, end): at once, or one by one where they are grouped.
+void ForPanels(const CpuMatrix& matrix, int64_t begin, int64_t end, const PanelTask& task,
+               absl::FunctionRef<void(const Panels&)> run) {
+  if (matrix.grouped() != nullptr) {
+    for (int64_t index = begin; index < end; ++index) run(GroupedPanelOf(matrix, index, task));
+    return;
+  }
+  const int64_t first = begin * kPanelColumns;
+  PanelTask all = task;
+  all.panels = matrix.panel(begin);
+  all.panel_bytes = matrix.panel_bytes();
+  all.columns = std::min(end * kPanelColumns, matrix.out()) - first;
+  run({all, KernelOf(matrix.kernels(), matrix.format()), first});
 }
 
 int64_t PanelOfRow(const CpuMatrix& matrix, int64_t row) {
@@ -77,21 +98,7 @@ const GemmKernels& KernelsOf(Isa isa) {
 }
 
 PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format) {
-  switch (format) {
-    case WeightFormat::kF32:
-      return kernels.f32;
-    case WeightFormat::kBF16:
-      return kernels.bf16;
-    case WeightFormat::kQ8_0:
-      return kernels.q8_0;
-    case WeightFormat::kQ4_0:
-      return kernels.q4_0;
-    case WeightFormat::kQ4_1:
-      return kernels.q4_1;
-    case WeightFormat::kGrouped:
-      return kernels.bf16;  // of its panels, once decoded
-  }
-  return nullptr;
+  return format == WeightFormat::kF32 ? kernels.f32 : kernels.bf16;
 }
 
 void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& pool) {
@@ -101,25 +108,23 @@ void GemmCpu(const GemmArgs& args, ActivationRows x, FloatRows y, ThreadPool& po
   PanelTask inputs;
   const int64_t row_bytes = PrepareInputs(matrix.format(), matrix.kernels(), x, pool, &inputs);
   PanelTask whole = inputs;
-  whole.panel_bytes = matrix.panel_bytes();
   whole.accumulate = args.accumulate;
   whole.y_stride = y.stride;
-  const PanelKernel kernel = matrix.kernel();
   const int64_t row_block = RowsPerBlock(row_bytes);
   const int64_t per_task = PanelsPerTask(matrix, pool.num_threads());
   const int64_t tasks = (matrix.num_panels() + per_task - 1) / per_task;
-  const auto run = [&](int64_t index) {
-    const Panels panels = PanelsOf(matrix, index * per_task, per_task);
+  const auto multiply = [&](const Panels& panels) {
     const int64_t first = panels.first_column;
-    PanelTask task = whole;
-    task.panels = panels.data;
-    task.columns = panels.columns;
-    task.bias = args.bias == nullptr ? nullptr : args.bias + first;
     for (int64_t row = 0; row < x.rows; row += row_block) {
-      PanelTask part = RowsOf(task, row, std::min(x.rows, row + row_block));
+      PanelTask part = RowsOf(panels.task, row, std::min(x.rows, row + row_block));
+      part.bias = args.bias == nullptr ? nullptr : args.bias + first;
       part.y = y.Row(row) + first;
-      kernel(part);
+      panels.kernel(part);
     }
+  };
+  const auto run = [&](int64_t index) {
+    const int64_t end = std::min((index + 1) * per_task, matrix.num_panels());
+    ForPanels(matrix, index * per_task, end, whole, multiply);
   };
   const bool together = SharesInputs(args.deltas, matrix.format(), matrix.kernels());
   if (!args.deltas.empty() && together) {
@@ -141,26 +146,23 @@ void ProductOfRowsCpu(const PackedMatrix& weight, int64_t first_row, ActivationR
   PanelTask whole;
   const int64_t row_block =
       RowsPerBlock(PrepareInputs(matrix.format(), matrix.kernels(), x, alone, &whole));
-  whole.panel_bytes = matrix.panel_bytes();
   whole.y_stride = kPanelColumns;
   std::vector<float> products(static_cast<size_t>(std::min(row_block, x.rows) * kPanelColumns));
   int64_t index = PanelOfRow(matrix, first_row);
   for (int64_t at = first_row; at < end_row; ++index) {
-    const Panels panel = PanelsOf(matrix, index, 1);
-    const int64_t end = std::min(end_row, panel.first_column + panel.columns);
-    PanelTask task = whole;
-    task.panels = panel.data;
-    task.columns = panel.columns;
-    for (int64_t row = 0; row < x.rows; row += row_block) {
-      PanelTask part = RowsOf(task, row, std::min(x.rows, row + row_block));
-      part.y = products.data();
-      matrix.kernel()(part);
-      for (int64_t i = 0; i < part.rows; ++i) {
-        const float* from = products.data() + i * kPanelColumns + at - panel.first_column;
-        std::copy_n(from, end - at, y.Row(row + i) + at - first_row);
+    ForPanels(matrix, index, index + 1, whole, [&](const Panels& panel) {
+      const int64_t end = std::min(end_row, panel.first_column + panel.task.columns);
+      for (int64_t row = 0; row < x.rows; row += row_block) {
+        PanelTask part = RowsOf(panel.task, row, std::min(x.rows, row + row_block));
+        part.y = products.data();
+        panel.kernel(part);
+        for (int64_t i = 0; i < part.rows; ++i) {
+          const float* from = products.data() + i * kPanelColumns + at - panel.first_column;
+          std::copy_n(from, end - at, y.Row(row + i) + at - first_row);
+        }
       }
-    }
-    at = end;
+      at = end;
+    });
   }
 }
 

@@ -18,9 +18,10 @@ namespace polyad::cpu {
 
 // Stacks parts along `out`; parts share `cols` and dtype (INVALID_ARGUMENT otherwise, and for
 // dtypes that are not weights; RESOURCE_EXHAUSTED when memory is refused). kF32 decodes to fp32.
-// kAuto keeps bf16, Q8_0, Q4_0, Q4_1 and grouped rows as stored and rounds f32 and f16 to bf16
-// (nearest even). Quantised parts need not share a dtype with the others.
-// Loader threads; `pool` may be null (packs on this thread).
+// The other modes keep bf16, Q8_0, Q4_0, Q4_1 and grouped rows as stored and round f32 and f16 to
+// bf16 (nearest even); kAuto lets products with integer codes take int8 inputs. Quantised parts
+// need not share a dtype with the others. Loader threads; `pool` may be null (packs on this
+// thread).
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrixCpu(std::span<const TensorView> parts,
                                                             ComputeMode mode, Isa isa,
                                                             ThreadPool* pool);

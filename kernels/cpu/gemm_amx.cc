@@ -305,9 +305,8 @@ void Bf16Panels(const PanelTask& task) {
 GemmKernels AmxGemmKernels() {
   GemmKernels kernels = Avx512GemmKernels(false);
   kernels.bf16 = Bf16Panels;
-  kernels.q8_0 = AmxQ80Panels;
-  kernels.q4_0 = AmxQ40Panels;
-  kernels.q4_1 = AmxQ41Panels;
+  kernels.integers8 = AmxIntegers8;
+  kernels.integers4 = AmxIntegers4;
   kernels.bf16_takes_f32_rows = false;
   kernels.bf16_depth_multiple = kDepthBlock;
   return kernels;

@@ -148,9 +148,8 @@ void FloatPanels(const PanelTask& task) {
 GemmKernels Avx2GemmKernels() {
   return GemmKernels{FloatPanels<F32Step>,
                      FloatPanels<WidenStep>,
-                     Avx2Q80Kernel(),
-                     Avx2Q40Kernel(),
-                     Avx2Q41Kernel(),
+                     Avx2Integers8,
+                     Avx2Integers4,
                      Avx2QuantizeRow,
                      true,
                      2};

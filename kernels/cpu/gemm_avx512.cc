@@ -195,11 +195,13 @@ void FloatPanels(const PanelTask& task) {
 }  // namespace
 
 GemmKernels Avx512GemmKernels(bool fast_bf16_dot) {
-  return GemmKernels{
-      FloatPanels<F32Step>, fast_bf16_dot ? FloatPanels<DotStep> : FloatPanels<WidenStep>,
-      Avx512Q80Kernel(),    Avx512Q40Kernel(),
-      Avx512Q41Kernel(),    Avx512QuantizeRow,
-      !fast_bf16_dot,       2};
+  return GemmKernels{FloatPanels<F32Step>,
+                     fast_bf16_dot ? FloatPanels<DotStep> : FloatPanels<WidenStep>,
+                     Avx512Integers8,
+                     Avx512Integers4,
+                     Avx512QuantizeRow,
+                     !fast_bf16_dot,
+                     2};
 }
 
 }  // namespace polyad::cpu

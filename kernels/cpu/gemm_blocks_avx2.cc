@@ -2,17 +2,16 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . q_w), 256-bit.
-// Bytes are multiplied in pairs with sums of 16 bits, which hold: |q_w| <= 128 and |q_x| <= 127
-// give at most 32,512. The same order of exact block dots and fused multiply-adds as the 512-bit
-// kernel, so the two levels agree bit for bit.
+// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . code), 256-bit.
+// Bytes are multiplied in pairs with sums of 16 bits, which hold: codes less 128 and |q_x| <= 127
+// give at most 32,512. The same order of exact dots and fused multiply-adds as the 512-bit kernel,
+// so the two levels agree bit for bit.
 
 namespace polyad::cpu {
 namespace {
 
 constexpr int64_t kPrefetchBytes = 2048;
-constexpr int64_t kScaleBytes = kPanelColumns * 2;
-constexpr int kGroups = 8;   // of 4 inputs in a block
+constexpr int kWords = 8;    // of 4 inputs in a block
 constexpr int kColumns = 8;  // per register
 constexpr int kMaxRows = 2;  // 8 weights + 2 sums + 5 of work of 16 registers
 
@@ -22,13 +21,12 @@ inline __m256i AddDot(__m256i dot, __m256i unsigned_bytes, __m256i signed_bytes)
   return _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-struct Q80 {
+struct Bytes {
   static constexpr int64_t kTileBytes = 512;
-  static constexpr bool kMinimum = false;
-  static constexpr int kOffset = 0;  // taken off while loading: the signs are moved to the inputs
+  static constexpr int kOffset = 128;  // taken off while loading: signs are moved to the inputs
   static inline void Load(const char* at, __m256i* w) {
     POLYAD_UNROLL
-    for (int g = 0; g < kGroups; ++g) {
+    for (int g = 0; g < kWords; ++g) {
       const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + g * 64));
       w[g] = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
     }
@@ -40,30 +38,30 @@ struct Q80 {
 
 struct Nibbles {
   static constexpr int64_t kTileBytes = 256;
+  static constexpr int kOffset = 0;
   static inline void Load(const char* at, __m256i* w) {
     const __m256i low = _mm256_set1_epi8(15);
     POLYAD_UNROLL
-    for (int g = 0; g < kGroups / 2; ++g) {
-      const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + g * 64));
+    for (int g = 0; g < kWords; g += 2) {
+      const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + g * 32));
       w[g] = _mm256_and_si256(bytes, low);
-      w[g + kGroups / 2] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+      w[g + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
     }
   }
   static inline __m256i Add(__m256i dot, __m256i w, __m256i x) { return AddDot(dot, w, x); }
 };
 
-struct Q40 : Nibbles {
-  static constexpr bool kMinimum = false;
-  static constexpr int kOffset = 8;
-};
-struct Q41 : Nibbles {
-  static constexpr bool kMinimum = true;
-  static constexpr int kOffset = 0;
-};
+// How groups divide blocks, whether they have minima, and what their numbers are.
+template <int kHalvesOfABlock, bool kWithMinima, bool kOfF16>
+struct Groups {
+  static constexpr int kHalves = kHalvesOfABlock;  // 2: a group for each half of a block
+  static constexpr bool kMinima = kWithMinima;
 
-inline __m256 LoadScales(const char* at) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-}
+  static inline __m256 Load(const char* numbers, int64_t lane) {
+    if (!kOfF16) return _mm256_loadu_ps(reinterpret_cast<const float*>(numbers) + lane);
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(numbers + lane * 2)));
+  }
+};
 
 inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __m256 sum) {
   const int64_t left = task.columns - column;
@@ -76,62 +74,95 @@ inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __m256
   _mm256_maskstore_ps(y, mask, sum);
 }
 
-// kRows rows by the 8 columns from `lane` of the panel at `column`.
-template <typename Format, int kRows>
-void SumRows(const PanelTask& task, const char* panel, int64_t row, int64_t column, int64_t lane) {
-  constexpr int64_t kIntegers = 2 * Format::kTileBytes;
-  constexpr int64_t kStride = kIntegers + kScaleBytes * (Format::kMinimum ? 2 : 1);
+// Where one row's inputs of a block are.
+struct RowBlock {
+  const int8_t* q;
+  float scale;
+  const int32_t* sums;  // one for each group
+};
+
+// One row, 8 columns, one block: dots of its groups, scaled, onto `sum`.
+template <typename Codes, typename Form>
+inline __m256 AddBlock(const RowBlock& row, const __m256i* w, const IntegerScaling& scaling,
+                       int64_t lane, __m256 sum) {
+  constexpr int kWordsOfGroup = kWords / Form::kHalves;
+  POLYAD_UNROLL
+  for (int half = 0; half < Form::kHalves; ++half) {
+    __m256i dot = _mm256_set1_epi32((Codes::kOffset - scaling.zero) * row.sums[half]);
+    POLYAD_UNROLL
+    for (int g = half * kWordsOfGroup; g < (half + 1) * kWordsOfGroup; ++g) {
+      int four;
+      __builtin_memcpy(&four, row.q + g * 4, sizeof(four));
+      dot = Codes::Add(dot, w[g], _mm256_set1_epi32(four));
+    }
+    const int64_t group = half * scaling.group_bytes;
+    const __m256 d = Form::Load(scaling.scales + group, lane);
+    sum =
+        _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(_mm256_set1_ps(row.scale), d), sum);
+    if (Form::kMinima) {
+      const __m256 total = _mm256_set1_ps(row.scale * static_cast<float>(row.sums[half]));
+      sum = _mm256_fmadd_ps(Form::Load(scaling.minima + group, lane), total, sum);
+    }
+  }
+  return sum;
+}
+
+// kRows rows by the 8 columns from `lane` on.
+template <typename Codes, typename Form, int kRows>
+void SumRows(const PanelTask& task, int64_t row, int64_t lane) {
   const int64_t num_blocks = task.depth / kDepthBlock;
-  const int8_t* q = task.quantized.q + row * task.depth;
-  const float* scale = task.quantized.scale + row * num_blocks;
-  const int32_t* sum = task.quantized.sum + row * num_blocks;
-  const char* integers = panel + lane / kTileColumns * Format::kTileBytes + lane % kTileColumns * 4;
-  const char* scales = panel + kIntegers + lane * 2;
+  const QuantizedRows& x = task.quantized;
+  const int32_t* block_sums = Form::kHalves == 2 ? x.half_sum : x.sum;
+  IntegerScaling scaling = task.scaling;
+  const char* codes =
+      task.panels + lane / kTileColumns * Codes::kTileBytes + lane % kTileColumns * 4;
+  int64_t left = scaling.blocks_per_group;
   __m256 sums[kRows];
   POLYAD_UNROLL
   for (int r = 0; r < kRows; ++r) sums[r] = _mm256_setzero_ps();
-  for (int64_t block = 0; block < num_blocks; ++block, integers += kStride, scales += kStride) {
-    _mm_prefetch(integers + kPrefetchBytes, _MM_HINT_T0);
-    __m256i w[kGroups];
-    Format::Load(integers, w);
-    const __m256 d = LoadScales(scales);
+  for (int64_t block = 0; block < num_blocks; ++block, codes += 2 * Codes::kTileBytes) {
+    _mm_prefetch(codes + kPrefetchBytes, _MM_HINT_T0);
+    __m256i w[kWords];
+    Codes::Load(codes, w);
     POLYAD_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const int8_t* inputs = q + r * task.depth + block * kDepthBlock;
-      const int32_t block_sum = sum[r * num_blocks + block];
-      const float x_scale = scale[r * num_blocks + block];
-      __m256i dot = _mm256_set1_epi32(-Format::kOffset * block_sum);
-      POLYAD_UNROLL
-      for (int g = 0; g < kGroups; ++g) {
-        int four;
-        __builtin_memcpy(&four, inputs + g * 4, sizeof(four));
-        dot = Format::Add(dot, w[g], _mm256_set1_epi32(four));
-      }
-      const __m256 both = _mm256_mul_ps(_mm256_set1_ps(x_scale), d);
-      sums[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), both, sums[r]);
-      if (Format::kMinimum) {
-        const __m256 total = _mm256_set1_ps(x_scale * static_cast<float>(block_sum));
-        sums[r] = _mm256_fmadd_ps(LoadScales(scales + kScaleBytes), total, sums[r]);
-      }
+      const int64_t at = (row + r) * num_blocks + block;
+      const RowBlock inputs{x.q + at * kDepthBlock, x.scale[at], block_sums + at * Form::kHalves};
+      sums[r] = AddBlock<Codes, Form>(inputs, w, scaling, lane, sums[r]);
     }
+    if (Form::kHalves == 1 && --left > 0) continue;
+    left = scaling.blocks_per_group;
+    scaling.scales += Form::kHalves * scaling.group_bytes;
+    if (Form::kMinima) scaling.minima += Form::kHalves * scaling.group_bytes;
   }
   POLYAD_UNROLL
-  for (int r = 0; r < kRows; ++r) StoreSums(task, row + r, column + lane, sums[r]);
+  for (int r = 0; r < kRows; ++r) StoreSums(task, row + r, lane, sums[r]);
 }
 
-template <typename Format>
-void BlockPanels(const PanelTask& task) {
-  const char* panel = task.panels;
-  for (int64_t column = 0; column < task.columns;
-       column += kPanelColumns, panel += task.panel_bytes) {
-    for (int64_t lane = 0; lane < kPanelColumns && column + lane < task.columns; lane += kColumns) {
-      int64_t row = 0;
-      for (; row + kMaxRows <= task.rows; row += kMaxRows) {
-        SumRows<Format, kMaxRows>(task, panel, row, column, lane);
-      }
-      if (row < task.rows) SumRows<Format, 1>(task, panel, row, column, lane);
+template <typename Codes, typename Form>
+void SumPanel(const PanelTask& task) {
+  for (int64_t lane = 0; lane < task.columns; lane += kColumns) {
+    int64_t row = 0;
+    for (; row + kMaxRows <= task.rows; row += kMaxRows) {
+      SumRows<Codes, Form, kMaxRows>(task, row, lane);
     }
+    if (row < task.rows) SumRows<Codes, Form, 1>(task, row, lane);
   }
+}
+
+template <typename Codes, int kHalves, bool kMinima>
+void SumNumbers(const PanelTask& task) {
+  if (task.scaling.f16) return SumPanel<Codes, Groups<kHalves, kMinima, true>>(task);
+  SumPanel<Codes, Groups<kHalves, kMinima, false>>(task);
+}
+
+template <typename Codes>
+void Integers(const PanelTask& task) {
+  const bool minima = task.scaling.minima != nullptr;
+  if (task.scaling.blocks_per_group == 0) {
+    return minima ? SumNumbers<Codes, 2, true>(task) : SumNumbers<Codes, 2, false>(task);
+  }
+  return minima ? SumNumbers<Codes, 1, true>(task) : SumNumbers<Codes, 1, false>(task);
 }
 
 }  // namespace
@@ -170,8 +201,7 @@ void Avx2QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, 
   }
 }
 
-PanelKernel Avx2Q80Kernel() { return BlockPanels<Q80>; }
-PanelKernel Avx2Q40Kernel() { return BlockPanels<Q40>; }
-PanelKernel Avx2Q41Kernel() { return BlockPanels<Q41>; }
+void Avx2Integers8(const PanelTask& task) { Integers<Bytes>(task); }
+void Avx2Integers4(const PanelTask& task) { Integers<Nibbles>(task); }
 
 }  // namespace polyad::cpu

@@ -2,26 +2,23 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 
-// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . q_w), 512-bit
-// VNNI. The integer dot of a block is exact; blocks are added in fp32 in order, one fused
-// multiply-add each, so every row's bits are its own. Stored integers are unsigned (q + 128, or
-// nibbles): their offset is taken off through the block's sum of inputs.
+// y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . code), 512-bit
+// VNNI. The integer dot of a group within a block is exact; they are added in fp32 in order, one
+// fused multiply-add each, so every row's bits are its own. Codes are unsigned: their zero is taken
+// off through the sum of inputs.
 
 namespace polyad::cpu {
 namespace {
 
 constexpr int64_t kPrefetchBytes = 2048;  // ahead in the panel; docs/notes/0001 has the sweep
-constexpr int64_t kScaleBytes = kPanelColumns * 2;
-constexpr int kGroups = 8;    // of 4 inputs in a block
-constexpr int kMaxRows = 12;  // 12 sums + 8 weights + a few of 32 registers
+constexpr int kWords = 8;                 // of 4 inputs in a block
+constexpr int kMaxRows = 12;              // 12 sums + 8 weights + a few of 32 registers
 
-struct Q80 {
+struct Bytes {
   static constexpr int64_t kTileBytes = 512;
-  static constexpr bool kMinimum = false;
-  static constexpr int kOffset = 128;
   static inline void Load(const char* at, __m512i* w) {
     POLYAD_UNROLL
-    for (int g = 0; g < kGroups; ++g) w[g] = _mm512_loadu_si512(at + g * 64);
+    for (int g = 0; g < kWords; ++g) w[g] = _mm512_loadu_si512(at + g * 64);
   }
 };
 
@@ -30,26 +27,26 @@ struct Nibbles {
   static inline void Load(const char* at, __m512i* w) {
     const __m512i low = _mm512_set1_epi8(15);
     POLYAD_UNROLL
-    for (int g = 0; g < kGroups / 2; ++g) {
-      const __m512i bytes = _mm512_loadu_si512(at + g * 64);
+    for (int g = 0; g < kWords; g += 2) {
+      const __m512i bytes = _mm512_loadu_si512(at + g * 32);
       w[g] = _mm512_and_si512(bytes, low);
-      w[g + kGroups / 2] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
+      w[g + 1] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low);
     }
   }
 };
 
-struct Q40 : Nibbles {
-  static constexpr bool kMinimum = false;
-  static constexpr int kOffset = 8;
-};
-struct Q41 : Nibbles {
-  static constexpr bool kMinimum = true;
-  static constexpr int kOffset = 0;
-};
+// How groups divide blocks, whether they have minima, and what their numbers are.
+template <int kHalvesOfABlock, bool kWithMinima, bool kOfF16>
+struct Groups {
+  static constexpr int kHalves = kHalvesOfABlock;  // 2: a group for each half of a block
+  static constexpr bool kMinima = kWithMinima;
 
-inline __m512 LoadScales(const char* at) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
-}
+  static inline __m512 Load(const char* numbers, int64_t lane) {
+    if (!kOfF16) return _mm512_loadu_ps(numbers + lane * 4);
+    return _mm512_cvtph_ps(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers + lane * 2)));
+  }
+};
 
 inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmask16 mask,
                       __m512 sum) {
@@ -60,56 +57,78 @@ inline void StoreSums(const PanelTask& task, int64_t row, int64_t column, __mmas
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
+// Where one row's inputs of a block are.
+struct RowBlock {
+  const int8_t* q;
+  float scale;
+  const int32_t* sums;  // one for each group
+};
+
+// One row, one tile, one block: dots of its groups, scaled, onto `sum`.
+template <typename Form>
+inline __m512 AddBlock(const RowBlock& row, const __m512i* w, const IntegerScaling& scaling,
+                       int64_t lane, __m512 sum) {
+  constexpr int kWordsOfGroup = kWords / Form::kHalves;
+  POLYAD_UNROLL
+  for (int half = 0; half < Form::kHalves; ++half) {
+    __m512i dot = _mm512_set1_epi32(-scaling.zero * row.sums[half]);
+    POLYAD_UNROLL
+    for (int g = half * kWordsOfGroup; g < (half + 1) * kWordsOfGroup; ++g) {
+      int four;
+      __builtin_memcpy(&four, row.q + g * 4, sizeof(four));
+      dot = _mm512_dpbusd_epi32(dot, w[g], _mm512_set1_epi32(four));
+    }
+    const int64_t group = half * scaling.group_bytes;
+    const __m512 d = Form::Load(scaling.scales + group, lane);
+    sum =
+        _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(_mm512_set1_ps(row.scale), d), sum);
+    if (Form::kMinima) {
+      const __m512 total = _mm512_set1_ps(row.scale * static_cast<float>(row.sums[half]));
+      sum = _mm512_fmadd_ps(Form::Load(scaling.minima + group, lane), total, sum);
+    }
+  }
+  return sum;
+}
+
 // kTiles tiles of 16 columns from `tile` on, for kRows rows from `row` on.
-template <typename Format, int kRows, int kTiles>
-void SumRows(const PanelTask& task, const char* panel, int64_t row, int64_t column, int64_t tile) {
-  constexpr int64_t kIntegers = 2 * Format::kTileBytes;
-  constexpr int64_t kStride = kIntegers + kScaleBytes * (Format::kMinimum ? 2 : 1);
+template <typename Codes, typename Form, int kRows, int kTiles>
+void SumRows(const PanelTask& task, int64_t row, int64_t tile) {
   const int64_t num_blocks = task.depth / kDepthBlock;
-  const int8_t* q = task.quantized.q + row * task.depth;
-  const float* scale = task.quantized.scale + row * num_blocks;
-  const int32_t* sum = task.quantized.sum + row * num_blocks;
+  const QuantizedRows& x = task.quantized;
+  const int32_t* block_sums = Form::kHalves == 2 ? x.half_sum : x.sum;
+  IntegerScaling scaling = task.scaling;
+  const char* codes = task.panels + tile * Codes::kTileBytes;
+  int64_t left = scaling.blocks_per_group;
   __m512 sums[kRows][kTiles];
   POLYAD_UNROLL
   for (int r = 0; r < kRows; ++r) {
     POLYAD_UNROLL
     for (int t = 0; t < kTiles; ++t) sums[r][t] = _mm512_setzero_ps();
   }
-  for (int64_t block = 0; block < num_blocks; ++block, panel += kStride) {
+  for (int64_t block = 0; block < num_blocks; ++block, codes += 2 * Codes::kTileBytes) {
     if (row == 0) {
-      for (int64_t line = 0; line < kStride; line += 64)
-        _mm_prefetch(panel + kPrefetchBytes + line, _MM_HINT_T1);
+      for (int64_t line = 0; line < kTiles * Codes::kTileBytes; line += 64)
+        _mm_prefetch(codes + kPrefetchBytes + line, _MM_HINT_T1);
     }
     POLYAD_UNROLL
     for (int t = 0; t < kTiles; ++t) {
-      __m512i w[kGroups];
-      Format::Load(panel + (tile + t) * Format::kTileBytes, w);
-      const char* scales = panel + kIntegers + (tile + t) * kTileColumns * 2;
-      const __m512 d = LoadScales(scales);
+      __m512i w[kWords];
+      Codes::Load(codes + t * Codes::kTileBytes, w);
       POLYAD_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const int8_t* inputs = q + r * task.depth + block * kDepthBlock;
-        const int32_t block_sum = sum[r * num_blocks + block];
-        const float x_scale = scale[r * num_blocks + block];
-        __m512i dot = _mm512_set1_epi32(-Format::kOffset * block_sum);
-        POLYAD_UNROLL
-        for (int g = 0; g < kGroups; ++g) {
-          int four;
-          __builtin_memcpy(&four, inputs + g * 4, sizeof(four));
-          dot = _mm512_dpbusd_epi32(dot, w[g], _mm512_set1_epi32(four));
-        }
-        const __m512 both = _mm512_mul_ps(_mm512_set1_ps(x_scale), d);
-        sums[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), both, sums[r][t]);
-        if (Format::kMinimum) {
-          const __m512 total = _mm512_set1_ps(x_scale * static_cast<float>(block_sum));
-          sums[r][t] = _mm512_fmadd_ps(LoadScales(scales + kScaleBytes), total, sums[r][t]);
-        }
+        const int64_t at = (row + r) * num_blocks + block;
+        const RowBlock inputs{x.q + at * kDepthBlock, x.scale[at], block_sums + at * Form::kHalves};
+        sums[r][t] = AddBlock<Form>(inputs, w, scaling, (tile + t) * kTileColumns, sums[r][t]);
       }
     }
+    if (Form::kHalves == 1 && --left > 0) continue;
+    left = scaling.blocks_per_group;
+    scaling.scales += Form::kHalves * scaling.group_bytes;
+    if (Form::kMinima) scaling.minima += Form::kHalves * scaling.group_bytes;
   }
   POLYAD_UNROLL
   for (int t = 0; t < kTiles; ++t) {
-    const int64_t first = column + (tile + t) * kTileColumns;
+    const int64_t first = (tile + t) * kTileColumns;
     int64_t width = task.columns - first;
     width = width < 0 ? 0 : width > kTileColumns ? kTileColumns : width;
     const __mmask16 mask = static_cast<__mmask16>((1u << width) - 1);
@@ -119,34 +138,45 @@ void SumRows(const PanelTask& task, const char* panel, int64_t row, int64_t colu
   }
 }
 
-template <typename Format>
-void BlockPanels(const PanelTask& task) {
-  const char* panel = task.panels;
-  for (int64_t column = 0; column < task.columns;
-       column += kPanelColumns, panel += task.panel_bytes) {
-    int64_t row = 0;
-    for (; row + kMaxRows <= task.rows; row += kMaxRows) {
-      SumRows<Format, kMaxRows, 1>(task, panel, row, column, 0);
-      SumRows<Format, kMaxRows, 1>(task, panel, row, column, 1);
-    }
-    for (; row + 4 <= task.rows; row += 4) {
-      SumRows<Format, 4, 1>(task, panel, row, column, 0);
-      SumRows<Format, 4, 1>(task, panel, row, column, 1);
-    }
-    switch (task.rows - row) {
-      case 3:
-        SumRows<Format, 3, 2>(task, panel, row, column, 0);
-        break;
-      case 2:
-        SumRows<Format, 2, 2>(task, panel, row, column, 0);
-        break;
-      case 1:
-        SumRows<Format, 1, 2>(task, panel, row, column, 0);
-        break;
-      default:
-        break;
-    }
+template <typename Codes, typename Form>
+void SumPanel(const PanelTask& task) {
+  // The numbers of the groups lie between the last panel's codes and these.
+  for (int64_t line = 0; line < kPrefetchBytes; line += 64)
+    _mm_prefetch(task.panels + line, _MM_HINT_T1);
+  int64_t row = 0;
+  for (; row + kMaxRows <= task.rows; row += kMaxRows) {
+    SumRows<Codes, Form, kMaxRows, 1>(task, row, 0);
+    SumRows<Codes, Form, kMaxRows, 1>(task, row, 1);
   }
+  for (; row + 4 <= task.rows; row += 4) {
+    SumRows<Codes, Form, 4, 1>(task, row, 0);
+    SumRows<Codes, Form, 4, 1>(task, row, 1);
+  }
+  switch (task.rows - row) {
+    case 3:
+      return SumRows<Codes, Form, 3, 2>(task, row, 0);
+    case 2:
+      return SumRows<Codes, Form, 2, 2>(task, row, 0);
+    case 1:
+      return SumRows<Codes, Form, 1, 2>(task, row, 0);
+    default:
+      return;
+  }
+}
+
+template <typename Codes, int kHalves, bool kMinima>
+void SumNumbers(const PanelTask& task) {
+  if (task.scaling.f16) return SumPanel<Codes, Groups<kHalves, kMinima, true>>(task);
+  SumPanel<Codes, Groups<kHalves, kMinima, false>>(task);
+}
+
+template <typename Codes>
+void Integers(const PanelTask& task) {
+  const bool minima = task.scaling.minima != nullptr;
+  if (task.scaling.blocks_per_group == 0) {
+    return minima ? SumNumbers<Codes, 2, true>(task) : SumNumbers<Codes, 2, false>(task);
+  }
+  return minima ? SumNumbers<Codes, 1, true>(task) : SumNumbers<Codes, 1, false>(task);
 }
 
 }  // namespace
@@ -180,8 +210,7 @@ void Avx512QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale
   }
 }
 
-PanelKernel Avx512Q80Kernel() { return BlockPanels<Q80>; }
-PanelKernel Avx512Q40Kernel() { return BlockPanels<Q40>; }
-PanelKernel Avx512Q41Kernel() { return BlockPanels<Q41>; }
+void Avx512Integers8(const PanelTask& task) { Integers<Bytes>(task); }
+void Avx512Integers4(const PanelTask& task) { Integers<Nibbles>(task); }
 
 }  // namespace polyad::cpu

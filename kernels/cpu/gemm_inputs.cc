@@ -61,21 +61,34 @@ int64_t PrepareBf16(const GemmKernels& kernels, ActivationRows x, ThreadPool& po
   return padded * 2;
 }
 
+// Sums of each half of every block, from the block's sum.
+void SumHalves(const int8_t* q, const int32_t* sum, int64_t blocks, int32_t* half_sum) {
+  constexpr int64_t kHalf = kDepthBlock / 2;
+  for (int64_t block = 0; block < blocks; ++block, q += kDepthBlock) {
+    int32_t first = 0;
+    for (int64_t i = 0; i < kHalf; ++i) first += q[i];
+    half_sum[2 * block] = first;
+    half_sum[2 * block + 1] = sum[block] - first;
+  }
+}
+
 int64_t PrepareQuantized(const GemmKernels& kernels, ActivationRows x, ThreadPool& pool,
                          PanelTask* task) {
   const int64_t blocks = x.cols / kDepthBlock;
   const int64_t q_bytes = RoundUp(x.rows * x.cols, 64);
   const int64_t scale_bytes = RoundUp(x.rows * blocks * 4, 64);
-  char* memory = InputScratch().Reserve(q_bytes + 2 * scale_bytes);
+  char* memory = InputScratch().Reserve(q_bytes + 4 * scale_bytes);
   auto* q = reinterpret_cast<int8_t*>(memory);
   auto* scale = reinterpret_cast<float*>(memory + q_bytes);
   auto* sum = reinterpret_cast<int32_t*>(memory + q_bytes + scale_bytes);
+  auto* half_sum = reinterpret_cast<int32_t*>(memory + q_bytes + 2 * scale_bytes);
   ForEachRow(x, pool, [&](int64_t row) {
     kernels.quantize(Bf16Row(x, row), x.cols, q + row * x.cols, scale + row * blocks,
                      sum + row * blocks);
+    SumHalves(q + row * x.cols, sum + row * blocks, blocks, half_sum + row * blocks * 2);
   });
-  task->quantized = {q, scale, sum};
-  return x.cols + blocks * 8;
+  task->quantized = {q, scale, sum, half_sum};
+  return x.cols + blocks * 16;
 }
 
 }  // namespace
@@ -95,9 +108,7 @@ int64_t PrepareInputs(WeightFormat format, const GemmKernels& kernels, Activatio
     case WeightFormat::kBF16:
     case WeightFormat::kGrouped:
       return PrepareBf16(kernels, x, pool, task);
-    case WeightFormat::kQ8_0:
-    case WeightFormat::kQ4_0:
-    case WeightFormat::kQ4_1:
+    case WeightFormat::kIntegers:
       return PrepareQuantized(kernels, x, pool, task);
   }
   return 0;
@@ -115,6 +126,7 @@ PanelTask RowsOf(const PanelTask& task, int64_t begin, int64_t end) {
     part.quantized.q += begin * task.depth;
     part.quantized.scale += begin * blocks;
     part.quantized.sum += begin * blocks;
+    part.quantized.half_sum += begin * blocks * 2;
     return part;
   }
   part.x = static_cast<const char*>(task.x) + begin * task.x_stride * task.x_bytes;

@@ -10,10 +10,7 @@
 // pairs][columns][2] of bf16 (the pair is what bf16 dot instructions take, and 16 pairs x 16
 // columns are one AMX tile). An odd depth is padded with one zero.
 //
-// Layout of block-quantised panels: 32 columns, zero-padded; for each block of 32 inputs the
-// integers, then 32 f16 scales, then (Q4_1) 32 f16 minima. Q8_0: [2 tiles][8 groups of 4 inputs][16
-// columns][4] bytes of q + 128. Q4: [2 tiles][4][16 columns][4] bytes; byte (j, c, i) holds input
-// 4j+i low and input 16+4j+i high.
+// Panels of integer codes are laid out in grouped_panel.h; they meet rows quantised to int8.
 
 #include <cstdint>
 
@@ -30,11 +27,23 @@ inline constexpr int64_t kPanelColumns = 32;
 inline constexpr int64_t kTileColumns = 16;
 inline constexpr int64_t kDepthBlock = 32;
 
-// Rows quantised to int8 in blocks of 32: x ~ scale * q. sum is the sum of a block's q.
+// Rows quantised to int8 in blocks of 32: x ~ scale * q. Sums are of q.
 struct QuantizedRows {
-  const int8_t* q = nullptr;     // [rows, depth]
-  const float* scale = nullptr;  // [rows, depth / 32]
-  const int32_t* sum = nullptr;  // [rows, depth / 32]
+  const int8_t* q = nullptr;          // [rows, depth]
+  const float* scale = nullptr;       // [rows, depth / 32]
+  const int32_t* sum = nullptr;       // [rows, depth / 32]
+  const int32_t* half_sum = nullptr;  // [rows, depth / 16]
+};
+
+// What the integer codes of one panel stand for: w = scale (code - zero) + minimum. Codes less the
+// zero fit a signed byte, or the zero is 0.
+struct IntegerScaling {
+  const char* scales = nullptr;  // [groups][32 columns] of fp32 or f16
+  const char* minima = nullptr;  // likewise, or null
+  int64_t group_bytes = 0;       // from one group's numbers to the next's
+  bool f16 = false;
+  int64_t blocks_per_group = 1;  // of 32 inputs; 0: two groups of 16 inputs a block
+  int32_t zero = 0;
 };
 
 struct MemoryRange {
@@ -67,7 +76,7 @@ static inline const char* Advance(FetchAhead* ahead, int64_t bytes) {
 
 // y[r][c] (+)= sum_k x[r][k] w[k][c] + bias[c] for all rows and the columns of a run of panels.
 struct PanelTask {
-  const void* x = nullptr;  // f32 or bf16 rows, as GemmKernels says; null for quantised formats
+  const void* x = nullptr;  // f32 or bf16 rows, as GemmKernels says; null for integer codes
   int64_t x_stride = 0;     // elements
   int64_t x_bytes = 4;      // per element
   QuantizedRows quantized;  // of the first row
@@ -76,6 +85,7 @@ struct PanelTask {
   const char* panels = nullptr;  // the first panel
   int64_t panel_bytes = 0;       // from one full panel to the next
   int64_t columns = 0;           // in all panels of the run
+  IntegerScaling scaling;        // of integer codes, which come a panel at a time
   const float* bias = nullptr;   // of the first column, or null
   bool accumulate = false;
   float* y = nullptr;  // first row, first column
@@ -93,9 +103,8 @@ using QuantizeKernel = void (*)(const uint16_t* x, int64_t depth, int8_t* q, flo
 struct GemmKernels {
   PanelKernel f32 = nullptr;
   PanelKernel bf16 = nullptr;
-  PanelKernel q8_0 = nullptr;
-  PanelKernel q4_0 = nullptr;
-  PanelKernel q4_1 = nullptr;
+  PanelKernel integers8 = nullptr;
+  PanelKernel integers4 = nullptr;
   QuantizeKernel quantize = nullptr;
   bool bf16_takes_f32_rows = false;  // x widened to fp32 beforehand
   int64_t bf16_depth_multiple = 2;   // x must be readable and zero up to this multiple of depth
@@ -112,18 +121,15 @@ static inline bool StartsOnSink(const PanelTask& task) {
   return task.accumulate && task.bias == nullptr && task.depth <= kDepthBlock;
 }
 
-void AmxQ80Panels(const PanelTask& task);
-void AmxQ40Panels(const PanelTask& task);
-void AmxQ41Panels(const PanelTask& task);
-PanelKernel Avx2Q80Kernel();
-PanelKernel Avx2Q40Kernel();
-PanelKernel Avx2Q41Kernel();
+void AmxIntegers8(const PanelTask& task);
+void AmxIntegers4(const PanelTask& task);
+void Avx2Integers8(const PanelTask& task);
+void Avx2Integers4(const PanelTask& task);
 void ScalarQuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum);
 void Avx2QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum);
 void Avx512QuantizeRow(const uint16_t* x, int64_t depth, int8_t* q, float* scale, int32_t* sum);
-PanelKernel Avx512Q80Kernel();
-PanelKernel Avx512Q40Kernel();
-PanelKernel Avx512Q41Kernel();
+void Avx512Integers8(const PanelTask& task);
+void Avx512Integers4(const PanelTask& task);
 
 GemmKernels ScalarGemmKernels();
 GemmKernels Avx2GemmKernels();

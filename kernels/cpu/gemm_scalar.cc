@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/grouped_panel.h"
 #include "kernels/cpu/number_format.h"
 
 // y[r][c] (+)= sum_k x[r][k] w[k][c] in plain C++: the path for machines without AVX2, and the
@@ -16,11 +17,12 @@ float WeightAt(const char* at, float /*type*/) {
   std::memcpy(&value, at, sizeof(value));
   return value;
 }
-float WeightAt(const char* at, uint16_t /*type*/) {
+uint16_t WordAt(const char* at) {
   uint16_t value = 0;
   std::memcpy(&value, at, sizeof(value));
-  return FromBf16(value);
+  return value;
 }
+float WeightAt(const char* at, uint16_t /*type*/) { return FromBf16(WordAt(at)); }
 float InputAt(const void* x, int64_t i, float /*type*/) { return static_cast<const float*>(x)[i]; }
 float InputAt(const void* x, int64_t i, uint16_t /*type*/) {
   return FromBf16(static_cast<const uint16_t*>(x)[i]);
@@ -73,48 +75,55 @@ void FloatPanels(const PanelTask& task) {
   }
 }
 
-struct BlockFormat {
-  int64_t integers;  // bytes per panel block
-  bool nibbles;
-  bool minimum;
-  int32_t offset;  // subtracted from every stored integer
-};
-
-int32_t BlockDot(const BlockFormat& format, const uint8_t* integers, const int8_t* q) {
-  int32_t dot = 0;
-  if (format.nibbles) {
-    for (int64_t i = 0; i < 16; ++i) {
-      const int32_t byte = integers[i / 4 * kTileColumns * 4 + i % 4];
-      dot += (byte & 15) * q[i] + (byte >> 4) * q[i + 16];
-    }
-    return dot;
-  }
-  for (int64_t i = 0; i < 32; ++i) dot += integers[i / 4 * kTileColumns * 4 + i % 4] * q[i];
-  return dot;
+int32_t CodeAt(const char* codes, int bits, int64_t k, int64_t column) {
+  const CodePlace place = PlaceOfCode(bits, k, column);
+  uint32_t word = 0;
+  std::memcpy(&word, codes + place.word * 4, sizeof(word));
+  return static_cast<int32_t>((word >> place.shift) & ((1u << bits) - 1));
 }
 
-void BlockPanels(const PanelTask& task, const BlockFormat& format) {
-  const int64_t scales = kPanelColumns * 2;
-  const int64_t stride = format.integers + scales * (format.minimum ? 2 : 1);
-  const int64_t num_blocks = task.depth / kDepthBlock;
+// One group's part of a block: inputs [first, first + count) of a row, q from its first input on.
+struct GroupInputs {
+  const int8_t* q;
+  int64_t first;
+  int64_t count;
+  int32_t sum;
+  float scale;
+};
+
+float AddGroup(const PanelTask& task, int bits, const GroupInputs& x, int64_t column, float sum) {
+  const IntegerScaling& scaling = task.scaling;
+  int32_t dot = -scaling.zero * x.sum;
+  for (int64_t k = x.first; k < x.first + x.count; ++k) {
+    dot += CodeAt(task.panels, bits, k, column) * x.q[k];
+  }
+  const int64_t group = scaling.blocks_per_group == 0
+                            ? x.first / x.count
+                            : x.first / kDepthBlock / scaling.blocks_per_group;
+  const auto number = [&](const char* numbers) {
+    const char* at = numbers + group * scaling.group_bytes;
+    return scaling.f16 ? FromF16(WordAt(at + column * 2)) : WeightAt(at + column * 4, float{});
+  };
+  sum += static_cast<float>(dot) * (x.scale * number(scaling.scales));
+  if (scaling.minima != nullptr) {
+    sum += number(scaling.minima) * (x.scale * static_cast<float>(x.sum));
+  }
+  return sum;
+}
+
+void Integers(const PanelTask& task, int bits) {
+  const QuantizedRows& x = task.quantized;
+  const bool halves = task.scaling.blocks_per_group == 0;
+  const int64_t count = halves ? kDepthBlock / 2 : kDepthBlock;
+  const int32_t* sums = halves ? x.half_sum : x.sum;
   for (int64_t column = 0; column < task.columns; ++column) {
-    const char* panel = task.panels + column / kPanelColumns * task.panel_bytes;
-    const int64_t lane = column % kPanelColumns;
-    const int64_t at = lane / kTileColumns * (format.integers / 2) + lane % kTileColumns * 4;
     for (int64_t row = 0; row < task.rows; ++row) {
-      const QuantizedRows& x = task.quantized;
+      const int8_t* q = x.q + row * task.depth;
       float sum = 0.0f;
-      for (int64_t b = 0; b < num_blocks; ++b) {
-        const char* block = panel + b * stride;
-        uint16_t bits[2] = {0, 0};
-        std::memcpy(&bits[0], block + format.integers + lane * 2, 2);
-        if (format.minimum) std::memcpy(&bits[1], block + format.integers + scales + lane * 2, 2);
-        const int64_t i = row * num_blocks + b;
-        const int32_t dot = BlockDot(format, reinterpret_cast<const uint8_t*>(block) + at,
-                                     x.q + row * task.depth + b * kDepthBlock) -
-                            format.offset * x.sum[i];
-        sum += static_cast<float>(dot) * (x.scale[i] * FromF16(bits[0]));
-        if (format.minimum) sum += FromF16(bits[1]) * (x.scale[i] * static_cast<float>(x.sum[i]));
+      for (int64_t first = 0; first < task.depth; first += count) {
+        const int64_t at = row * task.depth + first;
+        sum = AddGroup(task, bits, {q, first, count, sums[at / count], x.scale[at / kDepthBlock]},
+                       column, sum);
       }
       Store(task, row, column, sum);
     }
@@ -123,9 +132,8 @@ void BlockPanels(const PanelTask& task, const BlockFormat& format) {
 
 void F32Panels(const PanelTask& task) { FloatPanels<float, 1>(task); }
 void Bf16Panels(const PanelTask& task) { FloatPanels<uint16_t, 2>(task); }
-void Q80Panels(const PanelTask& task) { BlockPanels(task, {1024, false, false, 128}); }
-void Q40Panels(const PanelTask& task) { BlockPanels(task, {512, true, false, 8}); }
-void Q41Panels(const PanelTask& task) { BlockPanels(task, {512, true, true, 0}); }
+void Integers8(const PanelTask& task) { Integers(task, 8); }
+void Integers4(const PanelTask& task) { Integers(task, 4); }
 
 }  // namespace
 
@@ -159,9 +167,8 @@ GemmKernels ScalarGemmKernels() {
   GemmKernels kernels;
   kernels.f32 = F32Panels;
   kernels.bf16 = Bf16Panels;
-  kernels.q8_0 = Q80Panels;
-  kernels.q4_0 = Q40Panels;
-  kernels.q4_1 = Q41Panels;
+  kernels.integers8 = Integers8;
+  kernels.integers4 = Integers4;
   kernels.quantize = ScalarQuantizeRow;
   kernels.bf16_depth_multiple = 1;
   return kernels;

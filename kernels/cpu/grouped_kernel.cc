@@ -1,5 +1,6 @@
 // w = scale (code - zero) + minimum, scale levels[code] or scale E4M3(code), rounded to bf16: a
-// panel of grouped rows made ready for the bf16 products (grouped_panel.h has both layouts).
+// panel of grouped rows made ready for the bf16 products (grouped_panel.h has both layouts); and a
+// panel's scales and minima alone, for products that take integer codes as they are.
 
 #include "kernels/cpu/code_lanes.h"
 #include "kernels/cpu/isa_functions.h"
@@ -91,8 +92,9 @@ uint16_t* DecodeHalf(const GroupedPanel& panel, const uint32_t* codes, int64_t f
         even = LoadScaling<Code>(panel, group[0], tile);
         odd = LoadScaling<Code>(panel, group[1], tile);
       }
-      StorePairs(out, Value<Code>(Code::At(panel, words, i * Code::kBits), even),
-                 Value<Code>(Code::At(panel, words, (i + 1) * Code::kBits), odd));
+      const int shift = i % 4 * 8 + i / 4 * 4;
+      StorePairs(out, Value<Code>(Code::At(panel, words, shift), even),
+                 Value<Code>(Code::At(panel, words, shift + 8), odd));
     }
   }
   return out;
@@ -129,6 +131,19 @@ void DecodeGroupedPanel(const GroupedPanel& panel, uint16_t* out) {
     case CodeKind::kInteger:
       if (panel.bits == 4) return DecodeAs<Nibbles>(panel, out);
       return DecodeAs<Bytes>(panel, out);
+  }
+}
+
+void DecodeGroupedScaling(const GroupedPanel& panel, float offset, float* scales, float* minima) {
+  for (int64_t group = 0; group < panel.num_groups; ++group) {
+    for (int64_t tile = 0; tile < kColumns / kLanes; ++tile) {
+      const Scaling scaling = LoadScaling<Bytes>(panel, group, tile);
+      const int64_t at = group * kColumns + tile * kLanes;
+      Store(scales + at, scaling.scale);
+      if (minima == nullptr) continue;
+      const Lanes zero = panel.has_zero ? Set(offset) - scaling.zero : Zero();
+      Store(minima + at, Fma(scaling.scale, zero, scaling.minimum));
+    }
   }
 }
 

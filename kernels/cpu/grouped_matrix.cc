@@ -71,6 +71,7 @@ PartForm FormOfPart(const GroupedRows& part) {
   shape.has_zero = !part.zeros.empty();
   shape.has_minimum = !part.minima.empty();
   shape.planes = 1 + (shape.has_zero ? 1 : 0) + (shape.has_minimum ? 1 : 0);
+  shape.num_groups = part.num_groups;
   form.num_groups = part.num_groups;
   std::vector<Plane> planes = {{part.scales.data(), nullptr}};
   if (shape.has_zero) planes.push_back({part.zeros.data(), nullptr});
@@ -118,26 +119,31 @@ void WritePlanes(const std::vector<Plane>& planes, const PlaneColumn& at, char* 
   }
 }
 
-// The word that holds input k of a column of a panel, and the code's place in it.
-struct CodePlace {
-  int64_t word;
-  int shift;
-};
-
-template <int kBits>
-CodePlace PlaceOf(int64_t k, int64_t column) {
-  constexpr int64_t per_word = 32 / kBits;
-  constexpr int64_t words = kDepthBlock / per_word;  // of a block, for a column
-  const int64_t tile = k / kDepthBlock * 2 + column / kTileColumns;
-  const int64_t row = tile * words + k % kDepthBlock / per_word;
-  return {row * kTileColumns + column % kTileColumns, static_cast<int>(k % per_word * kBits)};
-}
-
+// `depth` codes of one row into a column of a panel that is all zeros.
 template <int kBits>
 void WriteCodes(const uint8_t* codes, int64_t depth, int64_t column, uint32_t* to) {
-  for (int64_t k = 0; k < depth; ++k) {
-    const CodePlace place = PlaceOf<kBits>(k, column);
-    to[place.word] |= (codes[k] & ((1u << kBits) - 1)) << place.shift;
+  constexpr int64_t kPerWord = 32 / kBits;
+  for (int64_t k = 0; k < depth; k += kPerWord, codes += kPerWord) {
+    uint32_t word = 0;
+    for (int i = 0; i < static_cast<int>(kPerWord); ++i) {
+      word |= static_cast<uint32_t>(codes[i] & ((1u << kBits) - 1)) << (i % 4 * 8 + i / 4 * 4);
+    }
+    to[PlaceOfCode(kBits, k, column).word] = word;
+  }
+}
+
+// One row of the part into its column of a panel.
+void WriteRow(const GroupedRows& part, const PartForm& form, int64_t row, char* panel) {
+  const int64_t column = row % kPanelColumns;
+  char* groups = panel + form.super_bytes();
+  WritePlanes(form.supers, {row, column, form.num_supers, 2}, panel);
+  WritePlanes(form.groups, {row, column, form.num_groups, form.element_bytes}, groups);
+  const uint8_t* codes = part.codes.data() + row * part.cols;
+  auto* to = reinterpret_cast<uint32_t*>(groups + form.group_bytes());
+  if (part.bits == 4) {
+    WriteCodes<4>(codes, part.cols, column, to);
+  } else {
+    WriteCodes<8>(codes, part.cols, column, to);
   }
 }
 
@@ -165,29 +171,46 @@ GroupedRows FromBlocks(const TensorView& part) {
   return made;
 }
 
+// One plane's number of a column.
+float PlaneOf(const GroupedPanel& panel, int64_t group, int64_t plane, int64_t column) {
+  const int64_t at = (group * panel.planes + plane) * kPanelColumns + column;
+  if (panel.supers != nullptr) {
+    const int64_t super = group / panel.groups_per_super * panel.planes + plane;
+    return FromF16(panel.supers[super * kPanelColumns + column]) *
+           static_cast<float>(reinterpret_cast<const int8_t*>(panel.groups)[at]);
+  }
+  if (panel.f16) return FromF16(reinterpret_cast<const uint16_t*>(panel.groups)[at]);
+  return reinterpret_cast<const float*>(panel.groups)[at];
+}
+
 float ValueOf(const GroupedPanel& panel, int64_t k, int64_t column) {
-  const CodePlace place = panel.bits == 4 ? PlaceOf<4>(k, column) : PlaceOf<8>(k, column);
-  const uint32_t mask = panel.bits == 4 ? 15u : 255u;
+  const CodePlace place = PlaceOfCode(panel.bits, k, column);
+  const uint32_t mask = (1u << panel.bits) - 1;
   const uint32_t code = (panel.codes[place.word] >> place.shift) & mask;
   const int64_t group =
       panel.group_of != nullptr ? panel.group_of[k] : k / kHalf / panel.halves_per_group;
-  const auto plane = [&](int64_t index) {
-    const int64_t at = (group * panel.planes + index) * kPanelColumns + column;
-    if (panel.supers != nullptr) {
-      const int64_t super = group / panel.groups_per_super * panel.planes + index;
-      return FromF16(panel.supers[super * kPanelColumns + column]) *
-             static_cast<float>(reinterpret_cast<const int8_t*>(panel.groups)[at]);
-    }
-    if (panel.f16) return FromF16(reinterpret_cast<const uint16_t*>(panel.groups)[at]);
-    return reinterpret_cast<const float*>(panel.groups)[at];
-  };
-  if (panel.kind == CodeKind::kLevels) return plane(0) * panel.levels[code];
-  if (panel.kind == CodeKind::kFloat8) {
-    return plane(0) * Float8ToFloat(static_cast<uint8_t>(code));
+  const float scale = PlaneOf(panel, group, 0, column);
+  if (panel.kind == CodeKind::kLevels) return scale * panel.levels[code];
+  if (panel.kind == CodeKind::kFloat8) return scale * Float8ToFloat(static_cast<uint8_t>(code));
+  const float zero = panel.has_zero ? PlaneOf(panel, group, 1, column) : panel.zero;
+  const float value = scale * (static_cast<float>(code) - zero);
+  return panel.has_minimum ? value + PlaneOf(panel, group, panel.planes - 1, column) : value;
+}
+
+// Whether products may take the part's codes as they are: in groups of 16 inputs or of whole
+// blocks, and codes less the zero signed bytes.
+bool AreIntegers(const TensorView& part) {
+  if (InfoOf(part.dtype).block_elements > 1) return true;
+  if (part.dtype != DType::kGrouped) return false;
+  const GroupedRows& rows = *part.grouped;
+  const int64_t halves = rows.group / kHalf;
+  if (rows.kind != CodeKind::kInteger || !rows.group_of.empty()) return false;
+  if (halves != 1 && halves % 2 != 0) return false;
+  if (!rows.zeros.empty() || rows.bits == 4 || rows.zero == 128.0f) {
+    return rows.zero == std::floor(rows.zero) && rows.zero >= 0.0f && rows.zero <= 128.0f;
   }
-  const float value =
-      plane(0) * (static_cast<float>(code) - (panel.has_zero ? plane(1) : panel.zero));
-  return panel.has_minimum ? value + plane(panel.planes - 1) : value;
+  const float largest = *std::max_element(rows.codes.begin(), rows.codes.end());
+  return rows.zero == std::floor(rows.zero) && rows.zero >= 0.0f && largest - rows.zero <= 127.0f;
 }
 
 Scratch& PanelScratch() {
@@ -198,21 +221,16 @@ Scratch& PanelScratch() {
 }  // namespace
 
 bool PacksGrouped(std::span<const TensorView> parts) {
-  bool grouped = false;
-  bool blocks = false;
-  bool mixed = false;
-  for (const TensorView& part : parts) {
-    grouped |= part.dtype == DType::kGrouped;
-    blocks |= InfoOf(part.dtype).block_elements > 1;
-    mixed |= part.dtype != parts[0].dtype;
-  }
-  return grouped || (blocks && mixed);
+  return std::any_of(parts.begin(), parts.end(), [](const TensorView& part) {
+    return part.dtype == DType::kGrouped || InfoOf(part.dtype).block_elements > 1;
+  });
 }
 
 absl::StatusOr<std::shared_ptr<const GroupedMatrix>> GroupedMatrix::Pack(
-    std::span<const TensorView> parts, DecodeGrouped decode) {
+    std::span<const TensorView> parts, const GroupedDecoders& decoders, bool int8_inputs) {
   auto matrix = std::make_shared<GroupedMatrix>();
-  matrix->decode_ = decode;
+  matrix->decoders_ = decoders;
+  matrix->integers_ = int8_inputs && std::all_of(parts.begin(), parts.end(), AreIntegers);
   matrix->in_ = parts[0].cols;
   if (matrix->in_ % kDepthBlock != 0) {
     return absl::InvalidArgumentError(
@@ -234,7 +252,6 @@ absl::StatusOr<char*> GroupedMatrix::Allocate(int64_t bytes) {
 }
 
 absl::Status GroupedMatrix::PackPart(const TensorView& part) {
-  const int64_t first = out_;
   absl::Status status;
   if (part.dtype == DType::kGrouped) {
     status = PackGrouped(*part.grouped);
@@ -243,27 +260,33 @@ absl::Status GroupedMatrix::PackPart(const TensorView& part) {
   } else {
     status = PackFloats(part);
   }
-  out_ = first + part.rows;
-  return status;
+  if (!status.ok()) return status;
+  Part& packed = parts_.back();
+  packed.first_panel = num_panels_;
+  packed.first_column = out_;
+  packed.rows = part.rows;
+  num_panels_ += (part.rows + kPanelColumns - 1) / kPanelColumns;
+  out_ += part.rows;
+  return absl::OkStatus();
 }
 
 absl::Status GroupedMatrix::PackFloats(const TensorView& part) {
   absl::StatusOr<char*> memory = Allocate(MatrixBytes(WeightFormat::kBF16, in_, part.rows));
   if (!memory.ok()) return memory.status();
+  Part packed;
+  packed.bf16 = true;
+  packed.panels = *memory;
+  packed.panel_bytes = PanelBytes(WeightFormat::kBF16, in_, kPanelColumns);
   std::vector<float> rows(static_cast<size_t>(in_ * kPanelColumns));
   char* to = *memory;
-  for (int64_t first = 0; first < part.rows; first += kPanelColumns) {
-    Panel panel;
-    panel.first_column = out_ + first;
-    panel.grouped.columns = std::min(kPanelColumns, part.rows - first);
-    panel.bf16 = to;
-    for (int64_t column = 0; column < panel.grouped.columns; ++column) {
+  for (int64_t first = 0; first < part.rows; first += kPanelColumns, to += packed.panel_bytes) {
+    const int64_t columns = std::min(kPanelColumns, part.rows - first);
+    for (int64_t column = 0; column < columns; ++column) {
       DecodeRow(part, first + column, rows.data() + column * in_);
     }
-    WritePanel(WeightFormat::kBF16, rows.data(), in_, panel.grouped.columns, to);
-    to += PanelBytes(WeightFormat::kBF16, in_, panel.grouped.columns);
-    panels_.push_back(panel);
+    WritePanel(WeightFormat::kBF16, rows.data(), in_, columns, to);
   }
+  parts_.push_back(packed);
   return absl::OkStatus();
 }
 
@@ -286,55 +309,87 @@ absl::Status GroupedMatrix::PackGrouped(const GroupedRows& part) {
   std::copy(part.levels.begin(), part.levels.end(), levels_.back()->values);
   char* order = *memory + num_panels * form.panel_bytes();
   if (order_bytes > 0) std::memcpy(order, part.group_of.data(), part.group_of.size() * 2);
-  for (int64_t index = 0; index < num_panels; ++index) {
-    char* supers = *memory + index * form.panel_bytes();
-    char* groups = supers + form.super_bytes();
-    auto* codes = reinterpret_cast<uint32_t*>(groups + form.group_bytes());
-    Panel panel{out_ + index * kPanelColumns, form.shape, nullptr};
-    panel.grouped.columns = std::min(kPanelColumns, part.rows - index * kPanelColumns);
-    panel.grouped.groups = groups;
-    panel.grouped.supers =
-        form.num_supers > 0 ? reinterpret_cast<const uint16_t*>(supers) : nullptr;
-    panel.grouped.codes = codes;
-    panel.grouped.group_of = order_bytes > 0 ? reinterpret_cast<const uint16_t*>(order) : nullptr;
-    panel.grouped.levels = levels_.back()->values;
-    for (int64_t column = 0; column < panel.grouped.columns; ++column) {
-      const int64_t row = index * kPanelColumns + column;
-      WritePlanes(form.supers, {row, column, form.num_supers, 2}, supers);
-      WritePlanes(form.groups, {row, column, form.num_groups, form.element_bytes}, groups);
-      const uint8_t* from = part.codes.data() + row * part.cols;
-      if (part.bits == 4) {
-        WriteCodes<4>(from, part.cols, column, codes);
-      } else {
-        WriteCodes<8>(from, part.cols, column, codes);
-      }
-    }
-    panels_.push_back(panel);
+  Part packed;
+  packed.panels = *memory;
+  packed.panel_bytes = form.panel_bytes();
+  packed.shape = form.shape;
+  packed.shape.group_of = order_bytes > 0 ? reinterpret_cast<const uint16_t*>(order) : nullptr;
+  packed.shape.levels = levels_.back()->values;
+  packed.groups_offset = form.super_bytes();
+  packed.codes_offset = form.super_bytes() + form.group_bytes();
+  for (int64_t row = 0; row < part.rows; ++row) {
+    WriteRow(part, form, row, *memory + row / kPanelColumns * form.panel_bytes());
   }
+  parts_.push_back(packed);
   return absl::OkStatus();
+}
+
+GroupedMatrix::Panel GroupedMatrix::PanelAt(int64_t index) const {
+  auto part = parts_.begin();
+  while (part + 1 != parts_.end() && part[1].first_panel <= index) ++part;
+  const int64_t at = index - part->first_panel;
+  const char* memory = part->panels + at * part->panel_bytes;
+  Panel panel;
+  panel.first_column = part->first_column + at * kPanelColumns;
+  panel.grouped = part->shape;
+  panel.grouped.columns = std::min(kPanelColumns, part->rows - at * kPanelColumns);
+  if (part->bf16) {
+    panel.bf16 = memory;
+    return panel;
+  }
+  if (part->groups_offset > 0) panel.grouped.supers = reinterpret_cast<const uint16_t*>(memory);
+  panel.grouped.groups = memory + part->groups_offset;
+  panel.grouped.codes = reinterpret_cast<const uint32_t*>(memory + part->codes_offset);
+  return panel;
 }
 
 const char* GroupedMatrix::Bf16Panel(const Panel& panel) const {
   if (panel.bf16 != nullptr) return panel.bf16;
   char* out = PanelScratch().Reserve(PanelBytes(WeightFormat::kBF16, in_, kPanelColumns) + 64);
-  decode_(panel.grouped, reinterpret_cast<uint16_t*>(out));
+  decoders_.panel(panel.grouped, reinterpret_cast<uint16_t*>(out));
   return out;
 }
 
+IntegerScaling GroupedMatrix::ScalingOf(const Panel& panel) const {
+  const GroupedPanel& grouped = panel.grouped;
+  IntegerScaling scaling;
+  scaling.blocks_per_group = grouped.halves_per_group / 2;
+  scaling.zero = static_cast<int32_t>(grouped.zero);
+  if (grouped.supers == nullptr && !grouped.has_zero) {
+    const int64_t plane_bytes = kPanelColumns * (grouped.f16 ? 2 : 4);
+    scaling.scales = grouped.groups;
+    if (grouped.has_minimum) scaling.minima = grouped.groups + plane_bytes;
+    scaling.group_bytes = grouped.planes * plane_bytes;
+    scaling.f16 = grouped.f16;
+    return scaling;
+  }
+  if (grouped.has_zero) scaling.zero = grouped.bits == 8 ? 128 : 0;
+  const int64_t numbers = grouped.num_groups * kPanelColumns;
+  auto* scales = reinterpret_cast<float*>(PanelScratch().Reserve(2 * numbers * 4));
+  float* minima = grouped.has_zero || grouped.has_minimum ? scales + numbers : nullptr;
+  decoders_.scaling(grouped, static_cast<float>(scaling.zero), scales, minima);
+  scaling.scales = reinterpret_cast<const char*>(scales);
+  scaling.minima = reinterpret_cast<const char*>(minima);
+  scaling.group_bytes = kPanelColumns * 4;
+  return scaling;
+}
+
 int64_t GroupedMatrix::PanelOfRow(int64_t row) const {
-  const auto after = std::upper_bound(
-      panels_.begin(), panels_.end(), row,
-      [](int64_t wanted, const Panel& panel) { return wanted < panel.first_column; });
-  return after - panels_.begin() - 1;
+  auto part = parts_.begin();
+  while (part + 1 != parts_.end() && part[1].first_column <= row) ++part;
+  return part->first_panel + (row - part->first_column) / kPanelColumns;
 }
 
 void GroupedMatrix::UnpackRow(int64_t row, float* out) const {
-  const Panel& panel = panels_[static_cast<size_t>(PanelOfRow(row))];
+  const Panel panel = PanelAt(PanelOfRow(row));
   const int64_t column = row - panel.first_column;
   if (panel.bf16 != nullptr) {
     return UnpackBf16Column(panel.bf16, in_, panel.grouped.columns, column, out);
   }
-  for (int64_t k = 0; k < in_; ++k) out[k] = FromBf16(ToBf16(ValueOf(panel.grouped, k, column)));
+  for (int64_t k = 0; k < in_; ++k) {
+    const float value = ValueOf(panel.grouped, k, column);
+    out[k] = integers_ ? value : FromBf16(ToBf16(value));
+  }
 }
 
 }  // namespace polyad::cpu

@@ -24,5 +24,6 @@ SignLevel SignLevelOf();
 void AddSigns(const SignPanels& signs, const SignRow& row, int32_t* tables);
 AttentionKernels MakeAttentionKernels();
 void DecodeGroupedPanel(const GroupedPanel& panel, uint16_t* out);
+void DecodeGroupedScaling(const GroupedPanel& panel, float offset, float* scales, float* minima);
 
 }  // namespace polyad::cpu::POLYAD_ISA

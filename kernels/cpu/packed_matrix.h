@@ -16,20 +16,18 @@
 
 namespace polyad::cpu {
 
-enum class WeightFormat { kF32, kBF16, kQ8_0, kQ4_0, kQ4_1, kGrouped };
+// kGrouped meets bf16 inputs, kIntegers int8 ones; both are GroupedMatrix.
+enum class WeightFormat { kF32, kBF16, kGrouped, kIntegers };
 
-// Of the formats but kGrouped, whose panels differ (grouped_matrix.h). Bytes of one panel of
-// `columns` (<= 32) columns.
+// Of fp32 and bf16; the others' panels differ (grouped_matrix.h). Bytes of one panel of `columns`
+// (<= 32) columns.
 int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns);
 // Bytes of all panels of an out x in matrix.
 int64_t MatrixBytes(WeightFormat format, int64_t in, int64_t out);
 
-// What a matrix of this dtype is kept as. INVALID_ARGUMENT for dtypes that are not weights.
-absl::StatusOr<WeightFormat> FormatOf(DType dtype, ComputeMode mode);
-
 // The kernels of an instruction set.
 const GemmKernels& KernelsOf(Isa isa);
-PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format);
+PanelKernel KernelOf(const GemmKernels& kernels, WeightFormat format);  // of fp32 and bf16 panels
 
 // One stored row as floats; dtype must be f32, f16, bf16, Q8_0, Q4_0, Q4_1 or grouped rows.
 void DecodeRow(const TensorView& tensor, int64_t row, float* out);
@@ -47,7 +45,7 @@ class CpuMatrix final : public PackedMatrix {
       : format_(format), out_(out), in_(in), kernels_(&kernels), panels_(std::move(panels)) {}
 
   CpuMatrix(std::shared_ptr<const GroupedMatrix> grouped, const GemmKernels& kernels)
-      : format_(WeightFormat::kGrouped),
+      : format_(grouped->integers() ? WeightFormat::kIntegers : WeightFormat::kGrouped),
         out_(grouped->out()),
         in_(grouped->in()),
         kernels_(&kernels),
@@ -60,16 +58,12 @@ class CpuMatrix final : public PackedMatrix {
   }
 
   WeightFormat format() const { return format_; }
-  bool quantized() const { return format_ != WeightFormat::kF32 && format_ != WeightFormat::kBF16; }
   const GemmKernels& kernels() const { return *kernels_; }
-  const GroupedMatrix* grouped() const { return grouped_.get(); }  // where format is kGrouped
-  PanelKernel kernel() const { return KernelOf(*kernels_, format_); }
-  // Of a panel as products see it; a grouped matrix's panels are bf16 by then.
-  int64_t panel_bytes() const {
-    return PanelBytes(grouped_ != nullptr ? WeightFormat::kBF16 : format_, in_, kPanelColumns);
-  }
+  const GroupedMatrix* grouped() const { return grouped_.get(); }  // null for fp32 and bf16
+  // Between panels of fp32 and bf16.
+  int64_t panel_bytes() const { return PanelBytes(format_, in_, kPanelColumns); }
   int64_t num_panels() const {
-    if (grouped_ != nullptr) return static_cast<int64_t>(grouped_->panels().size());
+    if (grouped_ != nullptr) return grouped_->num_panels();
     return (out_ + kPanelColumns - 1) / kPanelColumns;
   }
   const char* panel(int64_t index) const { return panels_.get() + index * panel_bytes(); }

@@ -13,7 +13,8 @@ RowKernels MakeRowKernels() {
           AddRow,
           MakeSiteKernels(),
           MakeAttentionKernels(),
-          DecodeGroupedPanel};
+          DecodeGroupedPanel,
+          DecodeGroupedScaling};
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

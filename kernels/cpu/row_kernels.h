@@ -61,6 +61,7 @@ struct RowKernels {
   SiteKernels site;
   AttentionKernels attention;
   DecodeGrouped decode_grouped = nullptr;
+  DecodeScaling decode_scaling = nullptr;
 };
 
 namespace scalar {

@@ -112,13 +112,17 @@ class CpuSignBits final : public CpuSiteOp {
     add_read(layout_.range());
   }
 
+  bool divides_outputs() const override { return true; }
+
   void Add(const SiteRows& rows) const override {
-    const SignPanels signs = layout_.view();
+    int64_t first = 0;
+    const SignPanels signs = layout_.slice(rows.slice, rows.slices, &first);
+    if (signs.out == 0) return;
     auto* tables = reinterpret_cast<int32_t*>(WorkerScratch().Reserve(layout_.table_bytes()));
     ForEachTask(rows, kernels(), shape().in, [&](const SiteTask& task) {
       for (int64_t row = 0; row < task.rows; ++row) {
         const SignRow one{task.x + row * task.x_stride, task.weights[row],
-                          task.y + row * task.y_stride, signs.out,
+                          task.y + row * task.y_stride + first, signs.out,
                           rows.end - rows.begin == 1 ? rows.ahead : nullptr};
         kernels().add_signs(signs, one, tables);
       }

@@ -66,12 +66,17 @@ void SignLayout::Fill(const SignBits& op) {
   if (one_scale_) scale_ = {op.scale[0]};
 }
 
-SignPanels SignLayout::view() const {
+SignPanels SignLayout::slice(int64_t slice, int64_t slices, int64_t* first) const {
+  const int64_t width = level_.lanes * kSignPanel;
+  const int64_t num_panels = (out_ + width - 1) / width;
+  const int64_t begin = std::min(out_, num_panels * slice / slices * width);
+  const int64_t end = std::min(out_, num_panels * (slice + 1) / slices * width);
+  *first = begin;
   SignPanels panels;
-  panels.words = reinterpret_cast<const uint32_t*>(words_.get());
-  panels.scale = scale_.data();
+  panels.words = reinterpret_cast<const uint32_t*>(words_.get()) + begin * groups_ * group_words_;
+  panels.scale = scale_.data() + (one_scale_ ? 0 : begin * groups_);
   panels.scale_stride = one_scale_ ? 0 : 1;
-  panels.out = out_;
+  panels.out = end - begin;
   panels.groups = groups_;
   panels.group_words = group_words_;
   panels.group_inputs = group_inputs_;

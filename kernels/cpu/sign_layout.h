@@ -21,7 +21,8 @@ class SignLayout {
   // RESOURCE_EXHAUSTED when memory is refused.
   static absl::StatusOr<SignLayout> Make(const SignBits& op, const SignLevel& level);
 
-  SignPanels view() const;
+  // Part `slice` of `slices` about equal ones, whole panels; its first output goes to *first.
+  SignPanels slice(int64_t slice, int64_t slices, int64_t* first) const;
   int64_t bytes() const {
     return word_bytes_ + static_cast<int64_t>(scale_.size() * sizeof(float));
   }

@@ -1,9 +1,9 @@
 #pragma once
 
 // What the CPU backend keeps of an adapter's op, whatever its kind. Apply, TransformInput and
-// TransformOutput divide the work by rows: a task owns a run of rows and runs, in the order of the
-// segments, every op that touches them, so that no sum is split and a row's bits depend on its own
-// ops alone. Immutable once packed.
+// TransformOutput divide the work by rows, and where rows are few by outputs too: a task owns a run
+// of rows and runs, in the order of the segments, every op that touches them, so that no sum is
+// split and a row's bits depend on its own ops alone. Immutable once packed.
 
 #include <array>
 #include <cstdint>
@@ -25,7 +25,8 @@ struct SiteInputs {
   PanelTask panels;
 };
 
-// Rows [begin, end) of one segment; y is the segment's first column of row 0.
+// Rows [begin, end) of one segment; y is the segment's first column of row 0. An op that divides
+// outputs takes part `slice` of `slices` of them, the others all.
 struct SiteRows {
   const DeltaSegment& segment;
   const SiteInputs& inputs;
@@ -33,6 +34,8 @@ struct SiteRows {
   int64_t begin = 0;
   int64_t end = 0;
   FetchAhead* ahead = nullptr;  // for products that stream the op's reads(); or null
+  int64_t slice = 0;
+  int64_t slices = 1;
 
   float* Y(int64_t row) const { return y.Row(row) + segment.y_column; }
   float Weight(int64_t row) const {
@@ -73,6 +76,8 @@ class alignas(64) CpuSiteOp : public PackedDelta {
 
   // The product kernels that read SiteInputs::panels; null where the op does not.
   virtual const GemmKernels* panel_kernels() const { return nullptr; }
+  // Whether Add heeds SiteRows::slice.
+  virtual bool divides_outputs() const { return false; }
   // As an input op: x += op(x), and not TransformInput.
   virtual bool adds_to_input() const { return false; }
   // Each kind does what its stage calls for; the rest is a broken invariant.

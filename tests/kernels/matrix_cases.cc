@@ -22,12 +22,12 @@ double RoundedBlocks(const float* w, const float* x, int64_t in) {
   return bound;
 }
 
-// 8 eps |w| |x| for sums in fp32. Block formats in auto mode take x in 8 bits per block of 32 as
+// 8 eps |w| |x| for sums in fp32. Integer weights in auto mode take x in 8 bits per block of 32 as
 // well.
 std::vector<double> ProductTolerance(const Backend& backend, const GemmShape& shape,
                                      const float* weights, const float* inputs) {
-  const bool rounds_x =
-      InfoOf(shape.dtype).block_elements > 1 && backend.activation_dtype() == DType::kBF16;
+  const bool integers = InfoOf(shape.dtype).block_elements > 1 || shape.dtype == DType::kGrouped;
+  const bool rounds_x = integers && backend.activation_dtype() == DType::kBF16;
   std::vector<double> tolerance;
   for (int64_t t = 0; t < shape.rows; ++t) {
     for (int64_t o = 0; o < shape.out; ++o) {

@@ -14,8 +14,9 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/number_format.h"
 
-// A quantised matrix multiplies, bit for bit, as the bf16 matrix of what its codes stand for, on
-// every instruction set, and is not held as one.
+// A quantised matrix multiplies bf16 inputs, bit for bit, as the bf16 matrix of what its codes
+// stand for, on every instruction set, and is not held as one. Integer codes that meet int8 inputs
+// stay within what rounding the inputs may do.
 
 namespace polyad::cpu {
 namespace {
@@ -114,7 +115,7 @@ std::vector<uint16_t> MakeInputs(int64_t rows, int64_t cols) {
 }
 
 std::unique_ptr<PackedMatrix> Pack(std::span<const TensorView> parts, Isa isa) {
-  auto packed = PackMatrixCpu(parts, ComputeMode::kAuto, isa, nullptr);
+  auto packed = PackMatrixCpu(parts, ComputeMode::kBF16, isa, nullptr);
   EXPECT_TRUE(packed.ok()) << packed.status();
   return *std::move(packed);
 }
@@ -242,6 +243,114 @@ TEST_P(GroupedMatrixTest, ExactModeHoldsWhatTheCodesStandFor) {
   }
 }
 
+// Forms whose codes meet int8 inputs where inputs may be.
+constexpr FormName kIntegerForms[] = {kForms[0], kForms[1], kForms[2],
+                                      kForms[3], kForms[4], kForms[5]};
+
+class IntegerMatrixTest : public testing::TestWithParam<std::tuple<Isa, FormName>> {
+ protected:
+  std::unique_ptr<PackedMatrix> PackIntegers(const GroupedRows& made, Isa isa) {
+    const TensorView view = ViewOf(made);
+    auto packed = PackMatrixCpu({&view, 1}, ComputeMode::kAuto, isa, nullptr);
+    EXPECT_TRUE(packed.ok()) << packed.status();
+    return *std::move(packed);
+  }
+  Isa isa() const { return std::get<0>(GetParam()); }
+  Form form() const { return std::get<1>(GetParam()).form; }
+};
+
+// Rounding an input moves it by at most half a step of its block, peak / 254, and a product's sum
+// by the weights' magnitudes times that; fp32 sums add their own error, of codes and of minima.
+TEST_P(IntegerMatrixTest, IsWithinWhatRoundingInputsMayDo) {
+  const int64_t out = 45, in = 512, rows = 21;
+  const GroupedRows made = Make(form(), out, in, 10);
+  const auto matrix = PackIntegers(made, isa());
+  std::vector<uint16_t> x = MakeInputs(rows, in);
+  const std::vector<float> y = Multiply(*matrix, x, 0, rows);
+  std::vector<float> w(static_cast<size_t>(in));
+  for (int64_t o = 0; o < out; ++o) {
+    DequantizeRow(made, o, w.data());
+    for (int64_t t = 0; t < rows; ++t) {
+      double exact = 1.75, bound = 0, terms = 0;
+      for (int64_t block = 0; block < in; block += 32) {
+        double peak = 0, weights = 0;
+        for (int64_t k = block; k < block + 32; ++k) {
+          const double input = FromBf16(x[static_cast<size_t>(t * in + k)]);
+          const auto group = static_cast<size_t>(o * made.num_groups + made.GroupOf(k));
+          const double minimum = made.minima.empty() ? 0.0 : made.MinimumOf(group);
+          exact += input * w[static_cast<size_t>(k)];
+          peak = std::max(peak, std::fabs(input));
+          weights += std::fabs(w[static_cast<size_t>(k)]);
+          terms +=
+              std::fabs(input) * (std::fabs(w[static_cast<size_t>(k)]) + 2 * std::fabs(minimum) +
+                                  17.0 * std::fabs(made.ScaleOf(group)));
+        }
+        bound += peak / 254 * 1.01 * weights;
+      }
+      ASSERT_NEAR(y[static_cast<size_t>(t * out + o)], exact, bound + 64 * 0x1p-24 * terms)
+          << "row " << t << " output " << o;
+    }
+  }
+}
+
+TEST_P(IntegerMatrixTest, RowBitsDependOnTheRowAlone) {
+  const int64_t out = 77, in = 512, most = 53;
+  const auto matrix = PackIntegers(Make(form(), out, in, 11), isa());
+  std::vector<uint16_t> x = MakeInputs(most, in);
+  std::vector<float> alone;
+  for (int64_t row = 0; row < most; ++row) {
+    const std::vector<float> y = Multiply(*matrix, x, row, 1);
+    alone.insert(alone.end(), y.begin(), y.end());
+  }
+  for (int64_t rows : {2, 3, 5, 12, 16, 17, 33, 53}) {
+    for (int64_t begin : {int64_t{0}, most - rows}) {
+      const std::vector<float> y = Multiply(*matrix, x, begin, rows);
+      ASSERT_EQ(std::memcmp(y.data(), alone.data() + begin * out, y.size() * 4), 0)
+          << rows << " rows from " << begin;
+    }
+  }
+}
+
+TEST_P(IntegerMatrixTest, LevelsFromAvx2OnAgreeBitForBit) {
+  if (isa() < Isa::kAvx2) return;  // the plain one rounds its sums twice
+  const int64_t out = 45, in = 256, rows = 23;
+  const GroupedRows made = Make(form(), out, in, 12);
+  std::vector<uint16_t> x = MakeInputs(rows, in);
+  EXPECT_EQ(Multiply(*PackIntegers(made, isa()), x, 0, rows),
+            Multiply(*PackIntegers(made, Isa::kAvx2), x, 0, rows));
+}
+
+TEST_P(IntegerMatrixTest, RowsComeBackAsTheirCodesStandForThem) {
+  const GroupedRows made = Make(form(), 40, 256, 13);
+  const auto matrix = PackIntegers(made, isa());
+  std::vector<float> row(256), expected(256);
+  for (int64_t r : {0, 15, 16, 31, 32, 39}) {
+    UnpackRow(*matrix, r, row.data());
+    DequantizeRow(made, r, expected.data());
+    EXPECT_EQ(row, expected) << "row " << r;
+  }
+}
+
+TEST_P(IntegerMatrixTest, PartsOfSeveralFormsAreOneMatrix) {
+  const int64_t in = 256;
+  const GroupedRows parts[] = {Make(form(), 40, in, 14), Make(Form::kQ6_K, 33, in, 15),
+                               Make(Form::kInt4, 20, in, 16)};
+  const TensorView views[] = {ViewOf(parts[0]), ViewOf(parts[1]), ViewOf(parts[2])};
+  const auto whole = PackMatrixCpu(views, ComputeMode::kAuto, isa(), nullptr);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  std::vector<uint16_t> x = MakeInputs(6, in);
+  const std::vector<float> together = Multiply(**whole, x, 0, 6);
+  size_t first = 0;
+  for (const GroupedRows& part : parts) {
+    const std::vector<float> alone = Multiply(*PackIntegers(part, isa()), x, 0, 6);
+    const auto width = static_cast<size_t>(part.rows);
+    for (size_t i = 0; i < alone.size(); ++i) {
+      ASSERT_EQ(together[i / width * 93 + first + i % width], alone[i]);
+    }
+    first += width;
+  }
+}
+
 std::vector<Isa> MachineIsas() {
   std::vector<Isa> isas;
   for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
@@ -253,6 +362,14 @@ std::vector<Isa> MachineIsas() {
 INSTANTIATE_TEST_SUITE_P(EveryIsaAndForm, GroupedMatrixTest,
                          testing::Combine(testing::ValuesIn(MachineIsas()),
                                           testing::ValuesIn(kForms)),
+                         [](const auto& test) {
+                           return std::string(NameOf(std::get<0>(test.param))) + "_" +
+                                  std::get<1>(test.param).name;
+                         });
+
+INSTANTIATE_TEST_SUITE_P(EveryIsaAndForm, IntegerMatrixTest,
+                         testing::Combine(testing::ValuesIn(MachineIsas()),
+                                          testing::ValuesIn(kIntegerForms)),
                          [](const auto& test) {
                            return std::string(NameOf(std::get<0>(test.param))) + "_" +
                                   std::get<1>(test.param).name;

@@ -43,6 +43,20 @@ std::vector<float> Add(const SignBits& op, std::vector<float> x, Isa isa) {
   return y;
 }
 
+// `rows` rows of x through `planes` copies of the op, by so many threads.
+std::vector<float> AddOn(const SignBits& op, std::vector<float> x, int64_t planes, int threads) {
+  const int64_t rows = static_cast<int64_t>(x.size()) / op.in;
+  PackShare share;
+  const auto packed = *PackDeltaCpu(op, ComputeMode::kF32, BestIsa(), share);
+  std::vector<float> y(static_cast<size_t>(rows * op.out), 0.5f);
+  const std::vector<DeltaSegment> segments(static_cast<size_t>(planes),
+                                           DeltaSegment{0, rows, 0, packed.get()});
+  ThreadPool pool(threads);
+  ApplyCpu(segments, {x.data(), DType::kF32, rows, op.in, op.in}, {y.data(), rows, op.out, op.out},
+           pool);
+  return y;
+}
+
 std::vector<float> RandomRow(int64_t size, float scale) {
   std::mt19937 random(9);
   std::normal_distribution<float> normal(0.0f, scale);
@@ -60,6 +74,20 @@ TEST(SignBitsTest, EveryInstructionSetGivesTheSameBits) {
       for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
         if (isa > BestIsa()) continue;
         EXPECT_EQ(Add(signs.op, x, isa), expected) << NameOf(isa);
+      }
+    }
+  }
+}
+
+// One thread takes whole rows; several divide few rows by outputs, the last part a ragged one.
+TEST(SignBitsTest, RowsDividedByOutputsKeepTheirBits) {
+  for (const int64_t groups : {1, 4}) {
+    const Signs signs = RandomSigns(1024, 1237, groups);
+    for (const int64_t rows : {1, 2, 3, 9}) {
+      const std::vector<float> x = RandomRow(rows * 1024, 1.0f);
+      const std::vector<float> expected = AddOn(signs.op, x, 2, 1);
+      for (const int threads : {2, 3, 8}) {
+        EXPECT_EQ(AddOn(signs.op, x, 2, threads), expected) << rows << " rows, " << threads;
       }
     }
   }
