@@ -252,7 +252,7 @@ def _effect(base, adapted, tensors):
     for i in range(len(LENGTHS)):
         ids = torch.from_numpy(tensors[f"prompt.{i}.tokens"][1].copy()).long()[None]
         difference = golden_lib.forward(adapted, ids) - golden_lib.forward(base, ids)
-        largest = max(largest, difference.abs().max().item())
+        largest = max(largest, difference[:, -golden_lib.KEPT_LOGITS:].abs().max().item())
     return largest
 
 

@@ -68,12 +68,12 @@ def _save(peft_model, path, stored_type, model_name):
 
 
 def _effect(base, adapted, tensors):
-    """The largest change of any logit over the golden's prompts: a golden must show its adapter."""
+    """The largest change of any logit that the golden keeps of its prompts: a golden must show its adapter."""
     largest = 0.0
     for i in range(len(LENGTHS)):
         ids = torch.from_numpy(tensors[f"prompt.{i}.tokens"][1]).long()[None]
         difference = golden_lib.forward(adapted, ids) - golden_lib.forward(base, ids)
-        largest = max(largest, difference.abs().max().item())
+        largest = max(largest, difference[:, -golden_lib.KEPT_LOGITS:].abs().max().item())
     return largest
 
 
