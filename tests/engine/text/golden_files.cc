@@ -1,6 +1,9 @@
 #include "tests/engine/text/golden_files.h"
 
+#include <zlib.h>
+
 #include <algorithm>
+#include <array>
 #include <ctime>
 #include <fstream>
 #include <iterator>
@@ -24,6 +27,22 @@ std::string ReadGoldenFile(const std::string& name) {
   std::ifstream file(path, std::ios::binary);
   POLYAD_CHECK(file.good(), path.c_str());
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+std::string ReadGzippedGoldenFile(const std::string& name) {
+  const std::string path = std::string(POLYAD_SOURCE_DIR) + "/tests/golden/text/" + name + ".gz";
+  const gzFile file = gzopen(path.c_str(), "rb");
+  POLYAD_CHECK(file != nullptr, path.c_str());
+  std::string data;
+  std::array<char, 65536> piece{};
+  while (true) {
+    const int size = gzread(file, piece.data(), piece.size());
+    POLYAD_CHECK(size >= 0, path.c_str());
+    if (size == 0) break;
+    data.append(piece.data(), static_cast<size_t>(size));
+  }
+  POLYAD_CHECK(gzclose(file) == Z_OK, path.c_str());
+  return data;
 }
 
 uint64_t GoldenReader::Varint() {
@@ -51,7 +70,7 @@ std::vector<int32_t> GoldenReader::Ids() {
 }
 
 std::vector<std::string> ReadCorpus() {
-  GoldenReader reader(ReadGoldenFile("corpus.bin"));
+  GoldenReader reader(ReadGzippedGoldenFile("corpus.bin"));
   std::vector<std::string> strings(reader.Varint());
   for (std::string& text : strings) text = reader.Text();
   POLYAD_CHECK(reader.AtEnd(), "corpus.bin has more than it says");
@@ -59,7 +78,7 @@ std::vector<std::string> ReadCorpus() {
 }
 
 GgufTokenizerData SmolLm2GgufData() {
-  GoldenReader reader(ReadGoldenFile("smollm2.merges.bin"));
+  GoldenReader reader(ReadGzippedGoldenFile("smollm2.merges.bin"));
   GgufTokenizerData data{.model = "gpt2", .pre = "smollm", .bos = 1, .eos = 2, .unk = 0, .pad = 2};
   data.add_space_prefix = false;
   const uint64_t num_base = reader.Varint();

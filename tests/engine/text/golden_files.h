@@ -18,6 +18,9 @@ double ThreadCpuSeconds();
 
 std::string ReadGoldenFile(const std::string& name);
 
+// The bytes that are stored as `name`.gz.
+std::string ReadGzippedGoldenFile(const std::string& name);
+
 class GoldenReader {
  public:
   explicit GoldenReader(std::string data) : data_(std::move(data)) {}

@@ -22,7 +22,7 @@ std::vector<int32_t> EncodeOrDie(const Tokenizer& tokenizer, const std::string& 
 // Checks one tokenizer against one golden file and counts the strings compared.
 size_t Compare(const Tokenizer& tokenizer, const std::string& golden_name) {
   const std::vector<std::string> corpus = ReadCorpus();
-  GoldenReader golden(ReadGoldenFile(golden_name + ".ids.bin"));
+  GoldenReader golden(ReadGzippedGoldenFile(golden_name + ".ids.bin"));
   int num_failures = 0;
   for (size_t i = 0; i < corpus.size() && num_failures < 5; ++i) {
     const std::vector<int32_t> ids = golden.Ids();

@@ -3,13 +3,14 @@
 
   make_text_goldens.py SMOLLM2.gguf      needs PyPI tokenizers, jinja2 and gguf; versions go to VERSIONS
 
-Files (all integers LEB128 varints, all strings length-prefixed):
+Files (of *.bin.gz the bytes inside; all integers LEB128 varints, all strings length-prefixed):
   corpus.bin            count, then the strings
   NAME.json             a small tokenizer
   smollm2.merges.bin    the demo model's vocabulary: the tokens that no merge makes, then each merge as two ids
   NAME.ids.bin          per string: encoded ids; 0 or 1 + the ids of the same text as a user's; 0 if it decodes to itself, else 1 + the decoded text
                         then a count of random id sequences: ids, decoded text, decoded text without special tokens
 """
+import gzip
 import json
 import os
 import random
@@ -44,6 +45,10 @@ def text_field(text):
 
 def ids_field(ids):
     return varint(len(ids)) + b"".join(varint(i) for i in ids)
+
+
+def write_gzipped(name, data):
+    write(name + ".gz", gzip.compress(data, 9, mtime=0))
 
 
 def write(name, data):
@@ -110,15 +115,15 @@ def goldens(data, strings):
 
 def main():
     strings = text_corpus.awkward_strings()
-    write("corpus.bin", varint(len(strings)) + b"".join(varint(len(s)) + s for s in strings))
+    write_gzipped("corpus.bin", varint(len(strings)) + b"".join(varint(len(s)) + s for s in strings))
     lines = text_corpus.training_text()
     for name, make in small_tokenizers.SMALL.items():
         data = make(lines)
         write(name + ".json", (json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8"))
-        write(name + ".ids.bin", goldens(data, strings))
+        write_gzipped(name + ".ids.bin", goldens(data, strings))
     data, compact, template = smollm2_json(sys.argv[1])
-    write("smollm2.merges.bin", compact)
-    write("smollm2.ids.bin", goldens(data, strings))
+    write_gzipped("smollm2.merges.bin", compact)
+    write_gzipped("smollm2.ids.bin", goldens(data, strings))
     cases = chat_goldens.render_cases(template, Tokenizer.from_str(json.dumps(data)))
     write("chat_cases.json", (json.dumps(cases, ensure_ascii=True, indent=0) + "\n").encode("ascii"))
     versions = "tokenizers %s\njinja2 %s\n" % (tokenizers.__version__, jinja2.__version__)
