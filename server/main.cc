@@ -52,7 +52,10 @@ int main(int argc, char** argv) {
   // Whole tensors and files come and go while models and adapters load. Mapped one by one they go
   // back to the system; with glibc's growing threshold they stay in its arenas, 185 MB of them
   // after 32 adapters (load_tests/measure.py).
-  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+  mallopt(M_MMAP_THRESHOLD, 512 * 1024);
+  // The small ones of a load are wanted again by the next tensor: an arena keeps this much, where
+  // 128 KiB would have it give pages back and ask for them again hundreds of times a load.
+  mallopt(M_TRIM_THRESHOLD, 4 * 1024 * 1024);
   const std::vector<std::string> args(argv + 1, argv + argc);
   if (args.empty()) {
     std::fputs(polyad::kUsage, stderr);

@@ -121,11 +121,11 @@ def bottleneck(args, config, shapes, rng, seed):
 
 
 def sparse(args, config, shapes, rng, seed):
-    # A value and a column index weigh three times a bf16 factor.
+    # In the file a bf16 value and its two indices weigh five times a bf16 factor.
     def entries(_layer, site, out, inner):
-        count = args.rank * (out + inner) // 3
+        count = args.rank * (out + inner) // 5
         flat = np.sort(rng.choice(out * inner, count, replace=False))
-        return {"shira_weight": encode(rng.normal(0, 0.01, count), "F32"),
+        return {"shira_weight": encode(rng.normal(0, 0.01, count), "BF16"),
                 "shira_indices": ("I32", np.stack([flat // inner, flat % inner]).astype(np.int32))}
     return peft_config("SHIRA", r=args.rank, mask_type="random", random_seed=None, fan_in_fan_out=False,
                        init_weights=True, target_modules=sorted(s.split(".")[1] for s in shapes),

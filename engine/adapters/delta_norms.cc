@@ -38,7 +38,7 @@ double NormOf(const LowRank& op) {
   }
   // |b a|^2 is the sum of (a a') * (b' b) elementwise: two squares of side rank.
   const std::vector<double> aa = RowGram(a);
-  const std::vector<double> bb = RowGram(Transposed(b));
+  const std::vector<double> bb = ColumnGram(b);
   double square = 0;
   for (size_t i = 0; i < aa.size(); ++i) square += aa[i] * bb[i];
   return scale * std::sqrt(std::max(square, 0.0));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/functional/function_ref.h"
 #include "engine/adapters/lowering_ops.h"
 #include "engine/base/give_way.h"
 
@@ -18,30 +19,19 @@ constexpr int64_t kTile = 4;  // rows by rows whose sums stay in registers
 // rounding of the products (2^-9 of one term in sqrt(in)) would be felt in the result.
 constexpr double kLeastShare = 1.0 / 16;
 
-// Rows widened to fp64 and padded with zeros to whole lanes and whole tiles.
-struct WideRows {
-  explicit WideRows(const Matrix& m)
-      : depth((m.cols + kLanes - 1) / kLanes * kLanes),
-        values(static_cast<size_t>((m.rows + kTile - 1) / kTile * kTile * depth)) {
-    for (int64_t i = 0; i < m.rows; ++i) {
-      std::copy(m.Row(i), m.Row(i) + m.cols, values.data() + i * depth);
-    }
-  }
-  const double* Row(int64_t row) const { return values.data() + row * depth; }
-
-  int64_t depth;
-  std::vector<double> values;
-};
+// So many numbers of each row are widened to fp64 at a time: they stay in cache, and no large
+// memory is asked of the system for every matrix of an adapter.
+constexpr int64_t kChunk = 256;
 
 // sums[i][j] = a's row i . b's row j
-__attribute__((always_inline)) inline void TileLoop(const double* a, const double* b, int64_t depth,
+__attribute__((always_inline)) inline void TileLoop(const double* a, const double* b,
                                                     double sums[kTile][kTile]) {
   Lanes lanes[kTile][kTile] = {};
-  for (int64_t k = 0; k < depth; k += kLanes) {
+  for (int64_t k = 0; k < kChunk; k += kLanes) {
     for (int64_t i = 0; i < kTile; ++i) {
-      const Lanes left = *reinterpret_cast<const Lanes*>(a + i * depth + k);
+      const Lanes left = *reinterpret_cast<const Lanes*>(a + i * kChunk + k);
       for (int64_t j = 0; j < kTile; ++j) {
-        lanes[i][j] += left * *reinterpret_cast<const Lanes*>(b + j * depth + k);
+        lanes[i][j] += left * *reinterpret_cast<const Lanes*>(b + j * kChunk + k);
       }
     }
   }
@@ -74,9 +64,9 @@ __attribute__((always_inline)) inline void FormsLoop(const Matrix& b,
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) void TileWide(const double* a, const double* b, int64_t depth,
+__attribute__((target("avx512f"))) void TileWide(const double* a, const double* b,
                                                  double sums[kTile][kTile]) {
-  TileLoop(a, b, depth, sums);
+  TileLoop(a, b, sums);
 }
 __attribute__((target("avx512f"))) void FormsWide(const Matrix& b, const std::vector<double>& gram,
                                                   std::vector<double>& forms) {
@@ -84,18 +74,50 @@ __attribute__((target("avx512f"))) void FormsWide(const Matrix& b, const std::ve
 }
 const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #else
-void TileWide(const double* a, const double* b, int64_t depth, double sums[kTile][kTile]) {
-  TileLoop(a, b, depth, sums);
-}
+void TileWide(const double* a, const double* b, double sums[kTile][kTile]) { TileLoop(a, b, sums); }
 void FormsWide(const Matrix& b, const std::vector<double>& gram, std::vector<double>& forms) {
   FormsLoop(b, gram, forms);
 }
 constexpr bool kWide = false;
 #endif
 
-void Tile(const double* a, const double* b, int64_t depth, double sums[kTile][kTile]) {
-  if (kWide) return TileWide(a, b, depth, sums);
-  TileLoop(a, b, depth, sums);
+void Tile(const double* a, const double* b, double sums[kTile][kTile]) {
+  if (kWide) return TileWide(a, b, sums);
+  TileLoop(a, b, sums);
+}
+
+// gram += rows rows' for the upper triangle of a chunk's rows, [whole tiles][kChunk].
+void AddGram(const std::vector<double>& rows, int64_t count, std::vector<double>& gram) {
+  double sums[kTile][kTile];
+  for (int64_t i = 0; i < count; i += kTile) {
+    for (int64_t j = i; j < count; j += kTile) {
+      Tile(rows.data() + i * kChunk, rows.data() + j * kChunk, sums);
+      for (int64_t left = i; left < std::min(i + kTile, count); ++left) {
+        for (int64_t right = std::max(left, j); right < std::min(j + kTile, count); ++right) {
+          gram[static_cast<size_t>(left * count + right)] += sums[left - i][right - j];
+        }
+      }
+    }
+  }
+}
+
+// `widen` fills [count][kChunk] with numbers [begin, end) of every row; what is past them is zero.
+std::vector<double> GramOf(int64_t count, int64_t depth,
+                           absl::FunctionRef<void(int64_t, int64_t, double*)> widen) {
+  std::vector<double> rows(static_cast<size_t>((count + kTile - 1) / kTile * kTile * kChunk));
+  std::vector<double> gram(static_cast<size_t>(count * count));
+  for (int64_t begin = 0; begin < depth; begin += kChunk) {
+    const int64_t end = std::min(depth, begin + kChunk);
+    if (end - begin < kChunk) std::fill(rows.begin(), rows.end(), 0.0);
+    widen(begin, end, rows.data());
+    AddGram(rows, count, gram);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = 0; j < i; ++j) {
+      gram[static_cast<size_t>(i * count + j)] = gram[static_cast<size_t>(j * count + i)];
+    }
+  }
+  return gram;
 }
 
 std::vector<double> QuadraticForms(const Matrix& b, const std::vector<double>& gram) {
@@ -124,22 +146,20 @@ StatusOr<std::vector<double>> SquaresOfTheSum(const LoweringContext& context, Si
 }  // namespace
 
 std::vector<double> RowGram(const Matrix& m) {
-  const WideRows rows(m);
-  std::vector<double> gram(static_cast<size_t>(m.rows * m.rows));
-  double sums[kTile][kTile];
-  for (int64_t i = 0; i < m.rows; i += kTile) {
-    for (int64_t j = i; j < m.rows; j += kTile) {
-      Tile(rows.Row(i), rows.Row(j), rows.depth, sums);
-      for (int64_t left = i; left < std::min(i + kTile, m.rows); ++left) {
-        for (int64_t right = j; right < std::min(j + kTile, m.rows); ++right) {
-          const double sum = sums[left - i][right - j];
-          gram[static_cast<size_t>(left * m.rows + right)] = sum;
-          gram[static_cast<size_t>(right * m.rows + left)] = sum;
-        }
-      }
+  return GramOf(m.rows, m.cols, [&](int64_t begin, int64_t end, double* to) {
+    for (int64_t i = 0; i < m.rows; ++i, to += kChunk) {
+      std::copy(m.Row(i) + begin, m.Row(i) + end, to);
     }
-  }
-  return gram;
+  });
+}
+
+std::vector<double> ColumnGram(const Matrix& m) {
+  return GramOf(m.cols, m.rows, [&](int64_t begin, int64_t end, double* to) {
+    for (int64_t k = begin; k < end; ++k, ++to) {
+      const float* row = m.Row(k);
+      for (int64_t j = 0; j < m.cols; ++j) to[j * kChunk] = row[j];
+    }
+  });
 }
 
 StatusOr<std::vector<double>> ChangedRowSquares(const LoweringContext& context, SiteRef site,

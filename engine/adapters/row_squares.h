@@ -15,8 +15,9 @@
 
 namespace polyad {
 
-// m m' in fp64: [rows, rows].
+// m m' in fp64: [rows, rows]; and m' m: [cols, cols].
 std::vector<double> RowGram(const Matrix& m);
+std::vector<double> ColumnGram(const Matrix& m);
 
 // |row|^2 of W + b a, [out], for the base's matrix at `site`; b is [out, rank], a is [rank, in].
 StatusOr<std::vector<double>> ChangedRowSquares(const LoweringContext& context, SiteRef site,
