@@ -70,20 +70,16 @@ struct Item {
 };
 
 // Into how many slices of outputs the units of so few runs of rows are divided: 1 where an op does
-// not divide its outputs.
+// not divide its outputs. No more than give every thread its part: each slice prepares the row anew.
 int64_t SlicesOf(std::span<const DeltaSegment> segments, size_t num_runs, int threads) {
-  constexpr int64_t kSliceBytes = 16 * 1024;
-  const auto wanted = static_cast<int64_t>(threads) * 4;
-  if (threads == 1 || static_cast<int64_t>(num_runs) * 2 > wanted) return 1;
+  if (threads == 1 || static_cast<int64_t>(num_runs) >= 2 * threads) return 1;
   int64_t bytes = 0;
   for (const DeltaSegment& segment : segments) {
     if (segment.row_begin >= segment.row_end) continue;
     if (!SiteOpOf(segment).divides_outputs()) return 1;
     bytes += SiteOpOf(segment).streamed_bytes() * (segment.row_end - segment.row_begin);
   }
-  if (bytes <= kSerialCost / 2) return 1;
-  const int64_t slices = wanted / static_cast<int64_t>(num_runs);
-  return std::clamp<int64_t>(bytes / kSliceBytes / static_cast<int64_t>(num_runs), 1, slices);
+  return bytes <= kSerialCost / 2 ? 1 : threads;
 }
 
 // A call's ops as units of work: runs of rows of about equal cost, or slices of their outputs. A
