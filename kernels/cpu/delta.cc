@@ -70,7 +70,8 @@ struct Item {
 };
 
 // Into how many slices of outputs the units of so few runs of rows are divided: 1 where an op does
-// not divide its outputs. No more than give every thread its part: each slice prepares the row anew.
+// not divide its outputs. No more than give every thread its part: each slice prepares the row
+// anew.
 int64_t SlicesOf(std::span<const DeltaSegment> segments, size_t num_runs, int threads) {
   if (threads == 1 || static_cast<int64_t>(num_runs) >= 2 * threads) return 1;
   int64_t bytes = 0;
