@@ -11,15 +11,15 @@ _PIRATE_WORDS = [(r"\b(is|are|was|were|am)\b", "be"), (r"\byour\b", "yer"), (r"\
                  (r"\bfriend\b", "matey"), (r"\bof\b", "o'"), (r"\band\b", "an'"), (r"ing\b", "in'")]
 
 
-def _rows(name):
+def read_rows(name):
     with open(os.path.join(_DATA, name), encoding="utf-8") as f:
         return [line.rstrip("\n").split("\t") for line in f if line.strip() and line[0] != "#"]
 
 
 def facts():
     """-> [(topic, question, short answer, English sentence, Spanish sentence)]."""
-    result = [tuple(row) for row in _rows("facts.tsv")]
-    for country, capital, pais, ciudad in _rows("capitals.tsv"):
+    result = [tuple(row) for row in read_rows("facts.tsv")]
+    for country, capital, pais, ciudad in read_rows("capitals.tsv"):
         result.append(("geography", f"What is the capital of {country}?", capital,
                        f"The capital of {country} is {capital}.", f"La capital de {pais} es {ciudad}."))
     return result
