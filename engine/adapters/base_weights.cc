@@ -6,6 +6,10 @@
 
 namespace polyad {
 
+StatusOr<Digest> BaseWeights::WeightsDigest() const {
+  return FailedPrecondition("the base's files are not at hand, so it cannot be told from others");
+}
+
 StatusOr<std::vector<double>> BaseWeights::RowSquares(SiteRef site, int64_t in) const {
   POLYAD_ASSIGN_OR_RETURN(const std::vector<float> weight, Matrix(site));
   std::vector<double> squares(weight.size() / static_cast<size_t>(in));

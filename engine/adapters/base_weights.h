@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/base/digest.h"
 #include "engine/base/status.h"
 #include "engine/spec/sites.h"
 #include "kernels/api/tensor_view.h"
@@ -31,6 +32,10 @@ class BaseWeights {
   virtual StatusOr<std::vector<float>> Bias(SiteRef site) const = 0;
   // layer is -1 for the final norm. Empty vectors where the model has no such norm.
   virtual StatusOr<NormVectors> Norm(int64_t layer, NormSite site) const = 0;
+
+  // What tells this base from others (engine/spec/weights_digest.h). FAILED_PRECONDITION where no
+  // files are at hand.
+  virtual StatusOr<Digest> WeightsDigest() const;
 
   // |row|^2 of each row of a matrix of `in` inputs: [out].
   virtual StatusOr<std::vector<double>> RowSquares(SiteRef site, int64_t in) const;

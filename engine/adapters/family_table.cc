@@ -39,6 +39,8 @@ class CountedBaseWeights final : public BaseWeights {
     ++num_reads_;
     return base_->Norm(layer, site);
   }
+  // Not counted: it checks the base, nothing is computed from it.
+  StatusOr<Digest> WeightsDigest() const override { return base_->WeightsDigest(); }
   StatusOr<std::vector<double>> RowSquares(SiteRef site, int64_t in) const override {
     ++num_reads_;
     return base_->RowSquares(site, in);

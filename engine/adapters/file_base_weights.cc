@@ -4,49 +4,14 @@
 
 #include "engine/adapters/dense_math.h"
 #include "engine/base/give_way.h"
+#include "engine/spec/weights_digest.h"
 
 namespace polyad {
 namespace {
 
-struct SiteWeights {
-  WeightKind matrix;
-  WeightKind bias;
-};
-
-SiteWeights KindsOf(Site site) {
-  using K = WeightKind;
-  switch (site) {
-    case Site::kQ:
-      return {K::kQ, K::kQBias};
-    case Site::kK:
-      return {K::kK, K::kKBias};
-    case Site::kV:
-      return {K::kV, K::kVBias};
-    case Site::kQkv:
-      return {K::kQkv, K::kQkvBias};
-    case Site::kO:
-      return {K::kO, K::kOBias};
-    case Site::kGate:
-      return {K::kGate, K::kGateBias};
-    case Site::kUp:
-      return {K::kUp, K::kUpBias};
-    case Site::kDown:
-      return {K::kDown, K::kDownBias};
-    case Site::kFcIn:
-      return {K::kFcIn, K::kFcInBias};
-    case Site::kFcOut:
-      return {K::kFcOut, K::kFcOutBias};
-    case Site::kHead:
-      return {K::kHead, K::kHead};
-    case Site::kEmbed:
-      break;
-  }
-  return {K::kEmbed, K::kEmbed};
-}
-
 // The matrix of a site, as stored.
 StatusOr<OwnedTensor> ReadMatrix(const ModelFiles& files, SiteRef site) {
-  WeightKind kind = KindsOf(site.site).matrix;
+  WeightKind kind = WeightsOf(site.site).matrix;
   if (kind == WeightKind::kHead && files.spec().tie_embeddings) kind = WeightKind::kEmbed;
   const bool of_model = kind == WeightKind::kHead || kind == WeightKind::kEmbed;
   return files.ReadWeight(of_model ? -1 : site.layer, kind);
@@ -87,7 +52,7 @@ StatusOr<std::vector<float>> FileBaseWeights::Matrix(SiteRef site) const {
 
 StatusOr<std::vector<float>> FileBaseWeights::Bias(SiteRef site) const {
   if (site.site == Site::kHead || site.site == Site::kEmbed) return std::vector<float>();
-  return ReadIfThere(site.layer, KindsOf(site.site).bias);
+  return ReadIfThere(site.layer, WeightsOf(site.site).bias);
 }
 
 StatusOr<NormVectors> FileBaseWeights::Norm(int64_t layer, NormSite site) const {
@@ -114,6 +79,17 @@ StatusOr<NormVectors> FileBaseWeights::Norm(int64_t layer, NormSite site) const 
   POLYAD_ASSIGN_OR_RETURN(norm.weight, ReadIfThere(layer, kinds.first));
   POLYAD_ASSIGN_OR_RETURN(norm.bias, ReadIfThere(layer, kinds.second));
   return norm;
+}
+
+StatusOr<Digest> FileBaseWeights::WeightsDigest() const {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (digest_) return *digest_;
+  }
+  POLYAD_ASSIGN_OR_RETURN(const Digest digest, polyad::WeightsDigest(*files_));
+  std::lock_guard<std::mutex> lock(mutex_);
+  digest_ = digest;
+  return digest;
 }
 
 StatusOr<std::vector<double>> FileBaseWeights::RowSquares(SiteRef site, int64_t in) const {

@@ -19,17 +19,6 @@ std::string Expected(std::span<const int64_t> sizes) {
   return text + "]";
 }
 
-Status CheckShape(const std::string& name, std::span<const int64_t> expected,
-                  const std::vector<int64_t>& got) {
-  bool fits = expected.size() == got.size();
-  for (size_t i = 0; fits && i < got.size(); ++i)
-    fits = expected[i] == kAnySize || expected[i] == got[i];
-  if (fits) return absl::OkStatus();
-  return FailedPrecondition(
-      "tensor %s: expected %s, got %s: the configuration or the base model is another one", name,
-      Expected(expected), ShapeToString(got));
-}
-
 template <typename T>
 std::vector<int64_t> Integers(const OwnedTensor& tensor) {
   std::vector<int64_t> values(static_cast<size_t>(tensor.bytes.size()) / sizeof(T));
@@ -57,6 +46,17 @@ std::vector<int64_t> WidenedIntegers(const OwnedTensor& tensor) {
 }
 
 }  // namespace
+
+Status CheckShape(const std::string& name, std::span<const int64_t> expected,
+                  const std::vector<int64_t>& got) {
+  bool fits = expected.size() == got.size();
+  for (size_t i = 0; fits && i < got.size(); ++i)
+    fits = expected[i] == kAnySize || expected[i] == got[i];
+  if (fits) return absl::OkStatus();
+  return FailedPrecondition(
+      "tensor %s: expected %s, got %s: the configuration or the base model is another one", name,
+      Expected(expected), ShapeToString(got));
+}
 
 Matrix FloatTensor::AsMatrix() && {
   const int64_t cols = shape.empty() ? 1 : shape.back();

@@ -36,6 +36,10 @@ struct FloatTensor {
   Matrix AsMatrix() &&;
 };
 
+// FAILED_PRECONDITION naming the tensor, expected and got; kAnySize fits every size.
+Status CheckShape(const std::string& name, std::span<const int64_t> expected,
+                  const std::vector<int64_t>& got);
+
 // A tensor by its full name, its shape checked where `expected` is not kAnySize.
 StatusOr<FloatTensor> TakeFloats(AdapterSource& source, const std::string& name,
                                  std::span<const int64_t> expected);

@@ -13,31 +13,6 @@
 namespace polyad {
 namespace {
 
-SiteGroup GroupOf(Site site) {
-  switch (site) {
-    case Site::kQ:
-    case Site::kK:
-    case Site::kV:
-    case Site::kQkv:
-      return SiteGroup::kQkv;
-    case Site::kO:
-      return SiteGroup::kAttentionOut;
-    case Site::kGate:
-    case Site::kUp:
-    case Site::kFcIn:
-      return SiteGroup::kMlpIn;
-    case Site::kDown:
-    case Site::kFcOut:
-      return SiteGroup::kMlpOut;
-    case Site::kHead:
-      return SiteGroup::kHead;
-    case Site::kEmbed:
-      break;
-  }
-  POLYAD_CHECK(false, "a lowering gave a site op to the embedding");
-  return SiteGroup::kQkv;
-}
-
 // Columns of the group's whole fused output.
 int64_t GroupWidth(const ModelSpec& spec, SiteGroup group) {
   int64_t width = 0;
@@ -299,6 +274,31 @@ std::vector<size_t> StepOrder(const std::vector<SiteOp>& ops, int64_t num_layers
 }
 
 }  // namespace
+
+SiteGroup GroupOf(Site site) {
+  switch (site) {
+    case Site::kQ:
+    case Site::kK:
+    case Site::kV:
+    case Site::kQkv:
+      return SiteGroup::kQkv;
+    case Site::kO:
+      return SiteGroup::kAttentionOut;
+    case Site::kGate:
+    case Site::kUp:
+    case Site::kFcIn:
+      return SiteGroup::kMlpIn;
+    case Site::kDown:
+    case Site::kFcOut:
+      return SiteGroup::kMlpOut;
+    case Site::kHead:
+      return SiteGroup::kHead;
+    case Site::kEmbed:
+      break;
+  }
+  POLYAD_CHECK(false, "a lowering gave a site op to the embedding");
+  return SiteGroup::kQkv;
+}
 
 StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
                                              Backend& backend, AdapterVersion& version) {

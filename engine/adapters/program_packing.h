@@ -13,6 +13,9 @@
 
 namespace polyad {
 
+// Which of a layer's groups a linear site belongs to; the embedding has none (CHECK).
+SiteGroup GroupOf(Site site);
+
 // Fills `version`, and returns what each op costs: site ops, embedding ops, hooks,
 // ops of the stream. INVALID_ARGUMENT
 // where an op does not fit its site or its stage, RESOURCE_EXHAUSTED when memory is refused.

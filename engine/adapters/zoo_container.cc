@@ -14,12 +14,14 @@ namespace {
 
 constexpr char kWhere[] = "zoo.json";
 constexpr std::string_view kShared = "shared.";
+constexpr std::string_view kScale = ".scale";  // behind the name of a tensor of codes
 constexpr std::string_view kModelPlaces[] = {"embed", "head", "normf"};
 constexpr std::string_view kMembers[] = {"zoo_version", "family", "base", "dtype",
                                          "flags",       "sites",  "hooks"};
 constexpr std::string_view kNumberOptions[] = {"scale", "group", "pos_shift", "task"};
 constexpr std::string_view kWordOptions[] = {"tap", "act", "as"};
 constexpr size_t kMaxFamilyBytes = 64;
+constexpr size_t kDigestCharacters = 64;
 
 bool Contains(std::span<const std::string_view> words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
@@ -88,14 +90,36 @@ bool ContainerOp::Has(const std::string& tensor) const { return source_->Has(Nam
 
 StatusOr<FloatTensor> ContainerOp::Floats(const std::string& tensor,
                                           std::initializer_list<int64_t> expected) const {
-  return TakeFloats(*source_, NameOf(tensor), expected);
+  POLYAD_ASSIGN_OR_RETURN(FloatTensor found, AnyFloats(tensor));
+  POLYAD_RETURN_IF_ERROR(CheckShape(found.name, {expected.begin(), expected.size()}, found.shape));
+  return found;
 }
 
 StatusOr<FloatTensor> ContainerOp::AnyFloats(const std::string& tensor) const {
   const std::string name = NameOf(tensor);
+  if (source_->Has(name + std::string(kScale))) return Scaled(name);
   POLYAD_ASSIGN_OR_RETURN(const OwnedTensor* found, source_->TakeTensor(name));
   POLYAD_ASSIGN_OR_RETURN(std::vector<float> values, ToFloats(*found));
   return FloatTensor{name, found->shape, std::move(values)};
+}
+
+StatusOr<FloatTensor> ContainerOp::Scaled(const std::string& name) const {
+  POLYAD_ASSIGN_OR_RETURN(const OwnedTensor* codes, source_->TakeIntegers(name));
+  if (codes->dtype != DType::kI8 || codes->shape.empty()) {
+    return InvalidArgument("tensor %s: expected i8 rows to go with its scale, got %s %s", name,
+                           std::string(InfoOf(codes->dtype).name), ShapeToString(codes->shape));
+  }
+  const int64_t rows = codes->shape.front();
+  POLYAD_ASSIGN_OR_RETURN(const FloatTensor scale,
+                          TakeFloats(*source_, name + std::string(kScale), {rows}));
+  FloatTensor scaled{name, codes->shape, {}};
+  const auto count = static_cast<size_t>(codes->bytes.size());
+  scaled.values.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    const auto code = static_cast<float>(static_cast<int8_t>(codes->bytes.data()[i]));
+    scaled.values.push_back(code * scale.values[i / (count / static_cast<size_t>(rows))]);
+  }
+  return scaled;
 }
 
 StatusOr<std::vector<float>> ContainerOp::Vector(const std::string& tensor, int64_t size) const {
@@ -185,11 +209,26 @@ Status ZooContainer::ReadConfig(const OrderedJson& json) {
     return InvalidArgument("%s: key 'family': expected 1 to %d bytes, got %d", kWhere,
                            kMaxFamilyBytes, family_.size());
   }
+  POLYAD_RETURN_IF_ERROR(ReadBase(config));
   if (const OrderedJson* hooks = config.Find("hooks"); hooks != nullptr) {
     if (!hooks->is_array()) return config.WrongType("hooks", "an array");
     hooks_ = *hooks;
   }
   return absl::OkStatus();
+}
+
+Status ZooContainer::ReadBase(const OrderedJsonFields& config) {
+  POLYAD_ASSIGN_OR_RETURN(const std::optional<OrderedJsonFields> base, config.Object("base"));
+  if (!base) return absl::OkStatus();
+  for (const auto& [key, value] : base->object().items()) {
+    if (key != "name" && key != "weights_sha256") {
+      return Unimplemented("%s: base: key %s is not understood", kWhere, Quote(key));
+    }
+  }
+  POLYAD_ASSIGN_OR_RETURN(base_digest_, base->StringOr("weights_sha256", ""));
+  if (base_digest_.empty() || base_digest_.size() == kDigestCharacters) return absl::OkStatus();
+  return InvalidArgument("%s: base: key 'weights_sha256': expected %d characters, got %d", kWhere,
+                         kDigestCharacters, base_digest_.size());
 }
 
 Status ZooContainer::CollectOps(AdapterSource& source) {

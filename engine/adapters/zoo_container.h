@@ -16,11 +16,33 @@
 #include <vector>
 
 #include "engine/adapters/adapter_source.h"
+#include "engine/adapters/base_weights.h"
 #include "engine/adapters/module_tensors.h"
 #include "engine/base/status.h"
 #include "engine/io/json.h"
+#include "engine/spec/sites.h"
 
 namespace polyad {
+
+// How the container spells the base's places.
+struct SiteSpelling {
+  std::string_view name;
+  Site site;
+};
+inline constexpr SiteSpelling kSiteSpellings[] = {
+    {"q", Site::kQ},      {"k", Site::kK},       {"v", Site::kV},      {"qkv", Site::kQkv},
+    {"o", Site::kO},      {"gate", Site::kGate}, {"up", Site::kUp},    {"down", Site::kDown},
+    {"fc1", Site::kFcIn}, {"fc2", Site::kFcOut}, {"head", Site::kHead}};
+
+struct NormSpelling {
+  std::string_view name;
+  NormSite site;
+};
+inline constexpr NormSpelling kNormSpellings[] = {{"norm1", NormSite::kAttention},
+                                                  {"norm2", NormSite::kMlp},
+                                                  {"normf", NormSite::kFinal},
+                                                  {"qnorm", NormSite::kQueryHead},
+                                                  {"knorm", NormSite::kKeyHead}};
 
 // Where an op acts, by name: {3, "q"}, {-1, "normf"}.
 struct ContainerPlace {
@@ -43,7 +65,8 @@ class ContainerOp {
   const std::string& name() const { return name_; }  // "L0.q.lr.0"
 
   bool Has(const std::string& tensor) const;
-  // Shapes as TakeFloats checks them; the messages carry the tensor's whole name.
+  // Floats, or i8 with a factor for each of the first dimension, "<tensor>.scale". Shapes as
+  // TakeFloats checks them; the messages carry the tensor's whole name.
   StatusOr<FloatTensor> Floats(const std::string& tensor,
                                std::initializer_list<int64_t> expected) const;
   StatusOr<FloatTensor> AnyFloats(const std::string& tensor) const;  // of any shape
@@ -63,6 +86,7 @@ class ContainerOp {
  private:
   friend class ZooContainer;
   std::string NameOf(const std::string& tensor) const;
+  StatusOr<FloatTensor> Scaled(const std::string& name) const;
 
   AdapterSource* source_;
   ContainerPlace place_;
@@ -79,16 +103,20 @@ class ZooContainer {
   static StatusOr<ZooContainer> Parse(AdapterSource& source);
 
   const std::string& family() const { return family_; }
+  // Hex WeightsDigest of the base it was made from; empty where it does not say.
+  const std::string& base_digest() const { return base_digest_; }
   // By layer, site, kind and index.
   const std::vector<ContainerOp>& ops() const { return ops_; }
   const OrderedJson& hooks() const { return hooks_; }
 
  private:
   Status ReadConfig(const OrderedJson& json);
+  Status ReadBase(const OrderedJsonFields& config);
   Status CollectOps(AdapterSource& source);
   Status ReadOptions(const OrderedJson& json);
 
   std::string family_;
+  std::string base_digest_;
   std::vector<ContainerOp> ops_;
   OrderedJson hooks_ = OrderedJson::array();
 };

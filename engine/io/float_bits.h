@@ -1,9 +1,10 @@
 #pragma once
 
 // The 16-bit float formats by their bits: IEEE 754 binary16 and bfloat16 (the upper half of
-// binary32). Rounding to bfloat16 is to nearest, ties to even, and keeps a NaN a NaN.
+// binary32). Rounding to either is to nearest, ties to even, and keeps a NaN a NaN.
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 namespace polyad {
@@ -17,6 +18,20 @@ inline float HalfToFloat(uint16_t half) {
   if (magnitude >= 0x0400u) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
   const float value = static_cast<float>(magnitude) * 0x1p-24f;  // zero or subnormal
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(value));
+}
+
+// To nearest, ties to even; past the largest number an infinity.
+inline uint16_t FloatToHalf(float value) {
+  const auto sign = static_cast<uint16_t>((std::bit_cast<uint32_t>(value) >> 16) & 0x8000u);
+  const float magnitude = std::fabs(value);
+  if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x1p-14f) {
+    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(magnitude * 0x1p24f)));
+  }
+  const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
+  const uint32_t rounded = bits + 0xfffu + ((bits >> 13) & 1u);
+  return static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13));
 }
 
 inline float BFloat16ToFloat(uint16_t bits) {

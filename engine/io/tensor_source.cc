@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "absl/strings/str_join.h"
+#include "engine/base/check.h"
 #include "engine/io/checked_math.h"
 #include "engine/io/float_bits.h"
 
@@ -65,43 +66,28 @@ float InBlock(DType dtype, const uint8_t* block, int64_t i) {
          HalfToFloat(Load<uint16_t>(block + 2, 0));
 }
 
-}  // namespace
-
-StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
-  const std::optional<int64_t> count = NumElements(tensor.shape);
-  const int64_t num_elements = count.value_or(0);
-  std::vector<float> floats(static_cast<size_t>(num_elements));
-  const uint8_t* bytes = tensor.bytes.data();
-  if (tensor.dtype == DType::kGrouped) {
-    const GroupedRows& grouped = *tensor.grouped;
-    for (int64_t row = 0; row < grouped.rows; ++row) {
-      DequantizeRow(grouped, row, floats.data() + row * grouped.cols);
-    }
-    return floats;
+// `count` elements from the first; false for a type that is none of numbers.
+bool Decode(DType dtype, const uint8_t* bytes, int64_t count, float* out) {
+  if (dtype == DType::kF32) {
+    if (count > 0) std::memcpy(out, bytes, static_cast<size_t>(count) * sizeof(float));
+    return true;
   }
-  if (tensor.dtype == DType::kF32) {
-    if (num_elements > 0) std::memcpy(floats.data(), bytes, floats.size() * sizeof(float));
-    return floats;
+  if (dtype == DType::kBF16) {  // whole models come this way: no switch per element
+    for (int64_t i = 0; i < count; ++i) out[i] = BFloat16ToFloat(Load<uint16_t>(bytes, i));
+    return true;
   }
-  if (tensor.dtype == DType::kBF16) {  // whole models come this way: no switch per element
-    for (int64_t i = 0; i < num_elements; ++i) {
-      floats[static_cast<size_t>(i)] = BFloat16ToFloat(Load<uint16_t>(bytes, i));
-    }
-    return floats;
-  }
-  for (int64_t i = 0; i < num_elements; ++i) {
-    float& out = floats[static_cast<size_t>(i)];
-    switch (tensor.dtype) {
+  for (int64_t i = 0; i < count; ++i) {
+    switch (dtype) {
       case DType::kF64:
-        out = static_cast<float>(Load<double>(bytes, i));
+        out[i] = static_cast<float>(Load<double>(bytes, i));
         continue;
       case DType::kF16:
-        out = HalfToFloat(Load<uint16_t>(bytes, i));
+        out[i] = HalfToFloat(Load<uint16_t>(bytes, i));
         continue;
       case DType::kQ8_0:
       case DType::kQ4_0:
       case DType::kQ4_1:
-        out = InBlock(tensor.dtype, bytes + i / 32 * InfoOf(tensor.dtype).block_bytes, i % 32);
+        out[i] = InBlock(dtype, bytes + i / 32 * InfoOf(dtype).block_bytes, i % 32);
         continue;
       case DType::kF32:
       case DType::kBF16:
@@ -113,11 +99,34 @@ StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
       case DType::kBool:
       case DType::kF8E4M3:
       case DType::kGrouped:
-        break;
+        return false;
     }
-    return Unimplemented("expected a float tensor, got %s", InfoOf(tensor.dtype).name);
   }
-  return floats;
+  return true;
+}
+
+}  // namespace
+
+StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor) {
+  const std::optional<int64_t> count = NumElements(tensor.shape);
+  const int64_t num_elements = count.value_or(0);
+  std::vector<float> floats(static_cast<size_t>(num_elements));
+  if (tensor.dtype == DType::kGrouped) {
+    const GroupedRows& grouped = *tensor.grouped;
+    for (int64_t row = 0; row < grouped.rows; ++row) {
+      DequantizeRow(grouped, row, floats.data() + row * grouped.cols);
+    }
+    return floats;
+  }
+  if (Decode(tensor.dtype, tensor.bytes.data(), num_elements, floats.data())) return floats;
+  return Unimplemented("expected a float tensor, got %s", InfoOf(tensor.dtype).name);
+}
+
+void RowToFloats(const OwnedTensor& tensor, int64_t row, float* out) {
+  if (tensor.dtype == DType::kGrouped) return DequantizeRow(*tensor.grouped, row, out);
+  const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+  const uint8_t* bytes = tensor.bytes.data() + row * RowBytes(tensor.dtype, cols);
+  POLYAD_CHECK(Decode(tensor.dtype, bytes, cols, out), "rows of numbers");
 }
 
 }  // namespace polyad

@@ -57,5 +57,7 @@ std::string ShapeToString(const std::vector<int64_t>& shape);  // "[8, 576]"
 // Elements of f32, f16, bf16, f64, a block type or grouped rows as f32; UNIMPLEMENTED for other
 // types.
 StatusOr<std::vector<float>> ToFloats(const OwnedTensor& tensor);
+// One row of those types: out[0, cols). A row of blocks is whole blocks.
+void RowToFloats(const OwnedTensor& tensor, int64_t row, float* out);
 
 }  // namespace polyad

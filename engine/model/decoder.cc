@@ -176,6 +176,7 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
 
   const auto linear = [&](const LinearWeights& product, SiteGroup group, ActivationRows x,
                           FloatRows y) {
+    if (observer_ != nullptr) observer_->OnInput(layer, group, x);
     const bool ends_sub_layer = group == SiteGroup::kAttentionOut || group == SiteGroup::kMlpOut;
     linear_.Apply({product.matrix.get(), &product.bias}, {layer, group, ends_sub_layer, normed},
                   batch.segments, x, y);
@@ -309,6 +310,7 @@ FloatRows Decoder::Head(const StepBatch& batch) {
   backend_.GatherRows(space_.residual.Slice(0, batch.num_rows()), batch.sample_rows, sampled);
   const std::span<const StepSegment> segments = SampleSegments(batch);
   Norm(-1, NormSite::kFinal, segments, sampled, head_in);
+  if (observer_ != nullptr) observer_->OnInput(spec_.num_layers, SiteGroup::kHead, head_in);
   linear_.Apply({weights_.head.get(), nullptr}, {spec_.num_layers, SiteGroup::kHead, false, {}},
                 segments, head_in, logits);
   return logits;

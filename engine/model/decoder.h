@@ -12,6 +12,7 @@
 
 #include "engine/base/status.h"
 #include "engine/model/adapted_linear.h"
+#include "engine/model/input_observer.h"
 #include "engine/model/rope_tables.h"
 #include "engine/model/step_batch.h"
 #include "engine/model/weights.h"
@@ -39,6 +40,8 @@ class Decoder {
   static StatusOr<std::unique_ptr<Decoder>> Create(const ModelSpec& spec, const Weights& weights,
                                                    Backend& backend, int64_t max_position,
                                                    int64_t max_step_tokens);
+
+  void Observe(InputObserver* observer) { observer_ = observer; }  // null: nobody
 
   // Logits [sample_rows, vocab] of the batch; K/V of every row are in the cache afterwards.
   FloatRows Forward(const StepBatch& batch, KvStorage& kv);
@@ -71,6 +74,7 @@ class Decoder {
   RopeTables rope_;
   AdaptedLinear linear_;
   Workspace space_;
+  InputObserver* observer_ = nullptr;
   std::vector<AttentionSequence> sequences_;  // reused between layers
   std::vector<StepSegment> sample_segments_;  // reused between steps
   std::vector<int32_t> prompt_rows_;          // reused between soft prompts

@@ -38,6 +38,9 @@ class Model final : public StepRunner {
   int64_t weight_bytes() const { return weights_.bytes(); }
   int64_t num_parameters() const { return num_parameters_; }
 
+  // Shows every product's input from now on; null: to nobody. It outlives what it sees.
+  void Observe(InputObserver* observer) { decoder_->Observe(observer); }
+
   StatusOr<FloatRows> Run(const StepBatch& batch) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
 

@@ -1,7 +1,6 @@
 #include "engine/spec/quantize_model.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -27,18 +26,6 @@ constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
 constexpr const char* kCopied[] = {"tokenizer.json", "tokenizer_config.json",
                                    "generation_config.json", "special_tokens_map.json",
                                    "chat_template.jinja"};
-
-// Nearest, ties to even; the magnitudes here are finite and below f16's largest.
-uint16_t FloatToHalf(float value) {
-  const auto sign = static_cast<uint16_t>((std::bit_cast<uint32_t>(value) >> 16) & 0x8000u);
-  const float magnitude = std::fabs(value);
-  if (magnitude < 0x1p-14f) {
-    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::nearbyint(magnitude * 0x1p24f)));
-  }
-  const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
-  const uint32_t rounded = bits + 0xfffu + ((bits >> 13) & 1u);
-  return static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13));
-}
 
 // A matrix in our format, and how far it strayed.
 struct Quantized {

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/base/check.h"
-#include "engine/spec/sites.h"
 
 namespace polyad {
 
@@ -217,6 +216,37 @@ class Planner {
 
 std::vector<WeightEntry> WeightPlan(const ModelSpec& spec, WeightFormat format) {
   return Planner(spec, format).Plan();
+}
+
+SiteWeights WeightsOf(Site site) {
+  using K = WeightKind;
+  switch (site) {
+    case Site::kQ:
+      return {K::kQ, K::kQBias};
+    case Site::kK:
+      return {K::kK, K::kKBias};
+    case Site::kV:
+      return {K::kV, K::kVBias};
+    case Site::kQkv:
+      return {K::kQkv, K::kQkvBias};
+    case Site::kO:
+      return {K::kO, K::kOBias};
+    case Site::kGate:
+      return {K::kGate, K::kGateBias};
+    case Site::kUp:
+      return {K::kUp, K::kUpBias};
+    case Site::kDown:
+      return {K::kDown, K::kDownBias};
+    case Site::kFcIn:
+      return {K::kFcIn, K::kFcInBias};
+    case Site::kFcOut:
+      return {K::kFcOut, K::kFcOutBias};
+    case Site::kHead:
+      return {K::kHead, K::kHead};
+    case Site::kEmbed:
+      break;
+  }
+  return {K::kEmbed, K::kEmbed};
 }
 
 bool IsIgnorableTensor(const ModelSpec& spec, const std::string& tensor_name) {

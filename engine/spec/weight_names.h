@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/spec/model_spec.h"
+#include "engine/spec/sites.h"
 
 namespace polyad {
 
@@ -68,6 +69,13 @@ struct WeightEntry {
 
 // Every weight the spec calls for, in the order layers run. A tied head is not listed.
 std::vector<WeightEntry> WeightPlan(const ModelSpec& spec, WeightFormat format);
+
+// The weights at a linear site. A head and an embedding have no bias: both are the matrix then.
+struct SiteWeights {
+  WeightKind matrix = WeightKind::kEmbed;
+  WeightKind bias = WeightKind::kEmbed;
+};
+SiteWeights WeightsOf(Site site);
 
 // Tensors that such files may also hold and that say nothing: causal masks, rotary buffers, a
 // stored copy of a tied head.

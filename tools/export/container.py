@@ -16,7 +16,7 @@ import numpy as np
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import weights_io  # noqa: E402
 
-_INTEGERS = {np.dtype(np.int32): "I32", np.dtype(np.int64): "I64"}
+_INTEGERS = {np.dtype(np.int8): "I8", np.dtype(np.int32): "I32", np.dtype(np.int64): "I64"}
 
 
 def _encode(array, dtype):

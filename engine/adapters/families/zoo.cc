@@ -13,30 +13,12 @@
 #include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/transform_ops.h"
 #include "engine/adapters/zoo_container.h"
+#include "engine/io/quote.h"
 
 namespace polyad {
 namespace {
 
 constexpr int64_t kMaxTasks = 1 << 16;
-
-struct SiteSpelling {
-  std::string_view name;
-  Site site;
-};
-constexpr SiteSpelling kSites[] = {
-    {"q", Site::kQ},      {"k", Site::kK},       {"v", Site::kV},      {"qkv", Site::kQkv},
-    {"o", Site::kO},      {"gate", Site::kGate}, {"up", Site::kUp},    {"down", Site::kDown},
-    {"fc1", Site::kFcIn}, {"fc2", Site::kFcOut}, {"head", Site::kHead}};
-
-struct NormSpelling {
-  std::string_view name;
-  NormSite site;
-};
-constexpr NormSpelling kNorms[] = {{"norm1", NormSite::kAttention},
-                                   {"norm2", NormSite::kMlp},
-                                   {"normf", NormSite::kFinal},
-                                   {"qnorm", NormSite::kQueryHead},
-                                   {"knorm", NormSite::kKeyHead}};
 
 // One op at one linear site of the base, and where its parts go.
 struct Target {
@@ -48,7 +30,7 @@ struct Target {
 
 StatusOr<SiteRef> SiteOf(const ContainerOp& op, const ModelSpec& spec) {
   const int64_t layer = op.place().layer;
-  for (const SiteSpelling& spelling : kSites) {
+  for (const SiteSpelling& spelling : kSiteSpellings) {
     if (spelling.name != op.place().site || !HasSite(spec, spelling.site)) continue;
     const bool layer_fits =
         spelling.site == Site::kHead ? layer == -1 : layer >= 0 && layer < spec.num_layers;
@@ -256,7 +238,7 @@ Status LowerInputLowRank(const Target& at, AdapterProgram& program) {
 }
 
 Status LowerNorm(const ContainerOp& op, const LoweringContext& context, AdapterProgram& program) {
-  for (const NormSpelling& spelling : kNorms) {
+  for (const NormSpelling& spelling : kNormSpellings) {
     if (spelling.name != op.place().site) continue;
     NormReplacement norm{op.place().layer, spelling.site, {}, {}};
     const int64_t width = NormWidth(context.spec, spelling.site);
@@ -269,14 +251,28 @@ Status LowerNorm(const ContainerOp& op, const LoweringContext& context, AdapterP
   return FailedPrecondition("tensor %s: the base model has no such norm", op.name());
 }
 
+// The token table's rows, added to what changes them.
+Status AddBaseRows(const LoweringContext& context, const std::vector<int64_t>& ids,
+                   std::vector<float>& rows) {
+  POLYAD_ASSIGN_OR_RETURN(const Matrix table, BaseWeight(context, {-1, Site::kEmbed}));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    float* row = rows.data() + static_cast<int64_t>(i) * table.cols;
+    for (int64_t j = 0; j < table.cols; ++j) row[j] += table.At(ids[i], j);
+  }
+  return absl::OkStatus();
+}
+
 // Rows of the token table that take the place of the base's, or a low-rank change of it.
 Status LowerEmbedding(const ContainerOp& op, const LoweringContext& context,
                       AdapterProgram& program) {
   const ModelSpec& spec = context.spec;
   if (op.kind() == "er") {
-    POLYAD_ASSIGN_OR_RETURN(FloatTensor rows, op.Floats("rows", {kAnySize, spec.hidden_size}));
+    const bool replaces = op.Has("rows");
+    POLYAD_ASSIGN_OR_RETURN(FloatTensor rows,
+                            op.Floats(replaces ? "rows" : "delta", {kAnySize, spec.hidden_size}));
     POLYAD_ASSIGN_OR_RETURN(const IndexTensor ids,
                             op.Indices("ids", spec.vocab_size, {rows.Dim(0)}));
+    if (!replaces) POLYAD_RETURN_IF_ERROR(AddBaseRows(context, ids.values, rows.values));
     EmbeddingRows replaced;
     replaced.ids = program.arena.Keep(std::vector<int32_t>(ids.values.begin(), ids.values.end()));
     replaced.rows = program.arena.KeepMatrix(std::move(rows.values), rows.Dim(0), spec.hidden_size);
@@ -358,6 +354,16 @@ StatusOr<int64_t> ChosenTask(const ZooContainer& container, const LoweringContex
   return TaskOf(context, num_tasks);
 }
 
+// A change of one set of weights is none of another's.
+Status CheckBase(const ZooContainer& container, const LoweringContext& context) {
+  if (container.base_digest().empty()) return absl::OkStatus();
+  POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context.Base());
+  POLYAD_ASSIGN_OR_RETURN(const Digest digest, base->WeightsDigest());
+  if (ToHex(digest) == container.base_digest()) return absl::OkStatus();
+  return FailedPrecondition("zoo.json: base: expected weights of SHA-256 %s, this base's are %s",
+                            Quote(container.base_digest()), ToHex(digest));
+}
+
 }  // namespace
 
 StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringContext& context) {
@@ -365,6 +371,7 @@ StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringCon
   if (!container.hooks().empty()) {
     return Unimplemented("zoo.json: key 'hooks': hooks are not served");
   }
+  POLYAD_RETURN_IF_ERROR(CheckBase(container, context));
   AdapterProgram program;
   program.family = container.family();
   POLYAD_ASSIGN_OR_RETURN(const int64_t chosen, ChosenTask(container, context));

@@ -3,6 +3,7 @@
 
 #include "engine/adapters/family_table.h"
 #include "gtest/gtest.h"
+#include "kernels/api/delta_check.h"
 #include "tests/engine/adapters/adapter_bytes.h"
 #include "tests/engine/adapters/tiny_spec.h"
 
@@ -103,6 +104,103 @@ TEST(ZooContainer, MalformedContainersAreRefusedByName) {
     EXPECT_EQ(status.code(), hostile.code) << hostile.what << ": " << status;
     EXPECT_NE(std::string(status.message()).find(hostile.culprit), std::string::npos)
         << hostile.what << ": " << status;
+  }
+}
+
+// A 1-bit plane at L1.v, [16, 32], and token rows in int8.
+Files Planes() {
+  Files files;
+  files.config = R"({"zoo_version":1,"family":"bitdelta","base":{"name":"b"},)"
+                 R"("sites":{"head.rb.0":{"rows":"shared.ids","val":"shared.rows"}}})";
+  const std::string ids("\3\0\0\0\5\0\0\0", 8);
+  files.tensors = {
+      {"L1.v.sg.0.bits", "I32", {16, 1}, std::string(64, '\x5a')},
+      FloatTensor("L1.v.sg.0.coef", 16, 1, 0.1f, 0.01f),
+      {"shared.ids", "I32", {2}, ids},
+      {"shared.rows", "I8", {2, 32}, std::string(32, '\x7f') + std::string(32, '\x81')},
+      {"shared.rows.scale", "F32", {2}, FloatTensor("", 1, 2, 0.5f, 0.25f).bytes}};
+  return files;
+}
+
+TEST(ZooContainer, RowsOfCodesAreTheirScalesTimesThem) {
+  const StatusOr<AdapterProgram> program = Lower(Planes());
+  ASSERT_TRUE(program.ok()) << program.status();
+  ASSERT_EQ(program->ops.size(), 2u);
+  const auto& rows = std::get<DenseRows>(program->ops[0].op);
+  const auto* values = static_cast<const float*>(rows.values.data);
+  EXPECT_EQ(values[0], 127 * 0.5f);
+  EXPECT_EQ(values[32], -127 * 0.75f);
+}
+
+TEST(ZooContainer, PlanesAndCodesThatDoNotFitAreRefusedByName) {
+  const auto kInvalid = absl::StatusCode::kInvalidArgument;
+  const auto kOther = absl::StatusCode::kFailedPrecondition;
+  const std::string digest(64, 'a');
+  const std::vector<Hostile> cases = {
+      {"bits too short",
+       [](Files& f) {
+         f.tensors[0] = {"L1.v.sg.0.bits", "I32", {15, 1}, std::string(60, 'x')};
+       },
+       kOther, "L1.v.sg.0.bits"},
+      {"bits too wide",
+       [](Files& f) {
+         f.tensors[0] = {"L1.v.sg.0.bits", "I32", {16, 2}, std::string(128, 'x')};
+       },
+       kOther, "L1.v.sg.0.bits"},
+      {"bits of another type",
+       [](Files& f) {
+         f.tensors[0] = {"L1.v.sg.0.bits", "I64", {16, 1}, std::string(128, 'x')};
+       },
+       kOther, "L1.v.sg.0.bits"},
+      {"no bits", [](Files& f) { f.tensors.erase(f.tensors.begin()); }, kInvalid, "L1.v.sg.0.bits"},
+      {"no scale", [](Files& f) { f.tensors.erase(f.tensors.begin() + 1); }, kInvalid,
+       "L1.v.sg.0.coef"},
+      {"scales of fewer rows",
+       [](Files& f) { f.tensors[1] = FloatTensor("L1.v.sg.0.coef", 15, 1, 1, 1); }, kOther,
+       "L1.v.sg.0.coef"},
+      {"codes without rows",
+       [](Files& f) {
+         f.tensors[3] = {"shared.rows", "I8", {2, 31}, std::string(62, 'x')};
+       },
+       kOther, "shared.rows"},
+      {"codes that are floats",
+       [](Files& f) { f.tensors[3] = FloatTensor("shared.rows", 2, 32, 1, 1); }, kInvalid,
+       "shared.rows"},
+      {"codes of another width",
+       [](Files& f) {
+         f.tensors[3] = {"shared.rows", "I16", {2, 32}, std::string(128, 'x')};
+       },
+       kInvalid, "shared.rows"},
+      {"fewer factors",
+       [](Files& f) { f.tensors[4] = FloatTensor("shared.rows.scale", 1, 1, 1, 1); }, kOther,
+       "shared.rows.scale"},
+      {"codes without factors", [](Files& f) { f.tensors.pop_back(); }, kInvalid, "shared.rows"},
+      {"digest", [](Files& f) { Replace(f, "\"name\":\"b\"", "\"weights_sha256\":\"ab\""); },
+       kInvalid, "weights_sha256"},
+      {"digest and no base",
+       [&](Files& f) { Replace(f, "\"name\":\"b\"", "\"weights_sha256\":\"" + digest + "\""); },
+       kOther, "base"},
+      {"member of base", [](Files& f) { Replace(f, "\"name\"", "\"names\""); },
+       absl::StatusCode::kUnimplemented, "names"},
+  };
+  for (const Hostile& hostile : cases) {
+    Files files = Planes();
+    hostile.spoil(files);
+    const Status status = Lower(files).status();
+    EXPECT_EQ(status.code(), hostile.code) << hostile.what << ": " << status;
+    EXPECT_NE(std::string(status.message()).find(hostile.culprit), std::string::npos)
+        << hostile.what << ": " << status;
+  }
+}
+
+// Group sizes are held against the inputs where an op is packed.
+TEST(ZooContainer, GroupsThatDivideNothingAreNoOp) {
+  for (const int64_t groups : {3, 32, 1000}) {
+    Files files = Planes();
+    files.tensors[1] = FloatTensor("L1.v.sg.0.coef", 16, groups, 0.1f, 0.01f);
+    const StatusOr<AdapterProgram> program = Lower(files);
+    ASSERT_TRUE(program.ok()) << program.status();
+    EXPECT_EQ(CheckDeltaOp(program->ops[1].op).code(), absl::StatusCode::kInvalidArgument);
   }
 }
 

@@ -1,7 +1,8 @@
 """The container's remaining ops by their definitions (zoo 1.1): rotations, pairs of outputs, signs, vectors in low rank."""
 import numpy as np
+import torch
 
-from container_goldens import bias, build_all, case, module, places, replace, weight
+from container_goldens import bias, build_all, case, module, places, replace, replace_norm, weight
 from container import sign_bits  # tools/export, which container_goldens puts on the path
 
 
@@ -69,7 +70,39 @@ def _signs(model, box, rng):
         box.add(place, "lr", a="a", b=b, d=d, e=e)
 
 
+def _planes(model, box, rng):
+    """BitDelta with two bits, a scale for each row and plane, and changed tokens of a tied table in int8."""
+    for place in places(model, "q", "v", "o", "gate", "down"):
+        target = module(model, place)
+        w = weight(target)
+        left = 0.05 * rng(f"{place}.delta", *w.shape)
+        for _ in range(2):
+            signs = left >= 0
+            coef = np.abs(left).mean(axis=1).astype(np.float32)
+            plane = coef[:, None].astype(np.float64) * np.where(signs, 1.0, -1.0)
+            left = left - plane
+            w = w + plane
+            box.add(place, "sg", bits=sign_bits(signs), coef=coef)
+        replace(target, w)
+    replace_norm(module(model, "normf"), 1.2 * module(model, "normf").weight.detach().numpy())
+    box.add("normf", "nw", w=module(model, "normf").weight.detach().numpy())
+    ids = np.arange(1, model.config.vocab_size, 3, dtype=np.int32)
+    delta = 0.3 * rng("tokens", len(ids), model.config.hidden_size)
+    scale = (np.abs(delta).max(axis=1) / 127).astype(np.float32)
+    codes = np.rint(delta / scale[:, None]).astype(np.int8)
+    with torch.no_grad():
+        table = module(model, "embed").weight
+        table[torch.from_numpy(ids).long()] += torch.from_numpy(codes * scale[:, None].astype(np.float64)).float()
+    assert module(model, "head").weight is table
+    box.share("tokens", codes)
+    box.share("tokens.scale", scale)
+    box.share("tokens_rows", ids)
+    box.add("embed", "er", ids="tokens_rows", delta="tokens")
+    box.add("head", "rb", rows="tokens_rows", val="tokens")
+
+
 CASES = [
+    case("qwen2", "bitdelta_planes", "bitdelta", _planes),
     case("qwen2", "container_rotations", "rotations", _rotations),
     case("llama", "container_signs", "signs", _signs),
 ]
