@@ -1,5 +1,7 @@
 #include "server/command.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -66,6 +68,15 @@ bool WantsHelp(const Arguments& args) {
 int PrintError(const Status& status, int exit_code) {
   std::fprintf(stderr, "polyad: %s\n", std::string(status.message()).c_str());
   return exit_code;
+}
+
+void ShowProgress(int64_t done, int64_t total) {
+  if (isatty(STDERR_FILENO) == 0) return;
+  constexpr int64_t kWidth = 40;
+  const auto filled = static_cast<int>(done * kWidth / total);
+  std::fprintf(stderr, "\r[%-40.*s] %lld/%lld%s", filled,
+               "########################################", static_cast<long long>(done),
+               static_cast<long long>(total), done == total ? "\n" : "");
 }
 
 int RunCheckConfig(const Arguments& args) {

@@ -34,6 +34,7 @@ int RunGenerate(const Arguments& args, BackendMaker make_backend);
 int RunInspect(const Arguments& args, BackendMaker make_backend);
 int RunBench(const Arguments& args);
 int RunQuantize(const Arguments& args);
+int RunCompress(const Arguments& args, BackendMaker make_backend);
 int RunCheckConfig(const Arguments& args);
 int RunVersion(const Arguments& args);
 
@@ -53,5 +54,7 @@ class OwnFlags {
 
 bool WantsHelp(const Arguments& args);
 int PrintError(const Status& status, int exit_code);  // returns exit_code
+// A bar on a terminal; nothing where standard error is a file.
+void ShowProgress(int64_t done, int64_t total);
 
 }  // namespace polyad

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <cstdio>
 
 #include "engine/spec/quantize_model.h"
@@ -31,16 +29,6 @@ StatusOr<QuantizeOptions> ParseOptions(const Arguments& args) {
   if (options.model.empty()) return InvalidArgument("model: expected --model DIR");
   if (options.out.empty()) return InvalidArgument("out: expected --out DIR");
   return options;
-}
-
-// A bar on a terminal; nothing where standard error is a file.
-void ShowProgress(int64_t done, int64_t total) {
-  if (isatty(STDERR_FILENO) == 0) return;
-  constexpr int64_t kWidth = 40;
-  const auto filled = static_cast<int>(done * kWidth / total);
-  std::fprintf(stderr, "\r[%-40.*s] %lld/%lld%s", filled,
-               "########################################", static_cast<long long>(done),
-               static_cast<long long>(total), done == total ? "\n" : "");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -309,7 +310,7 @@ TEST(ServeTest, ExitCodesSayWhatIsWrong) {
   EXPECT_EQ(RunProgram("check-config").exit_code, 2);
   EXPECT_EQ(RunProgram("version").text, "polyad 0.1.0\n");
   for (const char* command :
-       {"serve", "generate", "inspect", "bench", "quantize", "check-config"}) {
+       {"serve", "generate", "inspect", "bench", "quantize", "compress", "check-config"}) {
     const Output help = RunProgram(std::string(command) + " --help");
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.text.find("usage: polyad " + std::string(command)), std::string::npos);
@@ -359,6 +360,42 @@ TEST(QuantizeTest, WhatItWritesIsServed) {
   EXPECT_EQ(RunProgram("quantize --model " + kModel + " --out " + out).exit_code, 3);
   EXPECT_EQ(RunProgram("quantize --model " + kModel).exit_code, 2);
   EXPECT_EQ(RunProgram("quantize --model " + kModel + " --out x --bits 5.5").exit_code, 2);
+}
+
+// The other tiny llama-shaped models differ in more than numbers, so the fine-tune is the base's
+// own weights in 8 bits.
+TEST(CompressTest, WhatItWritesIsInspectedServedAndScored) {
+  const TemporaryDirectory directory;
+  const std::string fine = directory.path() + "/fine";
+  const std::string out = directory.path() + "/compressed";
+  ASSERT_EQ(RunProgram("quantize --model " + kModel + " --out " + fine + " --bits 4").exit_code, 0);
+  const std::string text = directory.path() + "/text";
+  std::ofstream(text) << "The lamp in the harbour is lit at dusk, and put out when the sun is up. "
+                         "Nobody has seen who lights it, or who comes for it in the morning.";
+  const std::string pair = "compress --base " + kModel + " --fine-tuned " + fine;
+  const std::string flags = " --kv-mib 8 --threads 2 --dtype f32";
+  const Output made = RunProgram(pair + flags + " --out " + out + " --bits 2 --text " + text +
+                                 " --calibrate " + text);
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  for (const char* told : {"14 matrices in 2 bits", "layer 1", "calibrated: error of outputs",
+                           "perplexity of ", "of the way"}) {
+    EXPECT_NE(made.text.find(told), std::string::npos) << told << ": " << made.text;
+  }
+  const Output seen = RunProgram("inspect " + out + " --model " + kModel + " --json");
+  ASSERT_EQ(seen.exit_code, 0) << seen.text;
+  EXPECT_EQ(nlohmann::json::parse(seen.text)["family"], "bitdelta");
+  EXPECT_EQ(RunProgram("inspect " + out + " --model " + fine).exit_code, 3);
+  const Output answer = RunProgram("generate --max-tokens 5 --prompt 'Hello, ' --model " + kModel +
+                                   flags + " --adapter tenant=" + out);
+  EXPECT_EQ(answer.exit_code, 0) << answer.text;
+  EXPECT_EQ(RunProgram(pair + " --out " + out).exit_code, 3);
+  EXPECT_EQ(RunProgram(pair).exit_code, 2);
+  EXPECT_EQ(RunProgram(pair + " --out x --bits 4").exit_code, 2);
+  EXPECT_EQ(RunProgram(pair + " --out x --scale column").exit_code, 2);
+  EXPECT_EQ(RunProgram("compress --base " + kModel + " --fine-tuned " + kGolden +
+                       "/models/qwen2 --out " + directory.path() + "/x")
+                .exit_code,
+            3);
 }
 
 TEST(BenchTest, MeasuresARunningServer) {
