@@ -31,6 +31,23 @@ struct SegmentGate {
   float bias = 0.0f;
 };
 
+// Which of a site's experts a row takes and how much of each (zoo section 1.1, GT): with s the
+// scores of the site's raw input, |s| where `absolute`, c = softmax(s / temperature) over the top_k
+// largest, and 0 for the others. Lower experts win ties.
+struct MixtureRule {
+  int64_t num_experts = 0;
+  int64_t top_k = 0;
+  float temperature = 1.0f;
+  bool absolute = false;
+};
+inline constexpr int64_t kMaxExperts = 64;
+
+struct Mixture {
+  SiteRef site;
+  DeltaOp scores;  // a delta of num_experts outputs: the scores
+  MixtureRule rule;
+};
+
 struct SiteOp {
   SiteRef site;
   DeltaOp op;
@@ -40,6 +57,9 @@ struct SiteOp {
   SegmentGate gate = {};
   int64_t gate_begin = 0;
   int64_t gate_end = 0;
+  // A delta times the coefficient `expert` of program.mixtures[mixture]; -1: as it is.
+  int64_t mixture = -1;
+  int64_t expert = 0;
 };
 
 // The norm's own weights in place of the base's.
@@ -135,6 +155,7 @@ struct AdapterProgram {
 
   std::string family;       // as the family table calls it: "LORA"
   std::vector<SiteOp> ops;  // in the order they run within a stage of a site
+  std::vector<Mixture> mixtures;
   std::vector<DeltaOp> embedding_ops;
   std::vector<Bottleneck> stream_ops;  // of the stream that enters the first layer: x += op(x)
   std::vector<NormReplacement> norms;

@@ -79,11 +79,23 @@ struct PackedCoupling {
   std::shared_ptr<const PackedDelta> second;
 };
 
+// Experts of one site: terms multiplied by coefficients that each row's own scores make.
+struct PackedMixture {
+  struct Expert {
+    int64_t index = 0;  // of the coefficient
+    SiteDelta term;
+  };
+  std::shared_ptr<const PackedDelta> scores;
+  MixtureRule rule;
+  std::vector<Expert> experts;
+};
+
 // What an adapter does to one group of one layer.
 struct GroupOps {
   std::vector<InputOps> inputs;
   std::vector<SiteDelta> outputs;
   std::vector<SiteDelta> deltas;
+  std::vector<PackedMixture> mixtures;
   std::vector<SiteDelta> after;   // never gated
   std::vector<PackedHook> hooks;  // groups that end a sub-layer: kAttentionOut, kMlpOut
 
@@ -144,6 +156,10 @@ class AdapterVersion {
   bool reads_whole_prompt() const { return reads_whole_prompt_; }
   // Whether each of its sequences is a segment of its own.
   bool wants_own_segments() const { return reads_whole_prompt_ || reads_positions_; }
+  // Which of several prompts a request runs with.
+  PromptChoice ChooseIn(std::span<const int32_t> prompt) const {
+    return soft_prompt_ == nullptr ? PromptChoice{} : soft_prompt_->Choose(prompt);
+  }
   // Whether this is that version, or a composition with it.
   bool Uses(AdapterVersionId version) const {
     if (id() == version) return true;

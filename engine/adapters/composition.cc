@@ -48,6 +48,10 @@ void AddGroup(const GroupOps& from, float scale, GroupOps& to) {
     delta.scale *= scale;
     to.deltas.push_back(std::move(delta));
   }
+  for (PackedMixture mixture : from.mixtures) {
+    for (PackedMixture::Expert& expert : mixture.experts) expert.term.scale *= scale;
+    to.mixtures.push_back(std::move(mixture));
+  }
   for (SiteDelta delta : from.after) {
     delta.scale *= scale;
     to.after.push_back(std::move(delta));

@@ -87,7 +87,7 @@ std::string ModuleOf(const ModelSpec& spec, SiteRef site) {
 std::string_view ExactnessOf(const AdapterProgram& program) {
   bool at_run_time = !program.hooks.empty() || !program.stream_ops.empty() ||
                      !program.couplings.empty() || !program.invocation_tokens.empty() ||
-                     !program.gated_prefixes.empty();
+                     !program.gated_prefixes.empty() || !program.mixtures.empty();
   for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
   if (program.reads_whole_prompt) return "E4";
   if (at_run_time) return "E3";

@@ -47,8 +47,7 @@ class Packer {
     POLYAD_RETURN_IF_ERROR(CheckFits(site_op, site));
     POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> op, Pack(site_op.op));
     const SiteGroup group = GroupOf(site_op.site.site);
-    const int64_t layer = group == SiteGroup::kHead ? spec_.num_layers : site_op.site.layer;
-    GroupOps& ops = version_.MutableAt(layer, group);
+    GroupOps& ops = GroupAt(site_op.site);
     switch (site_op.stage) {
       case OpStage::kInput:
         AddInput(site, GroupWidth(spec_, group), std::move(op), ops);
@@ -58,13 +57,38 @@ class Packer {
         AddGate(site_op, ops.outputs.back());
         break;
       case OpStage::kDelta:
-        ops.deltas.push_back({site.column, std::move(op)});
-        AddGate(site_op, ops.deltas.back());
+        if (site_op.mixture >= 0) {
+          MixtureOf(site_op).experts.push_back({site_op.expert, {site.column, std::move(op)}});
+        } else {
+          ops.deltas.push_back({site.column, std::move(op)});
+          AddGate(site_op, ops.deltas.back());
+        }
         break;
       case OpStage::kAfter:
         ops.after.push_back({site.column, std::move(op), site.out});
         break;
     }
+    return absl::OkStatus();
+  }
+
+  // Before the experts.
+  Status PackMixture(const Mixture& mixture) {
+    const DeltaShape shape = ShapeOf(mixture.scores);
+    const MixtureRule& rule = mixture.rule;
+    POLYAD_RETURN_IF_ERROR(CheckDeltaOp(mixture.scores));
+    if (!IsDelta(mixture.scores) || shape.in != ShapeOf(spec_, mixture.site.site).in ||
+        shape.out != rule.num_experts || rule.num_experts < 1 || rule.num_experts > kMaxExperts) {
+      return InvalidArgument("module %s: scores of [%d, %d] do not fit %d experts",
+                             ModulePath(spec_, mixture.site), shape.out, shape.in,
+                             rule.num_experts);
+    }
+    PackedMixture packed;
+    POLYAD_ASSIGN_OR_RETURN(packed.scores, backend_.PackDelta(mixture.scores, share_));
+    version_.AddCost(packed.scores->cost());
+    packed.rule = rule;
+    std::vector<PackedMixture>& all = GroupAt(mixture.site).mixtures;
+    mixtures_.push_back({mixture.site, all.size()});
+    all.push_back(std::move(packed));
     return absl::OkStatus();
   }
 
@@ -136,6 +160,18 @@ class Packer {
   std::vector<DeltaCost> TakeCosts() { return std::move(costs_); }
 
  private:
+  GroupOps& GroupAt(SiteRef site) {
+    const SiteGroup group = GroupOf(site.site);
+    return version_.MutableAt(group == SiteGroup::kHead ? spec_.num_layers : site.layer, group);
+  }
+  PackedMixture& MixtureOf(const SiteOp& site_op) {
+    const auto& [site, index] = mixtures_[static_cast<size_t>(site_op.mixture)];
+    PackedMixture& mixture = GroupAt(site).mixtures[index];
+    POLYAD_CHECK(site == site_op.site && site_op.expert < mixture.rule.num_experts,
+                 "an expert of another site's mixture");
+    return mixture;
+  }
+
   StatusOr<std::shared_ptr<const PackedDelta>> Pack(const DeltaOp& op) {
     DeltaCost cost;
     POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, PackInto(op, cost));
@@ -256,6 +292,7 @@ class Packer {
   Backend& backend_;
   AdapterVersion& version_;
   PackShare share_;
+  std::vector<std::pair<SiteRef, size_t>> mixtures_;  // the program's, among their groups' own
   std::vector<DeltaCost> costs_;
 };
 
@@ -303,6 +340,9 @@ SiteGroup GroupOf(Site site) {
 StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
                                              Backend& backend, AdapterVersion& version) {
   Packer packer(spec, backend, version);
+  for (const Mixture& mixture : program.mixtures) {
+    POLYAD_RETURN_IF_ERROR(packer.PackMixture(mixture));
+  }
   const std::vector<size_t> order = StepOrder(program.ops, spec.num_layers);
   for (const size_t at : order) POLYAD_RETURN_IF_ERROR(packer.PackSiteOp(program.ops[at]));
   for (const DeltaOp& op : program.embedding_ops) {

@@ -1,6 +1,7 @@
 #include "engine/adapters/soft_prompt.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace polyad {
 namespace {
@@ -11,7 +12,7 @@ Status CheckSizes(const SoftPromptTensors& tensors, const ModelSpec& spec) {
                            tensors.num_tokens);
   }
   if (tensors.kv.empty()) {
-    const int64_t expected = tensors.num_tokens * spec.hidden_size;
+    const int64_t expected = tensors.num_prompts * tensors.num_tokens * spec.hidden_size;
     const auto got = static_cast<int64_t>(tensors.embeddings.size());
     if (got == expected) return absl::OkStatus();
     return InvalidArgument("soft prompt: expected %d numbers for %d embeddings, got %d", expected,
@@ -43,6 +44,21 @@ Status CheckWindow(const SoftPromptTensors& tensors, const ModelSpec& spec) {
 
 }  // namespace
 
+PromptChoice SoftPrompt::Choose(std::span<const int32_t> tokens) const {
+  if (token_scores.empty() || tokens.empty()) return {};
+  std::vector<double> scores(static_cast<size_t>(num_prompts));
+  for (const int32_t token : tokens) {
+    const float* own = token_scores.data() + token * num_prompts;
+    for (size_t i = 0; i < scores.size(); ++i) scores[i] += static_cast<double>(own[i]);
+  }
+  const auto best = std::max_element(scores.begin(), scores.end());
+  double sum = 0;
+  for (const double score : scores) {
+    sum += std::exp((score - *best) / static_cast<double>(tokens.size()));
+  }
+  return {(best - scores.begin()) * num_tokens, static_cast<float>(1 / sum)};
+}
+
 StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTensors& tensors,
                                                            const ModelSpec& spec,
                                                            Backend& backend) {
@@ -53,6 +69,8 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   prompt->shifts_positions = tensors.shifts_positions;
   prompt->stores_kv = !tensors.kv.empty();
   prompt->gates = tensors.gates;
+  prompt->num_prompts = tensors.num_prompts;
+  prompt->token_scores = tensors.token_scores;
   const int64_t width = prompt->stores_kv ? 2 * spec.KvWidth() : spec.hidden_size;
   size_t count = tensors.embeddings.size();
   for (const std::vector<float>& layer : tensors.kv) count += layer.size();
@@ -61,13 +79,14 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   POLYAD_ASSIGN_OR_RETURN(prompt->memory, backend.Allocate(prompt->bytes));
   auto* next = static_cast<float*>(prompt->memory.get());
   const auto place = [&](const std::vector<float>& values) {
-    const int64_t num_rows = values.empty() ? 0 : tensors.num_tokens;
+    const int64_t num_rows = static_cast<int64_t>(values.size()) / width;
     const FloatRows rows{next, num_rows, width, width};
     next = std::copy(values.begin(), values.end(), next);
     return rows;
   };
   if (!prompt->stores_kv) prompt->embeddings = place(tensors.embeddings);
   for (const std::vector<float>& layer : tensors.kv) prompt->kv.push_back(place(layer));
+  prompt->bytes += static_cast<int64_t>(prompt->token_scores.size() * sizeof(float));
   return std::shared_ptr<const SoftPrompt>(std::move(prompt));
 }
 

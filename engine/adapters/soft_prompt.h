@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/base/status.h"
@@ -29,15 +30,24 @@ struct PrefixGate {
   float value_bias = 0.0f;
 };
 
+// Of several prompts of one adapter, the one that a request runs with: embeddings from row `first`
+// on, times `scale`.
+struct PromptChoice {
+  int64_t first = 0;
+  float scale = 1.0f;
+};
+
 // What a family lowers to; exactly one of `embeddings` and `kv` is filled.
 struct SoftPromptTensors {
   int64_t num_tokens = 0;
-  std::vector<float> embeddings;       // [num_tokens, hidden]
+  std::vector<float> embeddings;       // [num_prompts, num_tokens, hidden]
   std::vector<std::vector<float>> kv;  // per layer [num_tokens, 2 * kv width]: a token's keys, then
                                        // its values; empty: the layer does not see the prefix
   bool shifts_positions =
       true;  // text starts at position num_tokens (PEFT), else at 0 (AdapterHub)
   std::vector<PrefixGate> gates = {};  // empty, or one for each layer
+  int64_t num_prompts = 1;
+  std::vector<float> token_scores;  // [vocab, num_prompts] of several, for SoftPrompt::Choose
 };
 
 // The same in the backend's memory.
@@ -45,11 +55,18 @@ struct SoftPrompt {
   int64_t num_tokens = 0;
   bool shifts_positions = true;
   bool stores_kv = false;
-  FloatRows embeddings;           // [num_tokens, hidden] unless stores_kv
+  FloatRows embeddings;           // [num_prompts * num_tokens, hidden] unless stores_kv
   std::vector<FloatRows> kv;      // per layer [num_tokens, 2 * kv width] if stores_kv
   std::vector<PrefixGate> gates;  // empty, or one for each layer
   std::shared_ptr<void> memory;   // of all rows
   int64_t bytes = 0;
+  int64_t num_prompts = 1;
+  std::vector<float> token_scores;  // [vocab, num_prompts]; empty: there is one prompt
+
+  // The prompt with the largest score, times its share of the softmax of all scores; a prompt's
+  // score is the mean of those of the request's tokens (SMoP: Choi et al. 2023). The lower prompt
+  // wins ties.
+  PromptChoice Choose(std::span<const int32_t> tokens) const;
 
   // Position of token `index` of the sequence, virtual tokens first. Never negative: an unshifted
   // prefix is not rotated, its own positions mean nothing.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/model/mixture.h"
 #include "engine/model/segment_gate.h"
 #include "engine/model/workspace.h"
 
@@ -51,6 +52,7 @@ Status AdaptedLinear::AllocateWorkspace(const Widths& widths) {
   POLYAD_ASSIGN_OR_RETURN(total_, carve.Floats(widths.rows, widths.hidden));
   POLYAD_ASSIGN_OR_RETURN(query_, carve.Floats(widths.rows, widths.hidden));
   POLYAD_ASSIGN_OR_RETURN(fused_, carve.Floats(kFusedRows, 2 * kMaxFused * widths.hidden));
+  POLYAD_ASSIGN_OR_RETURN(scores_, carve.Floats(widths.rows, kMaxExperts));
   POLYAD_ASSIGN_OR_RETURN(tap_,
                           carve.Activations(widths.rows, std::max(widths.hidden, widths.output)));
   return absl::OkStatus();
@@ -183,9 +185,11 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
 void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegment> segments,
                                   ActivationRows x) {
   segments_.clear();
+  coefficients_.clear();
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
-    for (const SiteDelta& delta : segment.adapter->At(target.layer, target.group).deltas) {
+    const GroupOps& ops = segment.adapter->At(target.layer, target.group);
+    for (const SiteDelta& delta : ops.deltas) {
       float scale = delta.scale;
       if (delta.gate != nullptr) {
         scale *= MeanGate(delta.gate->weight, delta.gate->bias,
@@ -193,6 +197,24 @@ void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegm
       }
       segments_.push_back(
           {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), scale});
+    }
+    if (!ops.mixtures.empty()) AddMixtures(ops, segment, x);
+  }
+}
+
+// Experts are deltas whose rows have coefficients.
+void AdaptedLinear::AddMixtures(const GroupOps& ops, const StepSegment& segment, ActivationRows x) {
+  const int64_t rows = segment.row_end - segment.row_begin;
+  for (const PackedMixture& mixture : ops.mixtures) {
+    const FloatRows scores = Front(scores_, rows, mixture.rule.num_experts);
+    backend_.Zero(scores);
+    const DeltaSegment all{0, rows, 0, mixture.scores.get()};
+    backend_.Apply(std::span(&all, 1), x.Slice(segment.row_begin, segment.row_end), scores);
+    coefficients_.push_back(MixtureCoefficients(mixture.rule, scores));
+    for (const PackedMixture::Expert& expert : mixture.experts) {
+      segments_.push_back({segment.row_begin, segment.row_end, expert.term.y_column,
+                           expert.term.op.get(), expert.term.scale,
+                           coefficients_.back().data() + expert.index * rows});
     }
   }
 }

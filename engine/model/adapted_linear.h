@@ -10,6 +10,7 @@
 // reads all rows of its segment, which are then one request's (StepSegment).
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -72,6 +73,7 @@ class AdaptedLinear {
   void AfterProduct(const Decorated& rows, const Product& product, const Target& target,
                     ActivationRows x, FloatRows y);
   void CollectDeltas(const Target& target, std::span<const StepSegment> segments, ActivationRows x);
+  void AddMixtures(const GroupOps& ops, const StepSegment& segment, ActivationRows x);
   void Finish(const Decorated& rows, const Target& target, FloatRows y);
   void RunHooks(std::span<const PackedHook> hooks, const HookInputs& inputs);
   void RunHook(const PackedHook& hook, const HookInputs& inputs, FloatRows sum);
@@ -93,8 +95,10 @@ class AdaptedLinear {
   FloatRows fused_;     // [a few rows, keys and values of hidden] likewise
   FloatRows tapped_;    // [rows, hidden] what a hook reads, in fp32
   ActivationRows tap_;  // [rows, output or hidden] what an op on outputs reads
-  std::vector<Decorated> decorated_;    // reused between calls
-  std::vector<DeltaSegment> segments_;  // likewise
+  std::vector<Decorated> decorated_;             // reused between calls
+  std::vector<DeltaSegment> segments_;           // likewise
+  FloatRows scores_;                             // [rows, experts] of one mixture
+  std::deque<std::vector<float>> coefficients_;  // of a call's mixtures, which segments_ points to
 };
 
 }  // namespace polyad

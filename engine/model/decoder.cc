@@ -87,6 +87,9 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
     std::iota(prompt_rows_.begin(), prompt_rows_.end(), static_cast<int32_t>(rows.first));
     backend_.GatherRows(rows.prompt->embeddings, prompt_rows_,
                         residual.Slice(rows.row_begin, rows.row_end));
+    for (int64_t row = rows.row_begin; row < rows.row_end && rows.scale != 1.0f; ++row) {
+      for (int64_t i = 0; i < residual.cols; ++i) residual.Row(row)[i] *= rows.scale;
+    }
   }
   if (weights_.position_embedding != nullptr) {
     backend_.AddRows(*weights_.position_embedding, batch.positions, residual);

@@ -34,12 +34,13 @@ struct StepSequence {
   const SoftPrompt* soft_prompt = nullptr;
 };
 
-// Rows of virtual tokens: row_begin + i is soft prompt embedding first + i.
+// Rows of virtual tokens: row_begin + i is soft prompt embedding first + i, times scale.
 struct StepPrompt {
   const SoftPrompt* prompt = nullptr;
   int64_t first = 0;
   int64_t row_begin = 0;
   int64_t row_end = 0;
+  float scale = 1.0f;
 };
 
 // Virtual tokens whose keys and values are only stored: no rows, nothing is computed for them.

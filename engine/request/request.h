@@ -64,6 +64,10 @@ struct Request {
   // First prompt token whose row runs the adapter; rows before it are the base model's. 0 but for
   // activated adapters; past every token where the prompt does not invoke one.
   int64_t adapter_begin = 0;
+  // Of an adapter with several soft prompts: the first row of the request's own among their
+  // embeddings, and what multiplies it.
+  int64_t prompt_row = 0;
+  float prompt_scale = 1.0f;
   int32_t priority = 0;
   int64_t arrival_us = 0;
   int64_t deadline_us = 0;  // 0: none

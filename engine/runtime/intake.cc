@@ -39,6 +39,9 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
   if (request->adapter != nullptr) {
     request->adapter_begin = request->adapter->BeginIn(request->prompt_tokens);
+    const PromptChoice choice = request->adapter->ChooseIn(request->prompt_tokens);
+    request->prompt_row = choice.first;
+    request->prompt_scale = choice.scale;
   }
   request->request_id = std::move(spec.request_id);
   request->sampling = std::move(spec.sampling);
@@ -202,15 +205,19 @@ int64_t Intake::TokenCost(const AdapterVersion* adapter) const {
 }
 
 // Choices of one request share their prompt even where the client asked for no sharing with others.
-// Blocks of virtual tokens alone are every tenant's of the adapter; blocks before an invocation are
-// the tenant's with the base model. Nothing of a prompt that is read whole can be shared: what a
-// token computes depends on all of it.
+// Blocks of virtual tokens alone are every tenant's of the adapter, but where each request chooses
+// and scales its own; blocks before an invocation are the tenant's with the base model. Nothing of
+// a prompt that is read whole can be shared: what a token computes depends on all of it.
 PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
-  const bool is_private = request.cache.bypass_prefix_cache || !options_.prefix_cache;
   const AdapterVersion* adapter = request.adapter.get();
   if (adapter != nullptr && adapter->reads_whole_prompt()) return {};
+  const bool chooses_prompt = adapter != nullptr && adapter->soft_prompt() != nullptr &&
+                              adapter->soft_prompt()->num_prompts > 1;
+  const bool is_private =
+      request.cache.bypass_prefix_cache || !options_.prefix_cache || chooses_prompt;
   const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
-  const bool shares_prompt = options_.prefix_cache && num_virtual >= kBlockTokens;
+  const bool shares_prompt =
+      options_.prefix_cache && num_virtual >= kBlockTokens && !chooses_prompt;
   if (is_private && request.sampling.num_choices == 1 && !shares_prompt) return {};
   PrefixRoot root;
   root.tenant = request.tenant;

@@ -41,7 +41,9 @@ int64_t AppendVirtual(const Sequence& sequence, int64_t first, int64_t end, Step
     batch.prefixes.push_back({prompt, first, slot_begin, slot_begin + stop - first});
     return stop;
   }
-  batch.prompts.push_back({prompt, first, batch.num_rows(), batch.num_rows() + stop - first});
+  const Request& request = *sequence.owner->request;
+  batch.prompts.push_back({prompt, request.prompt_row + first, batch.num_rows(),
+                           batch.num_rows() + stop - first, request.prompt_scale});
   return first;
 }
 

@@ -69,6 +69,7 @@ RECIPES = (
     "container_ops",
     "container_prompts",
     "exported",
+    "arrow",
     "container_bottlenecks",
     "llm_adapters",
     "hypernets",

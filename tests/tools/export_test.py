@@ -14,6 +14,7 @@ sys.path[:0] = [str(ROOT / "tools/export"), str(ROOT / "tools")]
 
 import adamix  # noqa: E402
 import adaptformer  # noqa: E402
+import arrow  # noqa: E402
 import biadapter  # noqa: E402
 import bitdelta  # noqa: E402
 import command  # noqa: E402
@@ -76,6 +77,22 @@ class ContainerTest(unittest.TestCase):
         for row in range(3):
             for i in range(40):
                 self.assertEqual(bool(words[row, i // 32] >> (i % 32) & 1), bool(signs[row, i]))
+
+
+class ArrowTest(unittest.TestCase):
+    def test_a_prototype_is_the_main_right_singular_vector(self):
+        a, b = numbers(2, 16), numbers(12, 2)
+        a[1] *= 0.1
+        found = arrow.prototype(a, b, numbers(16))
+        main = np.linalg.svd(b @ a)[2][0]
+        self.assertAlmostEqual(float(abs(found @ main)), 1.0, places=4)
+
+    def test_a_lora_with_more_than_its_pairs_is_refused(self):
+        with tempfile.TemporaryDirectory() as path:
+            weights_io.write_json(f"{path}/adapter_config.json", {"peft_type": "LORA", "r": 2, "lora_alpha": 4,
+                                                                  "use_dora": True})
+            with self.assertRaises(SystemExit):
+                arrow.read_lora(path)
 
 
 class DeltasTest(unittest.TestCase):

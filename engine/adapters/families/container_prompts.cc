@@ -4,11 +4,29 @@
 #include <utility>
 #include <vector>
 
+#include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/projected_prefix.h"
 #include "engine/io/quote.h"
 
 namespace polyad {
 namespace {
+
+constexpr int64_t kMaxPrompts = 64;
+
+// A router's scores of every token: router [prompts, hidden] times the base's embedding of it, so
+// that the mean of a text's embeddings need not be taken (the router is linear).
+Status LowerRouter(const ContainerOp& op, const LoweringContext& context,
+                   SoftPromptTensors& prompt) {
+  if (prompt.num_prompts > kMaxPrompts) {
+    return InvalidArgument("tensor %s.prompts: expected at most %d to choose among, got %d",
+                           op.name(), kMaxPrompts, prompt.num_prompts);
+  }
+  POLYAD_ASSIGN_OR_RETURN(const Matrix router,
+                          op.Take("router", prompt.num_prompts, context.spec.hidden_size));
+  POLYAD_ASSIGN_OR_RETURN(const Matrix table, BaseWeight(context, {-1, Site::kEmbed}));
+  prompt.token_scores = MultiplyTransposed(table, router).values;
+  return absl::OkStatus();
+}
 
 Status LowerEmbeddings(const ContainerOp& op, const LoweringContext& context,
                        AdapterProgram& program) {
@@ -22,6 +40,15 @@ Status LowerEmbeddings(const ContainerOp& op, const LoweringContext& context,
   POLYAD_ASSIGN_OR_RETURN(const FloatTensor prompts,
                           op.Floats("prompts", {kAnySize, kAnySize, hidden}));
   const int64_t num_tasks = prompts.Dim(0);
+  if (op.Has("router")) {
+    SoftPromptTensors routed;
+    routed.num_prompts = num_tasks;
+    routed.num_tokens = prompts.Dim(1);
+    routed.embeddings = prompts.values;
+    POLYAD_RETURN_IF_ERROR(LowerRouter(op, context, routed));
+    program.soft_prompt = std::move(routed);
+    return absl::OkStatus();
+  }
   int64_t task = 0;
   if (num_tasks > 1) {
     POLYAD_ASSIGN_OR_RETURN(task, TaskOf(context, num_tasks));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/adapters/families/container_hooks.h"
+#include "engine/adapters/families/container_mixture.h"
 #include "engine/adapters/families/container_prompts.h"
 #include "engine/adapters/families/family.h"
 #include "engine/adapters/lowering_ops.h"
@@ -103,7 +104,11 @@ Status LowerLowRank(const Target& at, AdapterProgram& program) {
   }
   Scale(b, scale);
   AddLowRank(program, at.site, std::move(down).AsMatrix(), std::move(b));
-  return absl::OkStatus();
+  return JoinContainerMixture(at.op, program, program.ops.back());
+}
+
+Status LowerMixture(const Target& at, AdapterProgram& program) {
+  return LowerContainerMixture(at.op, at.site, at.shape.in, program);
 }
 
 Status LowerSparse(const Target& at, AdapterProgram& program) {
@@ -303,10 +308,10 @@ struct OpKind {
   Status (*lower)(const Target& at, AdapterProgram& program);
 };
 constexpr OpKind kKinds[] = {
-    {"is", LowerInput},        {"ir", LowerRotation},  {"os", LowerOutput}, {"or", LowerPairs},
-    {"lr", LowerLowRank},      {"sp", LowerSparse},    {"rb", LowerRows},   {"sg", LowerSigns},
-    {"kr", LowerKronecker},    {"hd", LowerHadamard},  {"dd", LowerDense},  {"bi", LowerBias},
-    {"il", LowerInputLowRank}, {"bn", LowerBottleneck}};
+    {"is", LowerInput},        {"ir", LowerRotation},   {"os", LowerOutput}, {"or", LowerPairs},
+    {"lr", LowerLowRank},      {"sp", LowerSparse},     {"rb", LowerRows},   {"sg", LowerSigns},
+    {"kr", LowerKronecker},    {"hd", LowerHadamard},   {"dd", LowerDense},  {"bi", LowerBias},
+    {"il", LowerInputLowRank}, {"bn", LowerBottleneck}, {"mx", LowerMixture}};
 
 // Beside a whole sub-layer: lowered as at a square site, then moved into hooks.
 Status LowerBesideSubLayer(const ContainerOp& op, const LoweringContext& context,
@@ -322,6 +327,9 @@ Status LowerBesideSubLayer(const ContainerOp& op, const LoweringContext& context
   POLYAD_RETURN_IF_ERROR(op.kind() == "lr" ? LowerLowRank(target, program)
                                            : LowerKronecker(target, program));
   for (auto made = program.ops.begin() + first; made != program.ops.end(); ++made) {
+    if (made->mixture >= 0) {
+      return Unimplemented("zoo.json: %s: key 'expert': not served beside a sub-layer", op.name());
+    }
     POLYAD_RETURN_IF_ERROR(AddSubLayerHook(op, context.spec, made->op, program));
   }
   program.ops.erase(program.ops.begin() + first, program.ops.end());
@@ -375,12 +383,15 @@ StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringCon
   AdapterProgram program;
   program.family = container.family();
   POLYAD_ASSIGN_OR_RETURN(const int64_t chosen, ChosenTask(container, context));
-  for (const ContainerOp& op : container.ops()) {
-    POLYAD_ASSIGN_OR_RETURN(const int64_t task, op.Int("task", -1, -1, kMaxTasks - 1));
-    AdapterProgram of_another;  // checked like the chosen one's, then dropped
-    AdapterProgram& to = task == -1 || task == chosen ? program : of_another;
-    POLYAD_RETURN_IF_ERROR(LowerOp(op, context, to));
-    POLYAD_RETURN_IF_ERROR(op.CheckOptionsTaken());
+  for (const bool mixtures : {true, false}) {  // mixtures before their experts
+    for (const ContainerOp& op : container.ops()) {
+      if ((op.kind() == "mx") != mixtures) continue;
+      POLYAD_ASSIGN_OR_RETURN(const int64_t task, op.Int("task", -1, -1, kMaxTasks - 1));
+      AdapterProgram of_another;  // checked like the chosen one's, then dropped
+      AdapterProgram& to = task == -1 || task == chosen ? program : of_another;
+      POLYAD_RETURN_IF_ERROR(LowerOp(op, context, to));
+      POLYAD_RETURN_IF_ERROR(op.CheckOptionsTaken());
+    }
   }
   return program;
 }

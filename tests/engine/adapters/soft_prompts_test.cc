@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "engine/adapters/family_table.h"
 #include "engine/adapters/gated_prefix.h"
 #include "engine/adapters/soft_prompt.h"
@@ -194,6 +196,22 @@ TEST(GatedPrefix, PacksWhatFitsTheModel) {
   tensors.gate.push_back(1);
   tensors.layer = 2;
   EXPECT_FALSE(PackGatedPrefix(tensors, TinySpec(), *backend).ok());
+}
+
+TEST(SoftPrompt, IsChosenByTheMeanOfItsTextsScoresAndTimesItsShare) {
+  SoftPrompt prompt;
+  prompt.num_tokens = 5;
+  EXPECT_EQ(prompt.Choose({}).first, 0);
+  EXPECT_EQ(prompt.Choose({}).scale, 1.0f);
+  prompt.num_prompts = 2;
+  prompt.token_scores = {1, 0, 0, 3, 2, 2};  // of tokens 0, 1, 2
+  const auto choose = [&prompt](std::vector<int32_t> text) { return prompt.Choose(text); };
+  EXPECT_EQ(choose({0}).first, 0);
+  EXPECT_NEAR(choose({0}).scale, 1 / (1 + std::exp(-1.0)), 1e-6);
+  EXPECT_EQ(choose({0, 1}).first, 5);
+  EXPECT_NEAR(choose({0, 1}).scale, 1 / (1 + std::exp(-1.0)), 1e-6);
+  EXPECT_EQ(choose({2}).first, 0);  // of equal ones the first
+  EXPECT_EQ(choose({2}).scale, 0.5f);
 }
 
 }  // namespace

@@ -204,6 +204,56 @@ TEST(ZooContainer, GroupsThatDivideNothingAreNoOp) {
   }
 }
 
+// Three experts at q of layer 0, and a mixture of their scores.
+Files MixtureFiles(const std::string& mixture, const std::string& expert) {
+  Files files;
+  files.config = R"({"zoo_version":1,"family":"test","base":{"name":"b"},"dtype":"f32","sites":{)"
+                 R"("L0.q.mx.0":{)" +
+                 mixture + R"(},"L0.q.lr.0":{)" + expert + R"(}},"hooks":[]})";
+  files.tensors = {FloatTensor("L0.q.mx.0.w", 3, 32, 0.1f, 0.01f),
+                   FloatTensor("L0.q.lr.0.a", 2, 32, 0.1f, 0.01f),
+                   FloatTensor("L0.q.lr.0.b", 32, 2, -0.2f, 0.03f)};
+  return files;
+}
+
+TEST(ZooContainer, ExpertsTakeTheCoefficientsOfTheirPlacesMixture) {
+  const StatusOr<AdapterProgram> program =
+      Lower(MixtureFiles(R"("top_k":2,"temperature":0.5,"absolute":1)", R"("expert":2)"));
+  ASSERT_TRUE(program.ok()) << program.status();
+  ASSERT_EQ(program->mixtures.size(), 1u);
+  const MixtureRule& rule = program->mixtures[0].rule;
+  EXPECT_EQ(program->mixtures[0].site, (SiteRef{0, Site::kQ}));
+  EXPECT_EQ(rule.num_experts, 3);
+  EXPECT_EQ(rule.top_k, 2);
+  EXPECT_EQ(rule.temperature, 0.5f);
+  EXPECT_TRUE(rule.absolute);
+  ASSERT_EQ(program->ops.size(), 1u);
+  EXPECT_EQ(program->ops[0].mixture, 0);
+  EXPECT_EQ(program->ops[0].expert, 2);
+}
+
+TEST(ZooContainer, MixturesThatDoNotFitTheirExpertsAreRefusedByName) {
+  struct Case {
+    std::string mixture;
+    std::string expert;
+    std::string message;
+  };
+  for (const Case& bad :
+       {Case{R"("top_k":4)", R"("expert":2)", "top_k"},
+        Case{R"("temperature":0)", R"("expert":2)", "temperature"},
+        Case{R"("absolute":2)", R"("expert":2)", "absolute"}, Case{"", R"("expert":3)", "expert"},
+        Case{"", R"("expert":0.5)", "expert"}}) {
+    const StatusOr<AdapterProgram> program = Lower(MixtureFiles(bad.mixture, bad.expert));
+    ASSERT_FALSE(program.ok()) << bad.message;
+    EXPECT_NE(program.status().message().find(bad.message), std::string::npos) << program.status();
+  }
+  Files alone = MixtureFiles("", R"("expert":1)");
+  alone.config = R"({"zoo_version":1,"family":"test","base":{"name":"b"},"dtype":"f32",)"
+                 R"("sites":{"L0.q.lr.0":{"expert":1}},"hooks":[]})";
+  alone.tensors.erase(alone.tensors.begin());
+  EXPECT_NE(Lower(alone).status().message().find("no mx op"), std::string_view::npos);
+}
+
 TEST(ZooContainer, ABottleneckNeedsATapAndAnActivationWeKnow) {
   const auto with = [](const std::string& options) {
     Files files;

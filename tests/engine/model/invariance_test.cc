@@ -95,6 +95,10 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
           for (TestSequence& other : sequences) {
             if (&other == &sequence || other.adapter != sequence.adapter) continue;
             if (other.adapter_begin != sequence.adapter_begin) continue;
+            if (other.prompt_choice.first != sequence.prompt_choice.first ||
+                other.prompt_choice.scale != sequence.prompt_choice.scale) {
+              continue;
+            }
             int64_t shared = 0;
             while (shared + 16 < static_cast<int64_t>(sequence.tokens.size()) - kGenerated &&
                    shared + 16 <= other.num_computed &&

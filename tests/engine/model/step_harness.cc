@@ -35,6 +35,7 @@ TestSequence MakeSequence(const std::vector<int32_t>& prompt,
       sequence.tokens.push_back(VirtualToken(i));
     }
     sequence.adapter_begin = adapter->BeginIn(prompt);
+    sequence.prompt_choice = adapter->ChooseIn(prompt);
   }
   sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
   sequence.adapter = std::move(adapter);
@@ -162,7 +163,8 @@ void StepHarness::AppendChunk(const TestChunk& chunk, StepBatch& batch) {
       continue;
     }
     const int64_t row = batch.num_rows();
-    if (token < 0) batch.prompts.push_back({prompt, i, row, row + 1});
+    const PromptChoice& choice = sequence.prompt_choice;
+    if (token < 0) batch.prompts.push_back({prompt, choice.first + i, row, row + 1, choice.scale});
     if (i >= end - chunk.num_logits) batch.sample_rows.push_back(static_cast<int32_t>(row));
     batch.token_ids.push_back(std::max(token, 0));
     batch.positions.push_back(static_cast<int32_t>(prompt ? prompt->PositionOf(i) : i));

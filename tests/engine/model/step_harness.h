@@ -20,6 +20,7 @@ struct TestSequence {
   std::vector<int32_t> blocks;
   int64_t num_computed = 0;   // tokens whose K/V are in the cache
   int64_t adapter_begin = 0;  // tokens before it are the base model's
+  PromptChoice prompt_choice = {};
 };
 // A sequence that begins with the adapter's virtual tokens, if it has any.
 TestSequence MakeSequence(const std::vector<int32_t>& prompt,

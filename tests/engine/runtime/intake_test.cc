@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "engine/runtime/scheduler.h"
@@ -267,6 +268,28 @@ TEST_F(IntakeTest, BlocksBeforeAnInvocationAreTheTenantsWithTheBase) {
   ids[20] = 1;  // not invoked: the base's throughout
   with_adapter.prompt = TokenPrompt{ids};
   EXPECT_EQ(KeysOf(with_adapter), KeysOf(Spec(ids)));
+}
+
+TEST_F(IntakeTest, APromptChosenByTheTextIsTheRequestsOwn) {
+  auto prompt = std::make_shared<SoftPrompt>();
+  prompt->num_tokens = 32;
+  prompt->num_prompts = 2;
+  prompt->token_scores.assign(static_cast<size_t>(2 * kFakeVocab), 0.0f);
+  prompt->token_scores[2 * 7 + 1] = 1.0f;
+  AdapterVersion::Identity identity;
+  identity.id = AdapterVersionId(5);
+  auto version = std::make_shared<AdapterVersion>(identity, 1);
+  version->SetSoftPrompt(std::move(prompt));
+  adapter_ = std::move(version);
+  RequestSpec spec = Spec({7});
+  spec.model = "pirate";
+  EXPECT_EQ(Prepare(spec)->request->prompt_row, 32);
+  EXPECT_NEAR(Prepare(spec)->request->prompt_scale, 1 / (1 + std::exp(-1.0)), 1e-6);
+  EXPECT_THAT(KeysOf(spec, 1), ::testing::IsEmpty());
+  spec.sampling.num_choices = 2;
+  EXPECT_NE(KeysOf(spec, 1)[1], KeysOf(spec, 2)[1]);
+  spec.prompt = TokenPrompt{{3}};
+  EXPECT_EQ(Prepare(spec)->request->prompt_row, 0);
 }
 
 TEST_F(IntakeTest, RefusesWhatIsTooLateAlready) {

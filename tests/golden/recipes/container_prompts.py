@@ -1,4 +1,5 @@
-"""Soft prompts through our container: TPT, a prompt moved from another model; APT, a prefix with gates (zoo 5.7)."""
+"""Soft prompts through our container: TPT, a prompt moved from another model; APT, a prefix with gates; SMoP, one of
+several prompts by the request's own text (zoo 5.7)."""
 import types
 
 import numpy as np
@@ -56,7 +57,34 @@ def _apt(model, box, rng):
     _wrap(model, forward)
 
 
+def _smop(model, box, rng):
+    """Prompt k of the largest p = softmax(W mean(the text's embeddings)), times p_k: decided by the prompt, and kept while
+    its continuation grows, so a call whose text is the last one and one token more keeps what was decided."""
+    hidden, tokens, count = model.config.hidden_size, 5, 4
+    prompts, router = rng("prompts", count, tokens, hidden), 2 * rng("router", count, hidden)
+    box.add("embed", "ep", prompts=prompts, router=router)
+    rows, weight = torch.from_numpy(prompts).float(), torch.from_numpy(router).float()
+    last = {"ids": torch.zeros(0, 0), "prompt": None}
+
+    def decide(input_ids):
+        grows = input_ids.shape[1] > 1 and torch.equal(last["ids"], input_ids[:, :-1])
+        if not grows:
+            embedded = model.get_input_embeddings()(input_ids).mean(dim=1)
+            best = torch.softmax(embedded @ weight.T, dim=-1).max(dim=-1)
+            last["prompt"] = rows[best.indices] * best.values[:, None, None]
+        last["ids"] = input_ids
+        return last["prompt"]
+
+    def forward(original, input_ids, attention_mask):
+        batch = input_ids.shape[0]
+        embeddings = torch.cat([decide(input_ids), model.get_input_embeddings()(input_ids)], dim=1)
+        mask = torch.cat([torch.ones(batch, tokens, dtype=attention_mask.dtype), attention_mask], dim=1)
+        return original(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
+    _wrap(model, forward)
+
+
 CASES = [
+    case("llama", "smop", "smop", _smop),
     case("llama", "tpt", "tpt", _tpt),
     case("qwen2", "apt", "apt", _apt),
 ]

@@ -1,0 +1,47 @@
+#include "engine/model/mixture.h"
+
+#include <cmath>
+
+#include "gtest/gtest.h"
+
+namespace polyad {
+namespace {
+
+FloatRows RowsOf(std::vector<float>& values, int64_t cols) {
+  return {values.data(), static_cast<int64_t>(values.size()) / cols, cols, cols};
+}
+
+TEST(Mixture, IsTheSoftmaxOfTheLargestScoresExpertByExpert) {
+  std::vector<float> scores = {1, 3, 2, 0, 5, -1};
+  const std::vector<float> c = MixtureCoefficients({3, 2, 0.5f, false}, RowsOf(scores, 3));
+  const float low = 1 / (1 + std::exp(2.0f));
+  const float lower = 1 / (1 + std::exp(10.0f));
+  const std::vector<float> expected = {0, lower, 1 - low, 1 - lower, low, 0};
+  ASSERT_EQ(c.size(), expected.size());
+  for (size_t i = 0; i < c.size(); ++i) EXPECT_NEAR(c[i], expected[i], 1e-6) << i;
+}
+
+TEST(Mixture, CountsNegativeScoresByTheirSizeWhereTheRuleSaysSo) {
+  std::vector<float> scores = {-4, 1, 2};
+  const std::vector<float> c = MixtureCoefficients({3, 1, 1.0f, true}, RowsOf(scores, 3));
+  EXPECT_EQ(c, (std::vector<float>{1, 0, 0}));
+}
+
+TEST(Mixture, GivesEqualScoresToTheLowerExpert) {
+  std::vector<float> scores = {2, 2, 2};
+  const std::vector<float> c = MixtureCoefficients({3, 2, 1.0f, false}, RowsOf(scores, 3));
+  EXPECT_EQ(c, (std::vector<float>{0.5f, 0.5f, 0}));
+}
+
+TEST(Mixture, GivesARowTheSameWhateverOtherRowsThereAre) {
+  std::vector<float> two = {0.3f, -0.7f, 0.2f, 1.5f};
+  std::vector<float> one = {0.2f, 1.5f};
+  const MixtureRule rule{2, 2, 0.9f, true};
+  const std::vector<float> both = MixtureCoefficients(rule, RowsOf(two, 2));
+  const std::vector<float> alone = MixtureCoefficients(rule, RowsOf(one, 2));
+  EXPECT_EQ(both[1], alone[0]);
+  EXPECT_EQ(both[3], alone[1]);
+}
+
+}  // namespace
+}  // namespace polyad
