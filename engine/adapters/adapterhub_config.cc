@@ -148,11 +148,10 @@ StatusOr<HubMethod> MethodOf(const std::string& architecture) {
 Status CheckLeaveOut(const OrderedJson& options) {
   const auto list = options.find("leave_out");
   if (list == options.end()) return absl::OkStatus();
-  const bool good = list->is_array() && list->size() <= kMaxLeaveOut &&
-                    std::all_of(list->begin(), list->end(),
-                                [](const OrderedJson& v) { return v.is_number_integer(); });
-  if (!good) return InvalidArgument("%s: leave_out: expected a list of layer numbers", kWhere);
-  return absl::OkStatus();
+  if (!list->is_array() || list->size() > kMaxLeaveOut) {
+    return InvalidArgument("%s: leave_out: expected a list of layer numbers", kWhere);
+  }
+  return CheckLayerNumbers(*list, "leave_out");
 }
 
 // The defaults under what the file says. A key the library does not have may change the maths.
@@ -261,6 +260,15 @@ StatusOr<HubConfig> ParseHubConfig(const OrderedJson& json) {
   POLYAD_ASSIGN_OR_RETURN(config.name, fields.String("name"));
   POLYAD_ASSIGN_OR_RETURN(const OrderedJson options, ReadOptions(fields));
   POLYAD_ASSIGN_OR_RETURN(const std::string architecture, ArchitectureOf(options));
+Status CheckLayerNumbers(const OrderedJson& list, std::string_view key) {
+  for (const OrderedJson& value : list) {
+    if (value.is_number_unsigned()) continue;
+    return InvalidArgument("%s: %s: expected layer numbers from 0, got %s", kWhere,
+                           std::string(key), DescribeJson(value));
+  }
+  return absl::OkStatus();
+}
+
   config.is_union = architecture == "union";
   if (!config.is_union) {
     POLYAD_ASSIGN_OR_RETURN(HubPart part, ReadPart(options));

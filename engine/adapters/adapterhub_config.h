@@ -34,6 +34,9 @@ struct HubConfig {
 // UNIMPLEMENTED: an architecture, configuration name or option that is not served.
 StatusOr<HubConfig> ParseHubConfig(const OrderedJson& json);
 
+// INVALID_ARGUMENT naming the key and the first value that is no layer's number.
+Status CheckLayerNumbers(const OrderedJson& list, std::string_view key);
+
 // The family table's name for it: "bottleneck", "lora", "prefix_tuning", "reft" or "union".
 StatusOr<std::string> AdapterHubType(const OrderedJson& json);
 

@@ -152,13 +152,23 @@ StatusOr<double> ContainerOp::Number(const std::string& key, double absent) cons
 
 StatusOr<int64_t> ContainerOp::Int(const std::string& key, int64_t absent, int64_t min,
                                    int64_t max) const {
-  POLYAD_ASSIGN_OR_RETURN(const double value, Number(key, static_cast<double>(absent)));
-  const bool fits = value >= static_cast<double>(min) && value <= static_cast<double>(max);
-  if (!fits || value != static_cast<double>(static_cast<int64_t>(value))) {
-    return InvalidArgument("%s: %s: key '%s': expected a whole number in [%d, %d], got %g", kWhere,
-                           name_, key, min, max, value);
+  POLYAD_ASSIGN_OR_RETURN(const std::optional<int64_t> found, IntIfAny(key, min, max));
+  return found.value_or(absent);
+}
+
+StatusOr<std::optional<int64_t>> ContainerOp::IntIfAny(const std::string& key, int64_t min,
+                                                       int64_t max) const {
+  asked_.insert(key);
+  for (const auto& [name, value] : numbers_) {
+    if (name != key) continue;
+    const bool fits = value >= static_cast<double>(min) && value <= static_cast<double>(max);
+    if (!fits || value != static_cast<double>(static_cast<int64_t>(value))) {
+      return InvalidArgument("%s: %s: key '%s': expected a whole number in [%d, %d], got %g",
+                             kWhere, name_, key, min, max, value);
+    }
+    return std::optional(static_cast<int64_t>(value));
   }
-  return static_cast<int64_t>(value);
+  return std::optional<int64_t>();
 }
 
 std::string ContainerOp::Word(const std::string& key, const std::string& absent) const {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -78,6 +79,8 @@ class ContainerOp {
   // Numbers among the options; `absent` where there is no such option.
   StatusOr<double> Number(const std::string& key, double absent) const;
   StatusOr<int64_t> Int(const std::string& key, int64_t absent, int64_t min, int64_t max) const;
+  // Nothing where there is no such option: no number that a file may state means that.
+  StatusOr<std::optional<int64_t>> IntIfAny(const std::string& key, int64_t min, int64_t max) const;
   // A word among the options; `absent` where there is no such option.
   std::string Word(const std::string& key, const std::string& absent) const;
   // UNIMPLEMENTED naming an option that nobody asked for.

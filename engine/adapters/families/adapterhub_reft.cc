@@ -51,10 +51,10 @@ StatusOr<Options> ReadOptions(const OrderedJsonFields& fields) {
 StatusOr<bool> Names(const OrderedJsonFields& fields, int64_t layer) {
   const OrderedJson* layers = fields.Find("layers");
   if (layers != nullptr && *layers == "all") return true;
-  const bool good = layers != nullptr && layers->is_array() &&
-                    std::all_of(layers->begin(), layers->end(),
-                                [](const OrderedJson& value) { return value.is_number_integer(); });
-  if (!good) return InvalidArgument("%s: layers: expected \"all\" or a list of numbers", kWhere);
+  if (layers == nullptr || !layers->is_array()) {
+    return InvalidArgument("%s: layers: expected \"all\" or a list of numbers", kWhere);
+  }
+  POLYAD_RETURN_IF_ERROR(CheckLayerNumbers(*layers, "layers"));
   return std::any_of(layers->begin(), layers->end(),
                      [layer](const OrderedJson& value) { return value.get<int64_t>() == layer; });
 }

@@ -1,6 +1,7 @@
 #include "engine/adapters/families/container_mixture.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace polyad {
@@ -34,17 +35,18 @@ Status LowerContainerMixture(const ContainerOp& op, SiteRef site, int64_t in,
 }
 
 Status JoinContainerMixture(const ContainerOp& op, const AdapterProgram& program, SiteOp& delta) {
-  POLYAD_ASSIGN_OR_RETURN(const int64_t expert, op.Int("expert", -1, -1, kMaxExperts - 1));
-  if (expert < 0) return absl::OkStatus();
+  POLYAD_ASSIGN_OR_RETURN(const std::optional<int64_t> expert,
+                          op.IntIfAny("expert", 0, kMaxExperts - 1));
+  if (!expert.has_value()) return absl::OkStatus();
   for (size_t i = 0; i < program.mixtures.size(); ++i) {
     const Mixture& mixture = program.mixtures[i];
     if (mixture.site != delta.site) continue;
-    if (expert >= mixture.rule.num_experts) {
+    if (*expert >= mixture.rule.num_experts) {
       return InvalidArgument("zoo.json: %s: key 'expert': expected less than %d, got %d", op.name(),
-                             mixture.rule.num_experts, expert);
+                             mixture.rule.num_experts, *expert);
     }
     delta.mixture = static_cast<int64_t>(i);
-    delta.expert = expert;
+    delta.expert = *expert;
     return absl::OkStatus();
   }
   return InvalidArgument("zoo.json: %s: key 'expert': there is no mx op at this place", op.name());

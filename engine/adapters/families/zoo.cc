@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -351,15 +353,28 @@ Status LowerOp(const ContainerOp& op, const LoweringContext& context, AdapterPro
   return Unimplemented("tensor %s: op '%s' is not understood", op.name(), op.kind());
 }
 
-// The task that a container for several is loaded for; -1 where no op names one.
-StatusOr<int64_t> ChosenTask(const ZooContainer& container, const LoweringContext& context) {
-  int64_t num_tasks = 0;
+// Nothing where an op is every task's.
+StatusOr<std::optional<int64_t>> TaskOf(const ContainerOp& op) {
+  return op.IntIfAny("task", 0, kMaxTasks - 1);
+}
+
+// The task that a container for several is loaded for; nothing where no op names one.
+StatusOr<std::optional<int64_t>> ChosenTask(const ZooContainer& container,
+                                            const LoweringContext& context) {
+  std::set<int64_t> tasks;
   for (const ContainerOp& op : container.ops()) {
-    POLYAD_ASSIGN_OR_RETURN(const int64_t task, op.Int("task", -1, -1, kMaxTasks - 1));
-    num_tasks = std::max(num_tasks, task + 1);
+    POLYAD_ASSIGN_OR_RETURN(const std::optional<int64_t> task, TaskOf(op));
+    if (task.has_value()) tasks.insert(*task);
   }
-  if (num_tasks == 0) return -1;
-  return TaskOf(context, num_tasks);
+  if (tasks.empty()) return std::optional<int64_t>();
+  POLYAD_ASSIGN_OR_RETURN(const int64_t chosen, TaskOf(context, *tasks.rbegin() + 1));
+  if (tasks.count(chosen) == 0) {
+    return InvalidArgument(
+        "option 'task': expected one of zoo.json's %d tasks, got %d, which none "
+        "of its ops belongs to",
+        tasks.size(), chosen);
+  }
+  return std::optional(chosen);
 }
 
 // A change of one set of weights is none of another's.
@@ -382,13 +397,13 @@ StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringCon
   POLYAD_RETURN_IF_ERROR(CheckBase(container, context));
   AdapterProgram program;
   program.family = container.family();
-  POLYAD_ASSIGN_OR_RETURN(const int64_t chosen, ChosenTask(container, context));
+  POLYAD_ASSIGN_OR_RETURN(const std::optional<int64_t> chosen, ChosenTask(container, context));
   for (const bool mixtures : {true, false}) {  // mixtures before their experts
     for (const ContainerOp& op : container.ops()) {
       if ((op.kind() == "mx") != mixtures) continue;
-      POLYAD_ASSIGN_OR_RETURN(const int64_t task, op.Int("task", -1, -1, kMaxTasks - 1));
+      POLYAD_ASSIGN_OR_RETURN(const std::optional<int64_t> task, TaskOf(op));
       AdapterProgram of_another;  // checked like the chosen one's, then dropped
-      AdapterProgram& to = task == -1 || task == chosen ? program : of_another;
+      AdapterProgram& to = !task.has_value() || task == chosen ? program : of_another;
       POLYAD_RETURN_IF_ERROR(LowerOp(op, context, to));
       POLYAD_RETURN_IF_ERROR(op.CheckOptionsTaken());
     }

@@ -246,7 +246,18 @@ INSTANTIATE_TEST_SUITE_P(
                   f.options.back() = ',';
                   f.options += R"("leave_out":"all"})";
                 },
-                kInvalid, "leave_out"}),
+                kInvalid, "leave_out"},
+        Hostile{"LeavesOutTheLayerBeforeTheFirst",
+                [](Files& f) {
+                  f.options.back() = ',';
+                  f.options += R"("leave_out":[0,-1]})";
+                },
+                kInvalid, "leave_out: expected layer numbers from 0, got -1"},
+        Hostile{"ReftAtTheLayerBeforeTheFirst",
+                [](Files& f) {
+                  f.options = R"({"architecture":"reft","r":1,"prefix_positions":1,"layers":[-1]})";
+                },
+                kInvalid, "layers: expected layer numbers from 0, got -1"}),
     [](const auto& test) { return test.param.name; });
 
 TEST(AdapterHub, APrefixIsOneTensorHoweverOftenItIsStored) {

@@ -242,7 +242,8 @@ TEST(ZooContainer, MixturesThatDoNotFitTheirExpertsAreRefusedByName) {
        {Case{R"("top_k":4)", R"("expert":2)", "top_k"},
         Case{R"("temperature":0)", R"("expert":2)", "temperature"},
         Case{R"("absolute":2)", R"("expert":2)", "absolute"}, Case{"", R"("expert":3)", "expert"},
-        Case{"", R"("expert":0.5)", "expert"}}) {
+        Case{"", R"("expert":0.5)", "expert"},
+        Case{"", R"("expert":-1)", "key 'expert': expected a whole number in [0, 63], got -1"}}) {
     const StatusOr<AdapterProgram> program = Lower(MixtureFiles(bad.mixture, bad.expert));
     ASSERT_FALSE(program.ok()) << bad.message;
     EXPECT_NE(program.status().message().find(bad.message), std::string::npos) << program.status();
@@ -299,6 +300,33 @@ TEST(ZooContainer, ATasksOpsAreServedAloneAndTheOthersChecked) {
   EXPECT_EQ(LowerFor(files, {{"task", 2}}).status().code(), absl::StatusCode::kInvalidArgument);
   files.tensors[1] = FloatTensor("L0.q.lr.0.b", 31, 2, 0.1f, 0.01f);
   EXPECT_EQ(LowerFor(files, {{"task", 1}}).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(ZooContainer, ATaskIsANumberFromZeroAndSomeOpsOwn) {
+  const auto with = [](const std::string& first, const std::string& second) {
+    Files files;
+    files.config = R"({"zoo_version":1,"family":"test","sites":{"L0.q.lr.0":{"task":)" + first +
+                   R"(},"L1.v.dd.0":{"task":)" + second + "}}}";
+    files.tensors = {FloatTensor("L0.q.lr.0.a", 4, 32, 0.1f, 0.01f),
+                     FloatTensor("L0.q.lr.0.b", 32, 4, -0.2f, 0.03f),
+                     FloatTensor("L1.v.dd.0.delta", 16, 32, 0.3f, -0.02f)};
+    return files;
+  };
+  for (const char* bad : {"-1", "-2", "0.5", "65536", "1e300"}) {
+    const Status status = LowerFor(with("0", bad), {{"task", 0}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad;
+    EXPECT_NE(status.message().find("L1.v.dd.0: key 'task': expected a whole number in [0, 65535]"),
+              std::string_view::npos)
+        << status;
+  }
+  const StatusOr<AdapterProgram> third = LowerFor(with("0", "2"), {{"task", 2}});
+  ASSERT_TRUE(third.ok()) << third.status();
+  EXPECT_EQ(third->ops.size(), 1u);
+  for (const int64_t nobodys : {-1, 1, 3}) {
+    const Status status = LowerFor(with("0", "2"), {{"task", nobodys}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << nobodys;
+    EXPECT_NE(status.message().find("option 'task'"), std::string_view::npos) << status;
+  }
 }
 
 TEST(ZooContainer, ALinearOpBesideASubLayerBecomesItsHook) {
