@@ -33,12 +33,14 @@ struct SegmentGate {
 
 // Which of a site's experts a row takes and how much of each (zoo section 1.1, GT): with s the
 // scores of the site's raw input, |s| where `absolute`, c = softmax(s / temperature) over the top_k
-// largest, and 0 for the others. Lower experts win ties.
+// largest, and 0 for the others. Lower experts win ties. With `over_segment` each of a segment's
+// rows takes the mean of their coefficients (SegmentGate).
 struct MixtureRule {
   int64_t num_experts = 0;
   int64_t top_k = 0;
   float temperature = 1.0f;
   bool absolute = false;
+  bool over_segment = false;
 };
 inline constexpr int64_t kMaxExperts = 64;
 

@@ -80,8 +80,7 @@ constexpr Unserved kUnserved[] = {
     {"PSOFT", kExportFirst},
     {"ADAMSS", kExportFirst},
     {"SHADOW", "it is a second network with a cache of its own, no change of this one"},
-    {"XLORA", "it runs the base model once more for every token"},
-    {"LILY", "its router takes the mean over all tokens of a batch"}};
+    {"XLORA", "it runs the base model once more for every token"}};
 
 std::string WhyUnserved(std::string_view type) {
   for (const Unserved& unserved : kUnserved) {

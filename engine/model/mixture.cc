@@ -27,6 +27,14 @@ std::span<const int64_t> Chosen(const MixtureRule& rule, const float* scores, Ex
   return chosen;
 }
 
+// The mean in each one's place; its bits depend on the numbers and their order alone.
+void SetToMean(std::span<float> values) {
+  double sum = 0;
+  for (const float value : values) sum += static_cast<double>(value);
+  std::fill(values.begin(), values.end(),
+            static_cast<float>(sum / static_cast<double>(values.size())));
+}
+
 }  // namespace
 
 std::vector<float> MixtureCoefficients(const MixtureRule& rule, FloatRows scores) {
@@ -50,6 +58,11 @@ std::vector<float> MixtureCoefficients(const MixtureRule& rule, FloatRows scores
       coefficients[static_cast<size_t>(expert * scores.rows + row)] =
           static_cast<float>(weight(expert) / sum);
     }
+  }
+  for (int64_t expert = 0; rule.over_segment && expert < rule.num_experts; ++expert) {
+    SetToMean(
+        std::span(coefficients)
+            .subspan(static_cast<size_t>(expert * scores.rows), static_cast<size_t>(scores.rows)));
   }
   return coefficients;
 }

@@ -61,6 +61,21 @@ def greedy(model, prompts, num_steps=NUM_GREEDY):
     return ids[:, prompts.shape[1]:], torch.stack(margins, dim=1)
 
 
+@torch.no_grad()
+def greedy_with_cache(model, prompts, num_steps=NUM_GREEDY, masked=True):
+    """greedy with a cache: what an adapter means over the rows of a call is then the prompt's, once, and each later
+    token's alone."""
+    past, ids, tokens, margins = None, prompts, [], []
+    for step in range(num_steps):
+        mask = torch.ones(prompts.shape[0], prompts.shape[1] + step, dtype=torch.long) if masked else None
+        out = model(input_ids=ids, attention_mask=mask, past_key_values=past, use_cache=True)
+        past, top = out.past_key_values, out.logits[:, -1].float().topk(2)
+        margins.append(top.values[:, 0] - top.values[:, 1])
+        ids = top.indices[:, :1]
+        tokens.append(ids)
+    return torch.cat(tokens, dim=1), torch.stack(margins, dim=1)
+
+
 def pick_prompt(model, name, length, vocab, edit=None):
     """The candidate whose greedy continuation has the largest smallest margin; edit changes candidates."""
     rng = rng_for("prompt", name, length)

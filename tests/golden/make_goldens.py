@@ -70,6 +70,7 @@ RECIPES = (
     "container_prompts",
     "exported",
     "arrow",
+    "lily",
     "container_bottlenecks",
     "llm_adapters",
     "hypernets",

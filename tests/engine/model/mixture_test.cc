@@ -43,5 +43,22 @@ TEST(Mixture, GivesARowTheSameWhateverOtherRowsThereAre) {
   EXPECT_EQ(both[3], alone[1]);
 }
 
+TEST(Mixture, OverASegmentIsTheMeanOfItsRows) {
+  std::vector<float> scores = {1, 2, 0, 4};
+  std::vector<float> first = {1, 2};
+  std::vector<float> second = {0, 4};
+  MixtureRule rule{2, 2, 1.0f, false};
+  const std::vector<float> one = MixtureCoefficients(rule, RowsOf(first, 2));
+  const std::vector<float> other = MixtureCoefficients(rule, RowsOf(second, 2));
+  rule.over_segment = true;
+  EXPECT_EQ(MixtureCoefficients(rule, RowsOf(first, 2)), one);
+  const std::vector<float> both = MixtureCoefficients(rule, RowsOf(scores, 2));
+  ASSERT_EQ(both.size(), 4u);
+  for (size_t expert = 0; expert < 2; ++expert) {
+    EXPECT_NEAR(both[2 * expert], (one[expert] + other[expert]) / 2, 1e-6);
+    EXPECT_EQ(both[2 * expert], both[2 * expert + 1]);
+  }
+}
+
 }  // namespace
 }  // namespace polyad

@@ -2,6 +2,8 @@
 // piece, whatever else runs, and a preempted request goes on with the same bits as one that ran
 // alone.
 #include <map>
+#include <string>
+#include <vector>
 
 #include "engine/base/clock.h"
 #include "engine/runtime/engine_loop.h"
@@ -76,21 +78,23 @@ class Runner {
   EngineLoop loop_;
 };
 
-TEST(WholePrompt, ARequestKeepsItsBitsThroughMatesAndPreemptions) {
+// Requests through `names`, of which all but "hub_lora" read whole prompts, alone and together.
+void ExpectOwnBits(const std::string& model, const std::vector<std::string>& names) {
   BackendOptions options;
   options.mode = ComputeMode::kF32;
   options.num_threads = 2;
-  TestModel test = LoadTestModel(GoldenPath("models/gpt2"), "cpu", options);
+  TestModel test = LoadTestModel(GoldenPath("models/" + model), "cpu", options);
   Runner crowd(*test.model, 10);
   std::map<int64_t, Answer> alone;
-  for (const char* name : {"hub_unipelt", "hub_gated_prefix", "hub_gated_lora", "hub_lora"}) {
-    const std::string path = GoldenPath(std::string("adapters/gpt2/") + name);
+  for (const std::string& name : names) {
+    const std::string path = GoldenPath("adapters/" + model + "/" + name);
     LoadAdapterSpec spec;
     spec.name = name;
     spec.path = path;
-    ASSERT_TRUE(test.adapters->Load(spec, nullptr).ok()) << name;
+    const Status loaded = test.adapters->Load(spec, nullptr).status();
+    ASSERT_TRUE(loaded.ok()) << loaded;
     const auto adapter = *test.adapters->Acquire(name, "");
-    EXPECT_EQ(adapter->reads_whole_prompt(), std::string(name) != "hub_lora") << name;
+    EXPECT_EQ(adapter->reads_whole_prompt(), name != "hub_lora") << name;
     const GoldenPrompt prompt = ReadGoldenPrompts(path).at(2);
     Runner quiet(*test.model, 100);
     const int64_t number = quiet.Add(prompt, adapter);
@@ -100,6 +104,14 @@ TEST(WholePrompt, ARequestKeepsItsBitsThroughMatesAndPreemptions) {
   }
   EXPECT_EQ(crowd.Run(), alone);
   EXPECT_GT(crowd.num_preemptions(), 0);
+}
+
+TEST(WholePrompt, AGatedRequestKeepsItsBitsThroughMatesAndPreemptions) {
+  ExpectOwnBits("gpt2", {"hub_unipelt", "hub_gated_prefix", "hub_gated_lora", "hub_lora"});
+}
+
+TEST(WholePrompt, ARoutedRequestKeepsItsBitsThroughMatesAndPreemptions) {
+  ExpectOwnBits("llama", {"lily", "hub_lora"});
 }
 
 }  // namespace

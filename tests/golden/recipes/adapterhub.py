@@ -232,21 +232,6 @@ def load(base_path, path):
     return model.eval()
 
 
-@torch.no_grad()
-def _greedy_with_cache(model, prompts, num_steps=golden_lib.NUM_GREEDY, masked=True):
-    """golden_lib.greedy with a cache: a gate then means over the prompt once, and each later token alone."""
-    past, ids, tokens, margins = None, prompts, [], []
-    for step in range(num_steps):
-        # With a mask the library's ReFT would take a cached step for the whole sequence.
-        mask = torch.ones(prompts.shape[0], prompts.shape[1] + step, dtype=torch.long) if masked else None
-        out = model(input_ids=ids, attention_mask=mask, past_key_values=past, use_cache=True)
-        past, top = out.past_key_values, out.logits[:, -1].float().topk(2)
-        margins.append(top.values[:, 0] - top.values[:, 1])
-        ids = top.indices[:, :1]
-        tokens.append(ids)
-    return torch.cat(tokens, dim=1), torch.stack(margins, dim=1)
-
-
 def _effect(base, adapted, tensors):
     largest = 0.0
     for i in range(len(LENGTHS)):
@@ -260,7 +245,8 @@ def write(path, model_name, name, base, adapted, cached=False, masked=True):
     """Makes, checks and writes the golden of an adapter that is loaded."""
     plain = golden_lib.greedy
     if cached:
-        golden_lib.greedy = functools.partial(_greedy_with_cache, masked=masked)
+        # With a mask the library's ReFT would take a cached step for the whole sequence.
+        golden_lib.greedy = functools.partial(golden_lib.greedy_with_cache, masked=masked)
     try:
         tensors, summary = golden_lib.make_golden(adapted, f"{model_name}/{name}",
                                                   tiny_tokenizer.VOCAB_SIZE, LENGTHS)
