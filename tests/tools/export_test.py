@@ -266,6 +266,22 @@ class AdaMixTest(unittest.TestCase):
         with self.assertRaisesRegex(SystemExit, "c_attn.lora_A"):
             adamix.convert({"c_attn.lora_A": numbers(2, 4)}, 1.0)
 
+    def test_bottleneck_experts_are_one_by_side_and_one_may_be_shared(self):
+        soup = "transformer.h.1.mlp.ExpertSoup."
+        experts = [numbers(3, 8), numbers(3, 8)]
+        state = {f"{soup}MoA_A.deepspeed_experts.{k}.weight": experts[k] for k in range(2)}
+        state |= {f"{soup}MoA_A.deepspeed_experts.{k}.bias": numbers(3) for k in range(2)}
+        state[f"{soup}MoA_A.expert_score_weight"] = np.log([1, 3]).astype(np.float32)
+        state |= {f"{soup}MoA_B.deepspeed_experts.0.weight": numbers(8, 3),
+                  f"{soup}MoA_B.deepspeed_experts.0.bias": numbers(8), f"{soup}MoA_B.expert_score_weight": np.zeros(1)}
+        config, got = written(adamix.convert_bottlenecks(state, "base"))
+        np.testing.assert_allclose(got["L1.mlp.bn.0.wd"], (experts[0] + 3 * experts[1]) / 4, rtol=1e-5)
+        np.testing.assert_allclose(got["L1.mlp.bn.0.wu"], state[f"{soup}MoA_B.deepspeed_experts.0.weight"], rtol=1e-6)
+        self.assertEqual(config["sites"]["L1.mlp.bn.0"], {"tap": "o", "act": "gelu_new"})
+        del state[f"{soup}MoA_A.deepspeed_experts.1.weight"]
+        with self.assertRaisesRegex(SystemExit, "1 experts for 2 scores"):
+            adamix.convert_bottlenecks(state, "base")
+
 
 class BiAdapterTest(unittest.TestCase):
     def test_one_bit_is_the_median_of_each_half(self):
