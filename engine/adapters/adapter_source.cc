@@ -158,7 +158,8 @@ StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
   POLYAD_ASSIGN_OR_RETURN(const HubSetup parsed, ParseHubSetup(source.config_["setup"]));
   for (const std::string& folder : parsed.Folders()) {
     POLYAD_ASSIGN_OR_RETURN(const Directory part, directory.OpenDirectory(folder));
-    const bool fuses = folder == parsed.fusion;
+    const bool fuses =
+        std::find(parsed.fusions.begin(), parsed.fusions.end(), folder) != parsed.fusions.end();
     const char* config_name = fuses ? "adapter_fusion_config.json" : "adapter_config.json";
     const char* tensors_name = fuses ? "model_adapter_fusion.safetensors" : "adapter.safetensors";
     if (!part.Contains(tensors_name)) POLYAD_RETURN_IF_ERROR(RefusePickle(part));

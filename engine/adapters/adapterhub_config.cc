@@ -27,6 +27,10 @@ constexpr char kLora[] = R"({
   "alpha": 8, "dropout": 0.0, "attn_matrices": ["q", "v"], "composition_mode": "add",
   "init_weights": "lora", "init_weights_seed": null, "use_gating": false, "use_dora": false,
   "vera_d": null, "vera_b": null, "dtype": null})";
+// Beside kLora's.
+constexpr char kMultiTaskLora[] = R"({
+  "n_up_projection": 1, "task_specific_matrix_type": "singular_values",
+  "weights_sharpness": 0.05})";
 constexpr char kPrefix[] = R"({
   "encoder_prefix": true, "cross_prefix": true, "leave_out": [], "flat": false,
   "prefix_length": 30, "bottleneck_size": 512, "non_linearity": "tanh", "dropout": 0.0,
@@ -75,6 +79,7 @@ constexpr Named kNamed[] = {
     {"compacter", "",
      R"({"mh_adapter": true, "phm_layer": true, "reduction_factor": 32.0, "non_linearity": "gelu"})"},
     {"lora", "lora", "{}"},
+    {"mtl_lora", "mtl_lora", "{}"},
     {"ia3", "lora", kIa3},
     {"dora", "lora", R"({"use_dora": true})"},
     {"vera", "lora", R"({"vera_d": 0.1, "vera_b": 0.0, "init_weights": "vera"})"},
@@ -139,7 +144,7 @@ StatusOr<std::string> ArchitectureOf(const OrderedJson& options) {
 
 StatusOr<HubMethod> MethodOf(const std::string& architecture) {
   if (architecture.empty() || architecture == "bottleneck") return HubMethod::kBottleneck;
-  if (architecture == "lora") return HubMethod::kLora;
+  if (architecture == "lora" || architecture == "mtl_lora") return HubMethod::kLora;
   if (architecture == "prefix_tuning") return HubMethod::kPrefix;
   if (architecture == "reft") return HubMethod::kReft;
   return Unimplemented("%s: architecture '%s' is not served", kWhere, architecture.substr(0, 60));
@@ -160,6 +165,7 @@ StatusOr<HubPart> ReadPart(const OrderedJson& options) {
   POLYAD_ASSIGN_OR_RETURN(const std::string architecture, ArchitectureOf(options));
   POLYAD_ASSIGN_OR_RETURN(part.method, MethodOf(architecture));
   part.options = Trusted(DefaultsOf(part.method));
+  if (architecture == "mtl_lora") part.options.update(Trusted(kMultiTaskLora));
   for (const auto& [key, value] : options.items()) {
     if (key == "architecture") continue;
     const bool says_nothing = value.is_null() || (value.is_boolean() && !value.get<bool>());
@@ -254,12 +260,6 @@ bool HubPart::LeavesOut(int64_t layer) const {
                      [layer](const OrderedJson& value) { return value.get<int64_t>() == layer; });
 }
 
-StatusOr<HubConfig> ParseHubConfig(const OrderedJson& json) {
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields fields, OrderedJsonFields::Of(json, kWhere));
-  HubConfig config;
-  POLYAD_ASSIGN_OR_RETURN(config.name, fields.String("name"));
-  POLYAD_ASSIGN_OR_RETURN(const OrderedJson options, ReadOptions(fields));
-  POLYAD_ASSIGN_OR_RETURN(const std::string architecture, ArchitectureOf(options));
 Status CheckLayerNumbers(const OrderedJson& list, std::string_view key) {
   for (const OrderedJson& value : list) {
     if (value.is_number_unsigned()) continue;
@@ -269,6 +269,12 @@ Status CheckLayerNumbers(const OrderedJson& list, std::string_view key) {
   return absl::OkStatus();
 }
 
+StatusOr<HubConfig> ParseHubConfig(const OrderedJson& json) {
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields fields, OrderedJsonFields::Of(json, kWhere));
+  HubConfig config;
+  POLYAD_ASSIGN_OR_RETURN(config.name, fields.String("name"));
+  POLYAD_ASSIGN_OR_RETURN(const OrderedJson options, ReadOptions(fields));
+  POLYAD_ASSIGN_OR_RETURN(const std::string architecture, ArchitectureOf(options));
   config.is_union = architecture == "union";
   if (!config.is_union) {
     POLYAD_ASSIGN_OR_RETURN(HubPart part, ReadPart(options));

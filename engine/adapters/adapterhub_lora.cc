@@ -15,6 +15,7 @@ namespace {
 
 constexpr char kWhere[] = "adapter_config.json";
 constexpr int64_t kMaxHubRank = 8192;
+constexpr int64_t kMaxUps = 64;
 
 struct Options {
   int64_t rank = 8;
@@ -23,8 +24,24 @@ struct Options {
   bool dora = false;
   bool vera = false;
   bool gated = false;
+  int64_t num_ups = 0;  // MTL-LoRA's up-projections; 0: a plain LoRA
+  double sharpness = 1;
   std::vector<int64_t> parts;  // enabled parts of a fused projection: 0 for q, 1 for k, 2 for v
 };
+
+Status ReadMultiTask(const OrderedJsonFields& fields, Options& options) {
+  POLYAD_ASSIGN_OR_RETURN(options.num_ups, fields.Int("n_up_projection", 1, kMaxUps));
+  POLYAD_ASSIGN_OR_RETURN(options.sharpness, fields.Number("weights_sharpness", 1e-6, 1e6));
+  POLYAD_ASSIGN_OR_RETURN(const std::string type, fields.String("task_specific_matrix_type"));
+  if (type != "singular_values") {
+    return Unimplemented("%s: task_specific_matrix_type '%s' is not served, nor run by the library",
+                         kWhere, type.substr(0, 40));
+  }
+  if (options.scales || options.dora || options.vera) {
+    return Unimplemented("%s: MTL-LoRA that is also (IA)3, DoRA or VeRA is not served", kWhere);
+  }
+  return absl::OkStatus();
+}
 
 StatusOr<Options> ReadOptions(const HubPart& part) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields fields,
@@ -40,6 +57,7 @@ StatusOr<Options> ReadOptions(const HubPart& part) {
   POLYAD_ASSIGN_OR_RETURN(options.dora, fields.BoolOr("use_dora", false));
   options.vera = fields.Has("vera_d") || fields.Has("vera_b");
   POLYAD_ASSIGN_OR_RETURN(options.gated, fields.BoolOr("use_gating", false));
+  if (fields.Has("n_up_projection")) POLYAD_RETURN_IF_ERROR(ReadMultiTask(fields, options));
   POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                           fields.StringsOr("attn_matrices", {}));
   constexpr std::array<const char*, 3> kNames = {"q", "k", "v"};
@@ -113,6 +131,8 @@ class Reader {
     }
     if (options_.vera) {
       POLYAD_RETURN_IF_ERROR(ReadVera(place, shape, lora));
+    } else if (options_.num_ups > 0) {
+      POLYAD_RETURN_IF_ERROR(ReadMultiTaskFactors(place, shape, fused, lora));
     } else {
       POLYAD_RETURN_IF_ERROR(ReadFactors(place, shape, fused, lora));
     }
@@ -147,6 +167,48 @@ class Reader {
                             TakeAs(tensors_, Leaf(place, "lora_B"), parts * width, options_.rank));
     if (fused) lora.up = SpreadRows(lora.up, options_.parts, width, /*block_diagonal=*/true);
     return absl::OkStatus();
+  }
+
+  // y += s (sum over i of w_i B_i) D A x, with w the softmax of the weights by their sharpness and
+  // D the task's own diagonal matrix (MTL-LoRA: Yang et al. 2024).
+  Status ReadMultiTaskFactors(const HubPlace& place, const SiteShape& shape, bool fused,
+                              HubLora& lora) {
+    if (fused) return Unimplemented("%s: MTL-LoRA of GPT-2's c_attn is not served", kWhere);
+    const int64_t rank = options_.rank;
+    POLYAD_ASSIGN_OR_RETURN(lora.down, TakeAs(tensors_, Leaf(place, "lora_A"), rank, shape.in));
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> values,
+                            tensors_.Take(Leaf(place, "task_specific.values"), {rank}));
+    for (int64_t k = 0; k < rank; ++k) {
+      for (int64_t i = 0; i < shape.in; ++i) lora.down.At(k, i) *= values[static_cast<size_t>(k)];
+    }
+    POLYAD_ASSIGN_OR_RETURN(
+        const std::vector<float> ups,
+        tensors_.Take(Leaf(place, "lora_B"), {options_.num_ups, shape.out, rank}));
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<double> weights, UpWeights(place));
+    lora.up = Matrix(shape.out, rank);
+    const size_t each = lora.up.values.size();
+    for (size_t i = 0; i < each; ++i) {
+      double sum = 0;
+      for (size_t up = 0; up < weights.size(); ++up) {
+        sum += weights[up] * static_cast<double>(ups[up * each + i]);
+      }
+      lora.up.values[i] = static_cast<float>(sum);
+    }
+    return absl::OkStatus();
+  }
+
+  StatusOr<std::vector<double>> UpWeights(const HubPlace& place) {
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<float> stored,
+                            tensors_.Take(Leaf(place, "weights"), {options_.num_ups}));
+    const auto largest = static_cast<double>(*std::max_element(stored.begin(), stored.end()));
+    std::vector<double> weights;
+    double sum = 0;
+    for (const float weight : stored) {
+      weights.push_back(std::exp((static_cast<double>(weight) - largest) / options_.sharpness));
+      sum += weights.back();
+    }
+    for (double& weight : weights) weight /= sum;
+    return weights;
   }
 
   // y += s E B D A x, with A and B shared by all modules and sized by the first.

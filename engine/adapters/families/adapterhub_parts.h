@@ -3,8 +3,10 @@
 // The methods an AdapterHub adapter may join, each adding to one program. Source: zoo sections 4.2,
 // 5.5 to 5.7 and 10.2; adapters 1.3.0, methods/.
 
+#include <map>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/adapters/adapter_program.h"
@@ -71,9 +73,9 @@ struct HubFusion {
   bool query_before_sum = false;
 };
 
-// The hooks of several adapters' bottlenecks together. `fusion` is null but for a fusion.
+// The hooks of several adapters' bottlenecks together. `fusions` by name.
 Status LowerSetupBottlenecks(const HubSetup& setup, std::vector<HubChild>& children,
-                             HubFusion* fusion, const LoweringContext& context,
-                             AdapterProgram& program);
+                             std::map<std::string, HubFusion>& fusions,
+                             const LoweringContext& context, AdapterProgram& program);
 
 }  // namespace polyad

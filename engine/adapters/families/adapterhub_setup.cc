@@ -1,6 +1,8 @@
-// A setup that AdapterHub saved: several adapters stacked, averaged or fused, as one adapter.
+// A setup that AdapterHub saved: several adapters stacked, averaged, fused, or one of them for each
+// task, as one adapter.
 //   LoRA: stacked they are a chain, y = W x + s_b B_b A_b s_a B_a A_a x; averaged
-//   (1/K) sum of w_k s_k B_k A_k x; stacked (IA)3 scales multiply.
+//   (1/K) sum of w_k s_k B_k A_k x; of an average in a chain the next reads the sum, and a chain in
+//   an average is one of its terms; stacked (IA)3 scales multiply.
 // Sources: zoo sections 4.2, 5.6 and 10.2; adapters 1.3.0, model_mixin.py, methods/.
 
 #include <algorithm>
@@ -88,62 +90,140 @@ StatusOr<HubFusion> ReadFusion(AdapterSource& source, const std::string& name) {
 
 // --- LoRA and (IA)3 ---
 
-struct WeighedLora {
-  size_t child = 0;
+struct AdaptersLora {
+  size_t adapter = 0;
   HubLora lora;
 };
 
 bool IsScale(const HubLora& lora) { return lora.down.rows == 0; }
 
-Status CheckComposable(const std::vector<WeighedLora>& loras, const HubSetup& setup) {
-  if (setup.composition == HubComposition::kFuse) return Refuse("a fusion of LoRA or (IA)3");
-  if (setup.composition == HubComposition::kAverage && IsScale(loras[0].lora)) {
-    return Refuse("an average of (IA)3");
-  }
+Status CheckComposable(const std::vector<AdaptersLora>& loras, const HubSetup& setup) {
   if (setup.adapters.size() == 1) return absl::OkStatus();
-  for (const WeighedLora& one : loras) {
+  for (const AdaptersLora& one : loras) {
     if (!one.lora.gates.empty()) return Refuse("use_gating of LoRA within a setup");
     if (one.lora.site.site == Site::kQkv) return Refuse("LoRA of GPT-2's c_attn within a setup");
     if (!IsScale(one.lora) && !one.lora.scale.empty()) return Refuse("use_dora within a setup");
     if (IsScale(one.lora) != IsScale(loras[0].lora)) return Refuse("LoRA together with (IA)3");
   }
   for (size_t i = 1; i < loras.size(); ++i) {
-    if (loras[i].child == loras[i - 1].child) return Refuse("one module twice in one adapter");
+    if (loras[i].adapter == loras[i - 1].adapter) return Refuse("one module twice in one adapter");
   }
   return absl::OkStatus();
 }
 
-StatusOr<HubLora> Chain(std::vector<WeighedLora> loras) {
-  HubLora chain = std::move(loras[0].lora);
-  for (size_t i = 1; i < loras.size(); ++i) {
-    const HubLora& next = loras[i].lora;
-    if (IsScale(chain)) {
-      for (size_t o = 0; o < chain.scale.size(); ++o) chain.scale[o] *= next.scale[o];
-      continue;
-    }
-    if (next.down.cols != chain.up.rows) {
-      return InvalidArgument(
-          "%s: a stack needs LoRA modules with as many inputs as outputs, got "
-          "%d and %d",
-          kWhere, next.down.cols, chain.up.rows);
-    }
-    chain.up = Multiply(next.up, Multiply(next.down, chain.up));
+// `next` after `before`, which is null at the first of a stack.
+StatusOr<HubLora> Chain(const HubLora* before, HubLora next) {
+  if (before == nullptr) return next;
+  if (IsScale(next)) {
+    for (size_t o = 0; o < next.scale.size(); ++o) next.scale[o] *= before->scale[o];
+    return next;
   }
-  return chain;
+  if (next.down.cols != before->up.rows) {
+    return InvalidArgument(
+        "%s: a stack needs LoRA modules with as many inputs as outputs, got "
+        "%d and %d",
+        kWhere, next.down.cols, before->up.rows);
+  }
+  next.up = Multiply(next.up, Multiply(next.down, before->up));
+  next.down = before->down;
+  return next;
 }
 
-Status AddAverage(const HubSetup& setup, std::vector<WeighedLora> loras, AdapterProgram& program) {
-  for (WeighedLora& one : loras) {
-    POLYAD_ASSIGN_OR_RETURN(const double weight, setup.AverageWeight(one.child, loras.size()));
-    Scale(one.lora.up, weight);
-    AddHubLora(one.lora, program);
+// sum += weight * term, as one pair of factors.
+void Join(const HubLora& term, double weight, HubLora& sum) {
+  const int64_t rank = sum.up.cols;
+  Matrix up(term.up.rows, rank + term.up.cols);
+  for (int64_t row = 0; row < up.rows; ++row) {
+    for (int64_t k = 0; k < rank; ++k) up.At(row, k) = sum.up.At(row, k);
+    for (int64_t k = 0; k < term.up.cols; ++k) {
+      up.At(row, rank + k) = static_cast<float>(weight * static_cast<double>(term.up.At(row, k)));
+    }
   }
-  return absl::OkStatus();
+  sum.up = std::move(up);
+  sum.down.rows += term.down.rows;
+  sum.down.cols = term.down.cols;
+  sum.down.values.insert(sum.down.values.end(), term.down.values.begin(), term.down.values.end());
 }
 
-Status LowerLoras(const HubSetup& setup, std::vector<HubChild>& children,
+// What a composition makes of one module's LoRAs; nothing where none of its adapters has one there.
+class LoraComposer {
+ public:
+  using Made = std::optional<HubLora>;
+
+  LoraComposer(const std::vector<AdaptersLora>& loras, size_t task) : loras_(loras), task_(task) {}
+
+  StatusOr<Made> Compose(const HubNode& node, const HubLora* before) const {
+    switch (node.composition) {
+      case HubComposition::kSingle:
+        return Single(node, before);
+      case HubComposition::kStack:
+        return Stack(node, before);
+      case HubComposition::kAverage:
+        return Average(node, before);
+      case HubComposition::kMultiTask:
+        return Single(node.children[task_], before);
+      case HubComposition::kFuse:
+        break;
+    }
+    if (Acts(node)) return Refuse("a fusion of LoRA or (IA)3");
+    return Made();
+  }
+
+ private:
+  bool Acts(const HubNode& node) const {
+    return std::any_of(loras_.begin(), loras_.end(),
+                       [&node](const AdaptersLora& one) { return node.Names(one.adapter); });
+  }
+
+  StatusOr<Made> Single(const HubNode& node, const HubLora* before) const {
+    for (const AdaptersLora& one : loras_) {
+      if (one.adapter != node.adapter) continue;
+      POLYAD_ASSIGN_OR_RETURN(HubLora chain, Chain(before, one.lora));
+      return Made(std::move(chain));
+    }
+    return Made();
+  }
+
+  StatusOr<Made> Stack(const HubNode& node, const HubLora* before) const {
+    Made last;
+    for (const HubNode& child : node.children) {
+      POLYAD_ASSIGN_OR_RETURN(Made made, Compose(child, last ? &*last : before));
+      if (made) last = std::move(made);
+    }
+    return last;
+  }
+
+  StatusOr<Made> Average(const HubNode& node, const HubLora* before) const {
+    std::vector<std::pair<size_t, HubLora>> terms;
+    for (size_t i = 0; i < node.children.size(); ++i) {
+      const HubNode& child = node.children[i];
+      POLYAD_ASSIGN_OR_RETURN(Made made, Compose(child, before));
+      if (made) terms.emplace_back(i, *std::move(made));
+    }
+    if (terms.empty()) return Refuse("an average of which no adapter has a stacked module");
+    for (const HubNode& child : node.children) {
+      if (child.composition == HubComposition::kStack && !Acts(child)) {
+        return Refuse("an average with a stack of which no adapter has the module");
+      }
+    }
+    HubLora sum;
+    sum.site = terms[0].second.site;
+    for (const auto& [child, term] : terms) {
+      if (IsScale(term)) return Refuse("an average of (IA)3");
+      POLYAD_ASSIGN_OR_RETURN(const double weight, node.AverageWeight(child, terms.size()));
+      if (sum.up.rows == 0) sum.up = Matrix(term.up.rows, 0);
+      Join(term, weight, sum);
+    }
+    return Made(std::move(sum));
+  }
+
+  const std::vector<AdaptersLora>& loras_;
+  const size_t task_;
+};
+
+Status LowerLoras(const HubSetup& setup, std::vector<HubChild>& children, size_t task,
                   const LoweringContext& context, AdapterProgram& program) {
-  std::map<SiteRef, std::vector<WeighedLora>> by_site;
+  std::map<SiteRef, std::vector<AdaptersLora>> by_site;
   for (size_t i = 0; i < children.size(); ++i) {
     for (const HubPart& part : children[i].config.parts) {
       if (part.method != HubMethod::kLora) continue;
@@ -155,14 +235,11 @@ Status LowerLoras(const HubSetup& setup, std::vector<HubChild>& children,
       }
     }
   }
-  for (auto& [site, loras] : by_site) {
+  for (const auto& [site, loras] : by_site) {
     POLYAD_RETURN_IF_ERROR(CheckComposable(loras, setup));
-    if (setup.composition == HubComposition::kAverage) {
-      POLYAD_RETURN_IF_ERROR(AddAverage(setup, std::move(loras), program));
-      continue;
-    }
-    POLYAD_ASSIGN_OR_RETURN(const HubLora chain, Chain(std::move(loras)));
-    AddHubLora(chain, program);
+    POLYAD_ASSIGN_OR_RETURN(const std::optional<HubLora> made,
+                            LoraComposer(loras, task).Compose(setup.root, nullptr));
+    if (made) AddHubLora(*made, program);
   }
   return absl::OkStatus();
 }
@@ -180,14 +257,17 @@ StatusOr<AdapterProgram> LowerAdapterHubSetup(AdapterSource& source,
     POLYAD_ASSIGN_OR_RETURN(HubChild child, ReadChild(source, name));
     children.push_back(std::move(child));
   }
-  std::optional<HubFusion> fusion;
-  if (!setup.fusion.empty()) {
-    POLYAD_ASSIGN_OR_RETURN(fusion, ReadFusion(source, setup.fusion));
+  std::map<std::string, HubFusion> fusions;
+  for (const std::string& name : setup.fusions) {
+    POLYAD_ASSIGN_OR_RETURN(fusions[name], ReadFusion(source, name));
+  }
+  int64_t task = 0;
+  if (const HubNode* choice = setup.MultiTask(); choice != nullptr) {
+    POLYAD_ASSIGN_OR_RETURN(task, TaskOf(context, static_cast<int64_t>(choice->children.size())));
   }
   AdapterProgram program;
-  POLYAD_RETURN_IF_ERROR(
-      LowerSetupBottlenecks(setup, children, fusion ? &*fusion : nullptr, context, program));
-  POLYAD_RETURN_IF_ERROR(LowerLoras(setup, children, context, program));
+  POLYAD_RETURN_IF_ERROR(LowerSetupBottlenecks(setup, children, fusions, context, program));
+  POLYAD_RETURN_IF_ERROR(LowerLoras(setup, children, static_cast<size_t>(task), context, program));
   return program;
 }
 

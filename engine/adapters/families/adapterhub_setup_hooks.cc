@@ -1,5 +1,5 @@
 // Bottlenecks of a saved setup. With u and res as a single bottleneck reads them (zoo section 5.5):
-//   Stack: one after another;
+//   Stack: one after another, an average or a fusion being one of them;
 //   Average: h = (1/K) sum of w_k (f_k(u) + res), u and res from the first; one alone at a place is
 //   taken 1/K times;
 //   Fuse: h = res + sum over k of softmax_k((Wq q + bq) . (Wk v_k + bk)) Wv v_k, v_k = f_k(u)
@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -30,21 +32,28 @@ Status Refuse(const std::string& why) { return Unimplemented("%s: %s is not serv
 
 class Composer {
  public:
-  Composer(const HubSetup& setup, HubFusion* fusion, const LoweringContext& context,
+  Composer(std::map<std::string, HubFusion>& fusions, const LoweringContext& context,
            AdapterProgram& program)
-      : setup_(setup), fusion_(fusion), hidden_(context.spec.hidden_size), program_(program) {}
+      : fusions_(fusions), hidden_(context.spec.hidden_size), program_(program) {}
 
-  Status Compose(std::vector<Present> present) {
+  // `present` are the bottlenecks of the node's adapters at one place.
+  Status Compose(const HubNode& node, std::vector<Present> present) {
+    if (present.empty()) return absl::OkStatus();
     for (const Present& one : present) {
       program_.reads_whole_prompt |= !one.hook.gate.weight.empty();
     }
-    switch (setup_.composition) {
+    switch (node.composition) {
+      case HubComposition::kSingle:
+        program_.hooks.push_back(std::move(present[0].hook));
+        return absl::OkStatus();
       case HubComposition::kStack:
-        return Stack(std::move(present));
+        return Stack(node, present);
       case HubComposition::kAverage:
-        return Average(std::move(present));
+        return Average(node, std::move(present));
       case HubComposition::kFuse:
-        return Fuse(std::move(present));
+        return Fuse(node, std::move(present));
+      case HubComposition::kMultiTask:
+        return Refuse("a choice by task among bottlenecks");
     }
     return absl::OkStatus();
   }
@@ -57,17 +66,51 @@ class Composer {
     return same ? absl::OkStatus() : Refuse("a mix of sequential and parallel bottlenecks");
   }
 
-  Status Stack(std::vector<Present> present) {
-    for (Present& one : present) {
-      if (one.parallel() && present.size() > 1) return Refuse("a stack of parallel bottlenecks");
-      program_.hooks.push_back(std::move(one.hook));
+  static std::vector<Present> Of(const HubNode& node, const std::vector<Present>& present) {
+    std::vector<Present> own;
+    std::copy_if(present.begin(), present.end(), std::back_inserter(own),
+                 [&node](const Present& one) { return node.Names(one.child); });
+    return own;
+  }
+
+  // What each child makes of the output is what the next one reads.
+  Status Stack(const HubNode& node, const std::vector<Present>& present) {
+    for (const HubNode& child : node.children) {
+      std::vector<Present> own = Of(child, present);
+      const bool among_others = own.size() < present.size();
+      if (own.empty() && child.composition != HubComposition::kSingle) {
+        return Refuse("a composition without a bottleneck where the rest of its stack has one");
+      }
+      for (const Present& one : own) {
+        if (one.parallel() && among_others) return Refuse("a stack of parallel bottlenecks");
+      }
+      POLYAD_RETURN_IF_ERROR(Compose(child, std::move(own)));
     }
     return absl::OkStatus();
   }
 
-  Status Average(std::vector<Present> present) {
+  // The library reads what a stack within them takes for its input twice; nothing here does.
+  static Status CheckSingles(const HubNode& node) {
+    const bool singles = std::all_of(
+        node.children.begin(), node.children.end(),
+        [](const HubNode& child) { return child.composition == HubComposition::kSingle; });
+    return singles ? absl::OkStatus()
+                   : Refuse("a stack of bottlenecks within an average or a fusion");
+  }
+
+  // Which of the node's children, all single, the adapter is.
+  static size_t ChildOf(const HubNode& node, size_t adapter) {
+    size_t child = 0;
+    while (node.children[child].adapter != adapter) ++child;
+    return child;
+  }
+
+  Status Average(const HubNode& node, std::vector<Present> present) {
+    POLYAD_RETURN_IF_ERROR(CheckSingles(node));
     POLYAD_RETURN_IF_ERROR(CheckOneKind(present));
-    if (present[0].child != 0) return Refuse("an average whose first adapter lacks a bottleneck");
+    if (present[0].child != node.children.front().adapter) {
+      return Refuse("an average whose first adapter lacks a bottleneck");
+    }
     const Tap input = present[0].hook.input;
     const Tap skip = present[0].parallel() ? Tap::kNone : present[0].hook.skip;
     const bool adds_residual = present.back().hook.adds_residual;
@@ -76,7 +119,7 @@ class Composer {
       hook.input = input;
       hook.skip = skip;
       POLYAD_ASSIGN_OR_RETURN(const double weight,
-                              setup_.AverageWeight(present[i].child, present.size()));
+                              node.AverageWeight(ChildOf(node, present[i].child), present.size()));
       hook.weight = static_cast<float>(weight);
       hook.joins = i > 0;
       hook.adds_residual = adds_residual;
@@ -86,9 +129,11 @@ class Composer {
     return absl::OkStatus();
   }
 
-  Status Fuse(std::vector<Present> present) {
+  Status Fuse(const HubNode& node, std::vector<Present> present) {
+    POLYAD_RETURN_IF_ERROR(CheckSingles(node));
+    fusion_ = &fusions_.at(node.fusion);
     Present& last = present.back();
-    if (last.child + 1 != setup_.adapters.size()) {
+    if (last.child != node.children.back().adapter) {
       return Refuse("a fusion whose last adapter lacks a bottleneck");
     }
     for (const Present& one : present) {
@@ -104,6 +149,7 @@ class Composer {
     HookFusion fused;
     const bool before_sum = fusion_->query_before_sum && !last.parallel();
     fused.query = before_sum ? Tap::kOutput : hook.input;
+    POLYAD_RETURN_IF_ERROR(CheckUnused(hook));
     POLYAD_RETURN_IF_ERROR(ReadQuery(hook, fused));
     POLYAD_ASSIGN_OR_RETURN(const Linear key, ReadLinear(hook, "key", fusion_->key, true));
     POLYAD_ASSIGN_OR_RETURN(const Linear value, ReadLinear(hook, "value", fusion_->value, false));
@@ -147,6 +193,14 @@ class Composer {
     return linear;
   }
 
+  // A fusion without maps has a layer in the file that the library never runs.
+  Status CheckUnused(const SubLayerHook& hook) {
+    if (fusion_->query || fusion_->key || fusion_->value) return absl::OkStatus();
+    HubTensors& tensors = fusion_->tensors;
+    POLYAD_RETURN_IF_ERROR(tensors.Take(PlaceOf(hook, "dense.weight"), {1, hidden_}).status());
+    return tensors.Take(PlaceOf(hook, "dense.bias"), {1}).status();
+  }
+
   Status ReadQuery(const SubLayerHook& hook, HookFusion& fused) {
     POLYAD_ASSIGN_OR_RETURN(Linear query, ReadLinear(hook, "query", fusion_->query, true));
     if (query.weight.rows == 0) return absl::OkStatus();
@@ -171,8 +225,8 @@ class Composer {
     return mapped;
   }
 
-  const HubSetup& setup_;
-  HubFusion* fusion_;
+  std::map<std::string, HubFusion>& fusions_;
+  HubFusion* fusion_ = nullptr;  // the one being composed
   const int64_t hidden_;
   AdapterProgram& program_;
 };
@@ -180,9 +234,9 @@ class Composer {
 }  // namespace
 
 Status LowerSetupBottlenecks(const HubSetup& setup, std::vector<HubChild>& children,
-                             HubFusion* fusion, const LoweringContext& context,
-                             AdapterProgram& program) {
-  Composer composer(setup, fusion, context, program);
+                             std::map<std::string, HubFusion>& fusions,
+                             const LoweringContext& context, AdapterProgram& program) {
+  Composer composer(fusions, context, program);
   for (int64_t layer = 0; layer < context.spec.num_layers; ++layer) {
     for (const HubLocation& location : HubLocations()) {
       std::vector<Present> present;
@@ -199,7 +253,7 @@ Status LowerSetupBottlenecks(const HubSetup& setup, std::vector<HubChild>& child
           present.push_back({i, *std::move(hook)});
         }
       }
-      if (!present.empty()) POLYAD_RETURN_IF_ERROR(composer.Compose(std::move(present)));
+      POLYAD_RETURN_IF_ERROR(composer.Compose(setup.root, std::move(present)));
     }
   }
   return absl::OkStatus();

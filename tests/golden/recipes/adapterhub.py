@@ -68,6 +68,7 @@ _LORAS = {
     "ia3_output": ("IA3Config", {"output_lora": True, "attn_matrices": ["q", "v"]}),
     "dora": ("DoRAConfig", {"r": 4, "alpha": 8, "intermediate_lora": True}),
     "vera": ("VeraConfig", {"r": 6, "alpha": 3, "attn_matrices": ["q"]}),
+    "mtl_lora": ("MTLLoRAConfig", {"r": 3, "alpha": 6, "n_up_projection": 2, "output_lora": True}),
 }
 _PREFIX = ("PrefixTuningConfig", {"prefix_length": 5, "bottleneck_size": 16})
 _PREFIX_FLAT = ("PrefixTuningConfig", {"prefix_length": 3, "flat": True, "leave_out": [1]})
@@ -175,6 +176,9 @@ def _random_lora(module, key, name):
         module.vera_B.data.copy_(x("B", module.vera_B.shape) / np.sqrt(len(module.vera_B)))
     else:
         rank = module.lora_B.shape[-1]
+        if hasattr(module, "task_specific"):
+            module.task_specific.values.data.copy_(1 + 0.5 * x("task", (rank,)))
+            module.weights.data.copy_(x("weights", module.weights.shape))
         scale = 1 if module.use_gating else module.scaling
         module.lora_A.data.copy_(x("A", module.lora_A.shape) / np.sqrt(module.lora_A.shape[1]))
         module.lora_B.data.copy_(0.5 * x("B", module.lora_B.shape) / (scale * np.sqrt(rank)))
@@ -241,7 +245,7 @@ def _effect(base, adapted, tensors):
     return largest
 
 
-def write(path, model_name, name, base, adapted, cached=False, masked=True):
+def write(path, model_name, name, base, adapted, cached=False, masked=True, extra=None):
     """Makes, checks and writes the golden of an adapter that is loaded."""
     plain = golden_lib.greedy
     if cached:
@@ -257,7 +261,7 @@ def write(path, model_name, name, base, adapted, cached=False, masked=True):
         raise SystemExit(f"{path}: the adapter hardly shows, largest logit change {effect}")
     from importlib.metadata import version
     summary |= {"model": model_name, "adapter": name, "largest_logit_change": round(effect, 4),
-                "made_with": {lib: version(lib).split("+")[0] for lib in _LIBRARIES}}
+                "made_with": {lib: version(lib).split("+")[0] for lib in _LIBRARIES}} | (extra or {})
     weights_io.write_safetensors(f"{path}/goldens.safetensors", tensors)
     weights_io.write_json(f"{path}/golden.json", summary)
     print(f"adapters/{model_name}/{name}: smallest greedy margin {summary['min_greedy_margin']}, "
