@@ -14,6 +14,7 @@
 
 #include "engine/adapters/base_weights.h"
 #include "engine/adapters/gated_prefix.h"
+#include "engine/adapters/scaling_pass.h"
 #include "engine/adapters/soft_prompt.h"
 #include "engine/spec/sites.h"
 #include "kernels/api/delta_op.h"
@@ -62,6 +63,7 @@ struct SiteOp {
   // A delta times the coefficient `expert` of program.mixtures[mixture]; -1: as it is.
   int64_t mixture = -1;
   int64_t expert = 0;
+  int64_t coefficient = -1;  // which of the scaling pass's multiplies a delta; -1: none
 };
 
 // The norm's own weights in place of the base's.
@@ -143,6 +145,12 @@ class ProgramArena {
   TensorView KeepMatrix(std::vector<float> values, int64_t rows, int64_t cols) {
     return {Keep(std::move(values)).data(), DType::kF32, rows, cols};
   }
+  // What the other holds stays where it is.
+  void Absorb(ProgramArena other) {
+    for (auto& values : other.floats_) floats_.push_back(std::move(values));
+    for (auto& values : other.ints_) ints_.push_back(std::move(values));
+    for (auto& values : other.words_) words_.push_back(std::move(values));
+  }
 
  private:
   std::deque<std::vector<float>> floats_;
@@ -166,6 +174,7 @@ struct AdapterProgram {
   std::vector<GatedPrefixTensors> gated_prefixes;
   std::vector<EmbeddingCoupling> couplings;  // after positions are added
   std::vector<int32_t> invocation_tokens;    // activated adapters only
+  std::optional<ScalingPassTensors> scaling_pass;
   // Some of it depends on a request's whole prompt (zoo's class E4): the prompt is computed in one
   // piece, each later token alone, and no cached prefix is used.
   bool reads_whole_prompt = false;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "engine/adapters/adapterhub_setup.h"
+#include "engine/adapters/mixture_config.h"
 #include "engine/base/check.h"
 #include "engine/base/give_way.h"
 #include "engine/io/float_bits.h"
@@ -21,6 +23,7 @@ struct FormatFiles {
 // In the order they are looked for.
 constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kPeft, "adapter_config.json", "adapter_model.safetensors"},
+    {AdapterFormat::kPeftMixture, "adapter_config.json", "adapter_model.safetensors"},
     {AdapterFormat::kAdapterHub, "adapter_config.json", "adapter.safetensors"},
     {AdapterFormat::kAdapterHubSetup, "adapter_setup.json", "adapter.safetensors"},
     {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
@@ -123,6 +126,14 @@ Status RefusePickle(const Directory& directory) {
 
 StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t max_file_bytes) {
   if (directory.Contains("adapter_setup.json")) return OpenSetup(directory, max_file_bytes);
+  POLYAD_ASSIGN_OR_RETURN(AdapterSource source, OpenFiles(directory, max_file_bytes));
+  if (source.format_ != AdapterFormat::kPeft || !IsMixture(source.config_)) return source;
+  return OpenMixture(directory, std::move(source), max_file_bytes);
+}
+
+// A directory of two files, or one.
+StatusOr<AdapterSource> AdapterSource::OpenFiles(const Directory& directory,
+                                                 int64_t max_file_bytes) {
   const FormatFiles& files = FormatOf(directory);
   if (!directory.Contains(files.tensors)) POLYAD_RETURN_IF_ERROR(RefusePickle(directory));
   std::string text;
@@ -138,6 +149,61 @@ StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t 
   // Read once, whole: what is hashed is what is parsed, whatever happens to the file meanwhile.
   POLYAD_ASSIGN_OR_RETURN(std::string bytes, ReadWhole(file));
   return FromBytes(text, std::move(bytes), files.format);
+}
+
+StatusOr<AdapterSource> AdapterSource::OpenMixture(const Directory& directory,
+                                                   AdapterSource mixture, int64_t max_file_bytes) {
+  mixture.format_ = AdapterFormat::kPeftMixture;
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, MixtureFolders(mixture.config_));
+  Sha256 sha;
+  sha.Update(mixture.digest_.data(), mixture.digest_.size());
+  for (const std::string& name : folders) {
+    POLYAD_ASSIGN_OR_RETURN(const Directory folder, directory.OpenDirectory(name));
+    const int64_t left = max_file_bytes - mixture.file_bytes_;
+    POLYAD_ASSIGN_OR_RETURN(AdapterSource part, OpenFiles(folder, left));
+    if (part.format_ != AdapterFormat::kPeft) {
+      return Unimplemented("%s: expected a LoRA as PEFT saves one", name);
+    }
+    part.folder_ = name + "/";
+    mixture.file_bytes_ += part.file_bytes_;
+    sha.Update(part.digest_.data(), part.digest_.size());
+    mixture.parts_.push_back(std::move(part));
+  }
+  mixture.digest_ = sha.Finish();
+  return mixture;
+}
+
+// Each folder's tensors into a source of its own.
+StatusOr<AdapterSource> AdapterSource::BuildMixture(AdapterSource flat) {
+  AdapterSource mixture;
+  mixture.format_ = AdapterFormat::kPeftMixture;
+  const auto own = flat.config_.find("mixture");
+  if (own == flat.config_.end()) return InvalidArgument("mixture: expected a configuration");
+  mixture.config_ = *own;
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, MixtureFolders(mixture.config_));
+  const auto add = [](Entry entry, const std::string& name, AdapterSource& to) {
+    entry.name = name;
+    to.index_.emplace(name, to.tensors_.size());
+    to.tensors_.push_back(std::move(entry));
+  };
+  for (const std::string& name : folders) {
+    AdapterSource part;
+    const auto& parts = flat.config_["parts"];
+    if (!parts.is_object() || !parts.contains(name)) return NotFound("%s: not found", name);
+    part.config_ = parts[name];
+    part.folder_ = name + "/";
+    for (Entry& entry : flat.tensors_) {
+      if (!entry.name.starts_with(part.folder_)) continue;
+      const std::string rest = entry.name.substr(part.folder_.size());
+      add(std::exchange(entry, {}), rest, part);
+    }
+    mixture.parts_.push_back(std::move(part));
+  }
+  for (Entry& entry : flat.tensors_) {
+    const std::string name = entry.name;
+    if (!name.empty()) add(std::move(entry), name, mixture);
+  }
+  return mixture;
 }
 
 StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
@@ -219,7 +285,14 @@ StatusOr<AdapterSource> AdapterSource::Build(AdapterFormat format, const std::st
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile file,
                           SafetensorsFile::FromFile(std::move(tensors)));
   POLYAD_RETURN_IF_ERROR(source.ReadAll(file));
+  if (format == AdapterFormat::kPeftMixture) return BuildMixture(std::move(source));
   return source;
+}
+
+int64_t AdapterSource::num_tensors() const {
+  auto count = static_cast<int64_t>(tensors_.size());
+  for (const AdapterSource& part : parts_) count += part.num_tensors();
+  return count;
 }
 
 Status AdapterSource::ReadAll(const TensorSource& file, const std::string& prefix) {
@@ -253,7 +326,7 @@ std::vector<int64_t> AdapterSource::ShapeOf(const std::string& name) const {
 StatusOr<TensorView> AdapterSource::TakeMatrix(const std::string& name) {
   const auto found = index_.find(name);
   if (found != index_.end() && tensors_[found->second].tensor.shape.size() != 2) {
-    return InvalidArgument("tensor %s: expected 2 dimensions, got %s", name,
+    return InvalidArgument("tensor %s%s: expected 2 dimensions, got %s", folder_, name,
                            ShapeToString(tensors_[found->second].tensor.shape));
   }
   POLYAD_ASSIGN_OR_RETURN(const OwnedTensor* tensor, TakeTensor(name));
@@ -262,9 +335,11 @@ StatusOr<TensorView> AdapterSource::TakeMatrix(const std::string& name) {
 
 StatusOr<const OwnedTensor*> AdapterSource::TakeTensor(const std::string& name) {
   const auto found = index_.find(name);
-  if (found == index_.end()) return InvalidArgument("tensor %s: missing from the file", name);
+  if (found == index_.end()) {
+    return InvalidArgument("tensor %s%s: missing from the file", folder_, name);
+  }
   Entry& entry = tensors_[found->second];
-  POLYAD_RETURN_IF_ERROR(CheckFinite(name, entry.tensor));
+  POLYAD_RETURN_IF_ERROR(CheckFinite(folder_ + name, entry.tensor));
   GiveWay();
   entry.taken = true;
   return &entry.tensor;
@@ -272,7 +347,9 @@ StatusOr<const OwnedTensor*> AdapterSource::TakeTensor(const std::string& name) 
 
 StatusOr<const OwnedTensor*> AdapterSource::TakeIntegers(const std::string& name) {
   const auto found = index_.find(name);
-  if (found == index_.end()) return InvalidArgument("tensor %s: missing from the file", name);
+  if (found == index_.end()) {
+    return InvalidArgument("tensor %s%s: missing from the file", folder_, name);
+  }
   Entry& entry = tensors_[found->second];
   switch (entry.tensor.dtype) {
     case DType::kI8:
@@ -283,7 +360,7 @@ StatusOr<const OwnedTensor*> AdapterSource::TakeIntegers(const std::string& name
       entry.taken = true;
       return &entry.tensor;
     default:
-      return InvalidArgument("tensor %s: expected integers, got %s", name,
+      return InvalidArgument("tensor %s%s: expected integers, got %s", folder_, name,
                              InfoOf(entry.tensor.dtype).name);
   }
 }
@@ -292,10 +369,12 @@ Status AdapterSource::CheckAllTaken() const {
   for (const Entry& entry : tensors_) {
     if (!entry.taken) {
       return InvalidArgument(
-          "tensor %s: this family has no use for it, so the adapter would be served incompletely",
-          entry.name);
+          "tensor %s%s: this family has no use for it, so the adapter would be served "
+          "incompletely",
+          folder_, entry.name);
     }
   }
+  for (const AdapterSource& part : parts_) POLYAD_RETURN_IF_ERROR(part.CheckAllTaken());
   return absl::OkStatus();
 }
 

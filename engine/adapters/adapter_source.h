@@ -6,8 +6,9 @@
 // silently dropped. Owned by one loader task, short-lived, not thread-safe. Formats: PEFT
 // (adapter_config.json, adapter_model.safetensors), AdapterHub (adapter_config.json,
 // adapter.safetensors), a setup of several that AdapterHub saved (adapter_setup.json and a folder
-// for each), our own container (zoo.json, zoo.safetensors; docs/container.md) and a GGUF
-// file (adapter.gguf), whose keys stand for the config. Pickle files are refused by name.
+// for each), PEFT's X-LoRA (its two files and a folder for each LoRA), our own container (zoo.json,
+// zoo.safetensors; docs/container.md) and a GGUF file (adapter.gguf), whose keys stand for the
+// config. Pickle files are refused by name.
 
 #include <cstdint>
 #include <string>
@@ -23,16 +24,20 @@
 namespace polyad {
 
 // Whose layout a directory has. It decides what the configuration means.
-enum class AdapterFormat { kPeft, kAdapterHub, kAdapterHubSetup, kContainer, kGguf };
+enum class AdapterFormat { kPeft, kPeftMixture, kAdapterHub, kAdapterHubSetup, kContainer, kGguf };
 
 class AdapterSource {
  public:
+  AdapterSource() = default;
+  AdapterSource(AdapterSource&&) = default;
+  AdapterSource& operator=(AdapterSource&&) = default;
   // Files are opened beneath the directory without following links. RESOURCE_EXHAUSTED where they
   // are larger than `max_file_bytes` together.
   static StatusOr<AdapterSource> Open(const Directory& directory, int64_t max_file_bytes);
   // A setup reads as one adapter: its config is {"setup": adapter_setup.json, "parts": {folder:
-  // that folder's config}}, and its tensors are called "<folder>/<name>". The same from bytes in
-  // memory, for tests and fuzzers.
+  // that folder's config}}, and its tensors are called "<folder>/<name>". A mixture keeps its
+  // folders' adapters as sources of their own (parts). The same from bytes in memory, for tests and
+  // fuzzers; a mixture's bytes are like a setup's, with its own config as "mixture".
   static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors,
                                            AdapterFormat format = AdapterFormat::kPeft);
 
@@ -41,7 +46,8 @@ class AdapterSource {
   const OrderedJson& config() const { return config_; }
   const Digest& digest() const { return digest_; }  // of config and tensors, as bytes
   int64_t file_bytes() const { return file_bytes_; }
-  int64_t num_tensors() const { return static_cast<int64_t>(tensors_.size()); }
+  int64_t num_tensors() const;  // of its parts too
+  std::vector<AdapterSource>& parts() { return parts_; }
 
   // Names still untaken, in file order.
   std::vector<std::string> RemainingNames() const;
@@ -66,15 +72,21 @@ class AdapterSource {
   };
   static StatusOr<AdapterSource> Build(AdapterFormat format, const std::string& config,
                                        RandomAccessFile tensors);
+  static StatusOr<AdapterSource> OpenFiles(const Directory& directory, int64_t max_file_bytes);
   static StatusOr<AdapterSource> OpenSetup(const Directory& directory, int64_t max_file_bytes);
+  static StatusOr<AdapterSource> OpenMixture(const Directory& directory, AdapterSource mixture,
+                                             int64_t max_file_bytes);
+  static StatusOr<AdapterSource> BuildMixture(AdapterSource flat);
   Status ReadAll(const TensorSource& file, const std::string& prefix = "");
 
   AdapterFormat format_ = AdapterFormat::kPeft;
+  std::string folder_;  // "0/" of a mixture's part, before its tensors' names in messages
   OrderedJson config_;  // members in file order: patterns match first come, first served
   Digest digest_{};
   int64_t file_bytes_ = 0;
   std::vector<Entry> tensors_;
   std::unordered_map<std::string, size_t> index_;
+  std::vector<AdapterSource> parts_;  // of a mixture, in order
 };
 
 }  // namespace polyad

@@ -37,6 +37,7 @@ struct SiteDelta {
   std::shared_ptr<const SegmentGate> gate = nullptr;  // null: none
   int64_t gate_column = 0;  // outputs only: the columns of y that it multiplies
   int64_t gate_columns = 0;
+  int64_t coefficient = -1;  // deltas only: which of the scaling pass's multiplies it; -1: none
 };
 
 // Input ops of one site: its columns of the base product read the transformed row.
@@ -151,6 +152,10 @@ class AdapterVersion {
     return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
   }
   const std::vector<PackedCoupling>& couplings() const { return couplings_; }
+  // What a first pass over the same tokens finds out about them; null: there is none.
+  const ScalingPass* scaling_pass() const { return scaling_pass_.get(); }
+  // How often a token's keys and values are kept: a first pass has a cache of its own.
+  int64_t num_caches() const { return scaling_pass_ == nullptr ? 1 : 2; }
   // Whether what it does depends on a request's whole prompt: the prompt is one chunk, each later
   // token a step of its own, and nothing is shared.
   bool reads_whole_prompt() const { return reads_whole_prompt_; }
@@ -183,6 +188,10 @@ class AdapterVersion {
   }
   void AddGatedPrefix(GatedPrefix prefix) { gated_prefixes_.push_back(std::move(prefix)); }
   void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
+  void SetScalingPass(ScalingPass pass) {
+    AddCost(pass.cost);
+    scaling_pass_ = std::make_shared<const ScalingPass>(std::move(pass));
+  }
   void AddCoupling(PackedCoupling coupling) { couplings_.push_back(std::move(coupling)); }
   void SetReadsWholePrompt() { reads_whole_prompt_ = true; }
   void SetReadsPositions() { reads_positions_ = true; }
@@ -206,6 +215,7 @@ class AdapterVersion {
   std::vector<GatedPrefix> gated_prefixes_;
   std::vector<int32_t> invocation_tokens_;
   std::vector<PackedCoupling> couplings_;
+  std::shared_ptr<const ScalingPass> scaling_pass_;
   bool reads_whole_prompt_ = false;
   bool reads_positions_ = false;
   std::vector<std::shared_ptr<const AdapterVersion>> parts_;  // of a composition, in order

@@ -83,6 +83,9 @@ Status AddPart(const CompositionPart& part, int64_t num_layers, AdapterVersion& 
   if (!adapter.invocation_tokens().empty()) {
     return Refuse(adapter, "it acts from its invocation on");
   }
+  if (adapter.scaling_pass() != nullptr) {
+    return Refuse(adapter, "it weighs its own terms token by token");
+  }
   if (part.scale != 1.0f && HasTransforms(adapter, num_layers)) {
     return Refuse(adapter, "its change is no sum, so its scale can only be 1");
   }

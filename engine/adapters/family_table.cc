@@ -79,8 +79,7 @@ constexpr Unserved kUnserved[] = {
     {"WAVEFT", kExportFirst},
     {"PSOFT", kExportFirst},
     {"ADAMSS", kExportFirst},
-    {"SHADOW", "it is a second network with a cache of its own, no change of this one"},
-    {"XLORA", "it runs the base model once more for every token"}};
+    {"SHADOW", "it is a second network with a cache of its own, no change of this one"}};
 
 std::string WhyUnserved(std::string_view type) {
   for (const Unserved& unserved : kUnserved) {

@@ -87,7 +87,8 @@ std::string ModuleOf(const ModelSpec& spec, SiteRef site) {
 std::string_view ExactnessOf(const AdapterProgram& program) {
   bool at_run_time = !program.hooks.empty() || !program.stream_ops.empty() ||
                      !program.couplings.empty() || !program.invocation_tokens.empty() ||
-                     !program.gated_prefixes.empty() || !program.mixtures.empty();
+                     !program.gated_prefixes.empty() || !program.mixtures.empty() ||
+                     program.scaling_pass.has_value();
   for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
   if (program.reads_whole_prompt) return "E4";
   if (at_run_time) return "E3";
@@ -133,6 +134,10 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
     for (const auto& layer : prompt.kv) floats += static_cast<int64_t>(layer.size());
     tally.Add(prompt.kv.empty() ? "EmbeddingPrompt" : "KvPrefix", "prompt", "prompt",
               prompt.num_tokens, {floats * 4, 0});
+  }
+  if (program.scaling_pass) {
+    const ScalingPassTensors& pass = *program.scaling_pass;
+    tally.Add("Classifier", "scaling_pass", "hidden", pass.rule.size(), pass.cost());
   }
   for (const NormReplacement& norm : program.norms) {
     const auto floats = static_cast<int64_t>(norm.weight.size() + norm.bias.size());

@@ -17,8 +17,9 @@ namespace polyad {
 
 // One kind of op at one kind of place, over all layers.
 struct OpReport {
-  std::string op;      // "LowRank"
-  std::string stage;   // "input", "output", "delta", "after", "sub_layer", "embedding", "norm"
+  std::string op;  // "LowRank"
+  // "input", "output", "delta", "after", "sub_layer", "embedding", "norm", "scaling_pass"
+  std::string stage;
   std::string target;  // "q_proj"; "attention", "mlp", "final" for hooks and norms
   int64_t count = 0;   // places it runs at, one a layer
   int64_t rank = 0;    // the largest; 0 where the op has none

@@ -62,6 +62,7 @@ class Packer {
         } else {
           ops.deltas.push_back({site.column, std::move(op)});
           AddGate(site_op, ops.deltas.back());
+          ops.deltas.back().coefficient = site_op.coefficient;
         }
         break;
       case OpStage::kAfter:
@@ -366,6 +367,11 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
     POLYAD_ASSIGN_OR_RETURN(GatedPrefix prefix, PackGatedPrefix(tensors, spec, backend));
     version.AddCost({prefix.bytes(), 4 * tensors.num_keys * spec.QueryWidth()});
     version.AddGatedPrefix(std::move(prefix));
+  }
+  if (program.scaling_pass) {
+    POLYAD_ASSIGN_OR_RETURN(ScalingPass pass,
+                            PackScalingPass(*program.scaling_pass, spec, backend));
+    version.SetScalingPass(std::move(pass));
   }
   version.SetInvocationTokens(program.invocation_tokens);
   if (program.reads_whole_prompt) version.SetReadsWholePrompt();

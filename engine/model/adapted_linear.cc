@@ -185,7 +185,7 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
 void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegment> segments,
                                   ActivationRows x) {
   segments_.clear();
-  coefficients_.clear();
+  mixtures_.clear();
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
     const GroupOps& ops = segment.adapter->At(target.layer, target.group);
@@ -195,8 +195,11 @@ void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegm
         scale *= MeanGate(delta.gate->weight, delta.gate->bias,
                           x.Slice(segment.row_begin, segment.row_end));
       }
+      const float* row_scale = delta.coefficient < 0
+                                   ? nullptr
+                                   : coefficients_.Row(delta.coefficient) + segment.row_begin;
       segments_.push_back(
-          {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), scale});
+          {segment.row_begin, segment.row_end, delta.y_column, delta.op.get(), scale, row_scale});
     }
     if (!ops.mixtures.empty()) AddMixtures(ops, segment, x);
   }
@@ -210,11 +213,11 @@ void AdaptedLinear::AddMixtures(const GroupOps& ops, const StepSegment& segment,
     backend_.Zero(scores);
     const DeltaSegment all{0, rows, 0, mixture.scores.get()};
     backend_.Apply(std::span(&all, 1), x.Slice(segment.row_begin, segment.row_end), scores);
-    coefficients_.push_back(MixtureCoefficients(mixture.rule, scores));
+    mixtures_.push_back(MixtureCoefficients(mixture.rule, scores));
     for (const PackedMixture::Expert& expert : mixture.experts) {
       segments_.push_back({segment.row_begin, segment.row_end, expert.term.y_column,
                            expert.term.op.get(), expert.term.scale,
-                           coefficients_.back().data() + expert.index * rows});
+                           mixtures_.back().data() + expert.index * rows});
     }
   }
 }

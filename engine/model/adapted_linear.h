@@ -50,6 +50,9 @@ class AdaptedLinear {
   void Apply(const Product& product, const Target& target, std::span<const StepSegment> segments,
              ActivationRows x, FloatRows y);
 
+  // What scaling passes found: coefficient c of row t is table.Row(c)[t].
+  void SetCoefficients(FloatRows table) { coefficients_ = table; }
+
   // Invertible adapters of embedded text, in place (EmbeddingCoupling).
   void Couple(std::span<const StepSegment> segments, FloatRows rows);
 
@@ -95,10 +98,11 @@ class AdaptedLinear {
   FloatRows fused_;     // [a few rows, keys and values of hidden] likewise
   FloatRows tapped_;    // [rows, hidden] what a hook reads, in fp32
   ActivationRows tap_;  // [rows, output or hidden] what an op on outputs reads
-  std::vector<Decorated> decorated_;             // reused between calls
-  std::vector<DeltaSegment> segments_;           // likewise
-  FloatRows scores_;                             // [rows, experts] of one mixture
-  std::deque<std::vector<float>> coefficients_;  // of a call's mixtures, which segments_ points to
+  FloatRows coefficients_;                   // of the scaling pass
+  std::vector<Decorated> decorated_;         // reused between calls
+  std::vector<DeltaSegment> segments_;       // likewise
+  FloatRows scores_;                         // [rows, experts] of one mixture
+  std::deque<std::vector<float>> mixtures_;  // a call's coefficients, which segments_ points to
 };
 
 }  // namespace polyad

@@ -21,7 +21,8 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend
       weights_(weights),
       backend_(backend),
       rope_(spec, max_position),
-      linear_(backend) {}
+      linear_(backend),
+      scaling_(backend) {}
 
 StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const ModelSpec& spec, const Weights& weights,
                                                    Backend& backend, int64_t max_position,
@@ -48,6 +49,8 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
   POLYAD_ASSIGN_OR_RETURN(gated_prefix_, carve.Floats(kGatedRows, 2 * spec_.KvWidth()));
+  POLYAD_RETURN_IF_ERROR(scaling_.AllocateWorkspace(tokens));
+  linear_.SetCoefficients(scaling_.coefficients());
   const int64_t qkv_width = spec_.QueryWidth() + 2 * spec_.KvWidth();
   return linear_.AllocateWorkspace(
       {tokens, spec_.hidden_size,
@@ -57,6 +60,23 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
 
 FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
   POLYAD_CHECK(batch.num_rows() <= space_.residual.rows, "a step larger than the workspace");
+  FindCoefficients(batch, kv);
+  StorePrefixes(batch, kv);
+  if (batch.num_rows() > 0) RunLayers(batch, kv);
+  return Head(batch);
+}
+
+// The first pass of adapters that have one, over its own cache.
+void Decoder::FindCoefficients(const StepBatch& batch, KvStorage& kv) {
+  const StepBatch& first = scaling_.MakeBatch(batch);
+  if (first.num_rows() == 0) return;
+  RunLayers(first, kv);
+  const ActivationRows hidden = space_.normed.Slice(0, first.num_rows());
+  Norm(-1, NormSite::kFinal, first.segments, space_.residual.Slice(0, first.num_rows()), hidden);
+  scaling_.Classify(hidden);
+}
+
+void Decoder::RunLayers(const StepBatch& batch, KvStorage& kv) {
   sequences_.clear();
   for (const StepSequence& sequence : batch.sequences) {
     sequences_.push_back({sequence.row_begin,
@@ -65,11 +85,8 @@ FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
                           {batch.block_ids.data() + sequence.block_begin,
                            static_cast<size_t>(sequence.block_end - sequence.block_begin)}});
   }
-  StorePrefixes(batch, kv);
-  if (batch.num_rows() == 0) return Head(batch);
   Embed(batch, space_.residual.Slice(0, batch.num_rows()));
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) Layer(layer, batch, kv);
-  return Head(batch);
 }
 
 void Decoder::Embed(const StepBatch& batch, FloatRows residual) {

@@ -14,6 +14,7 @@
 #include "engine/model/adapted_linear.h"
 #include "engine/model/input_observer.h"
 #include "engine/model/rope_tables.h"
+#include "engine/model/scaling_pass_runner.h"
 #include "engine/model/step_batch.h"
 #include "engine/model/weights.h"
 #include "engine/spec/model_spec.h"
@@ -49,6 +50,8 @@ class Decoder {
  private:
   Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend, int64_t max_position);
   Status AllocateWorkspace(int64_t max_step_tokens);
+  void FindCoefficients(const StepBatch& batch, KvStorage& kv);
+  void RunLayers(const StepBatch& batch, KvStorage& kv);
   void StorePrefixes(const StepBatch& batch, KvStorage& kv);
   void Embed(const StepBatch& batch, FloatRows residual);
   void StoreGatedPrefixes(int64_t layer, const StepBatch& batch, ActivationRows normed,
@@ -73,6 +76,7 @@ class Decoder {
   Backend& backend_;
   RopeTables rope_;
   AdaptedLinear linear_;
+  ScalingPassRunner scaling_;
   Workspace space_;
   InputObserver* observer_ = nullptr;
   std::vector<AttentionSequence> sequences_;  // reused between layers

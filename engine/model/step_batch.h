@@ -32,6 +32,9 @@ struct StepSequence {
   int64_t block_begin = 0;  // range of block_ids: the whole block table
   int64_t block_end = 0;
   const SoftPrompt* soft_prompt = nullptr;
+  // Range of block_ids too: the table of the first pass's cache, where the adapter has one.
+  int64_t first_pass_begin = 0;
+  int64_t first_pass_end = 0;
 };
 
 // Rows of virtual tokens: row_begin + i is soft prompt embedding first + i, times scale.

@@ -135,7 +135,7 @@ void ApplyPlan(const StepPlan& plan, EngineState& state, int64_t now_us) {
   for (const StepPlan::Work& work : plan.work) {
     Sequence& sequence = *state.Find(work.id);
     const int64_t missing =
-        BlocksFor(sequence.num_tokens()) - static_cast<int64_t>(sequence.blocks.size());
+        sequence.blocks_for_all() - static_cast<int64_t>(sequence.blocks.size());
     if (missing > 0) state.pool.Allocate(missing, sequence.blocks);
   }
 }

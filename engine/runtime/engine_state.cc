@@ -170,6 +170,7 @@ SequenceView EngineState::ViewOf(const Sequence& sequence, bool look_up) const {
   view.deadline_us = sequence.owner->request->deadline_us;
   view.num_tokens = sequence.num_tokens();
   view.num_computed = sequence.num_computed;
+  view.num_caches = sequence.num_caches();
   view.num_blocks = static_cast<int64_t>(sequence.blocks.size());
   view.exclusive_blocks = sequence.running ? pool.NumExclusive(sequence.blocks) : 0;
   view.first_logits = sequence.first_logits();
@@ -241,9 +242,11 @@ void EngineState::CheckInvariants() const {
     tables.push_back(&sequence->blocks);
     POLYAD_CHECK(sequence->running || sequence->blocks.empty(), "only the running hold blocks");
     POLYAD_CHECK(sequence->num_computed < sequence->num_tokens(), "one token is always to be run");
-    POLYAD_CHECK(
-        sequence->num_computed <= static_cast<int64_t>(sequence->blocks.size()) * kBlockTokens,
-        "computed tokens lie in blocks");
+    POLYAD_CHECK(sequence->num_caches() * BlocksFor(sequence->num_computed) <=
+                     static_cast<int64_t>(sequence->blocks.size()),
+                 "computed tokens lie in blocks");
+    POLYAD_CHECK(sequence->num_caches() == 1 || sequence->keys.empty(),
+                 "a sequence with two caches shares nothing");
     POLYAD_CHECK(requests_.count(sequence->owner->number) == 1, "a sequence's request is known");
   }
   pool.CheckInvariants(tables);

@@ -149,10 +149,12 @@ Status Intake::CheckFits(const Request& request) const {
   const int64_t begin = num_virtual + num_prompt;
   const int64_t num_tokens =
       std::min(begin + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
-  if (BlocksFor(num_tokens) > options_.num_blocks) {
+  const int64_t num_caches = request.adapter == nullptr ? 1 : request.adapter->num_caches();
+  if (num_caches * BlocksFor(num_tokens) > options_.num_blocks) {
     return InvalidArgument(
-        "prompt and max_tokens: expected at most %d tokens (the K/V cache), got %d",
-        options_.num_blocks * kBlockTokens, num_tokens);
+        "prompt and max_tokens: expected at most %d tokens (the K/V cache%s), got %d",
+        options_.num_blocks / num_caches * kBlockTokens, num_caches > 1 ? ", twice" : "",
+        num_tokens);
   }
   return absl::OkStatus();
 }
@@ -201,16 +203,18 @@ int64_t Intake::TokenCost(const AdapterVersion* adapter) const {
   if (adapter == nullptr || options_.base_flops_per_token <= 0) return kBaseTokenCost;
   const double share = static_cast<double>(adapter->cost().flops_per_token) /
                        static_cast<double>(options_.base_flops_per_token);
-  return kBaseTokenCost + std::llround(share * static_cast<double>(kBaseTokenCost));
+  const int64_t passes = adapter->num_caches();  // each through the base
+  return passes * kBaseTokenCost + std::llround(share * static_cast<double>(kBaseTokenCost));
 }
 
 // Choices of one request share their prompt even where the client asked for no sharing with others.
 // Blocks of virtual tokens alone are every tenant's of the adapter, but where each request chooses
 // and scales its own; blocks before an invocation are the tenant's with the base model. Nothing of
-// a prompt that is read whole can be shared: what a token computes depends on all of it.
+// a prompt that is read whole can be shared: what a token computes depends on all of it. Keys name
+// the blocks of one cache, so two are not shared.
 PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   const AdapterVersion* adapter = request.adapter.get();
-  if (adapter != nullptr && adapter->reads_whole_prompt()) return {};
+  if (adapter != nullptr && (adapter->reads_whole_prompt() || adapter->num_caches() > 1)) return {};
   const bool chooses_prompt = adapter != nullptr && adapter->soft_prompt() != nullptr &&
                               adapter->soft_prompt()->num_prompts > 1;
   const bool is_private =

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "engine/base/check.h"
-#include "engine/cache/block_pool.h"
 
 namespace polyad {
 namespace {
@@ -59,7 +58,7 @@ class Planner {
   // Capacity first: whoever stays has room for all the tokens it knows.
   void GiveBlocks() {
     for (size_t i = 0; i < survivors_.size(); ++i) {
-      const int64_t need = BlocksFor(survivors_[i]->num_tokens) - survivors_[i]->num_blocks;
+      const int64_t need = survivors_[i]->blocks_for_all() - survivors_[i]->num_blocks;
       while (need > available_ && i < survivors_.size()) {
         const SequenceView& victim = *survivors_.back();
         plan_.preemptions.push_back(victim.id);
@@ -96,7 +95,7 @@ class Planner {
           waiting_.begin(), waiting_.end(),
           [this](const SequenceView* a, const SequenceView* b) { return GoesFirst(*a, *b); });
       const SequenceView& sequence = **next;
-      const int64_t fresh = BlocksFor(sequence.num_tokens) - sequence.cached_blocks;
+      const int64_t fresh = sequence.blocks_for_all() - sequence.cached_blocks;
       const int64_t taken = fresh + sequence.unheld_cached_blocks;
       if (taken > available_ - expired_blocks_ - Headroom(num_running)) return;
       if (!Run(sequence, sequence.cached_blocks * kBlockTokens)) return;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/base/strong_id.h"
+#include "engine/cache/block_pool.h"
 
 namespace polyad {
 
@@ -40,7 +41,8 @@ struct SequenceView {
   int64_t deadline_us = 0;       // 0: none
   int64_t num_tokens = 0;        // known so far
   int64_t num_computed = 0;      // of them in the cache
-  int64_t num_blocks = 0;        // held
+  int64_t num_caches = 1;        // whose blocks each token needs
+  int64_t num_blocks = 0;        // held, of all its caches
   int64_t exclusive_blocks = 0;  // of them held by nobody else
   int64_t first_logits =
       0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
@@ -50,6 +52,8 @@ struct SequenceView {
   // Waiting sequences only: the cached prefix that admission would take.
   int64_t cached_blocks = 0;
   int64_t unheld_cached_blocks = 0;  // of them held by nobody: taking them uses up available blocks
+
+  int64_t blocks_for_all() const { return num_caches * BlocksFor(num_tokens); }
 };
 
 struct SchedulerView {

@@ -47,13 +47,21 @@ struct Sequence {
   bool running = false;
   std::vector<int32_t> tokens;  // virtual (negative ids), prompt and output
   int64_t num_computed = 0;     // tokens whose K/V are in the cache
-  BlockTable blocks;            // running: room for every token; waiting: empty
-  PrefixChain keys;             // root and full computed blocks; empty: nothing is shared
-  int64_t num_published = 0;    // full blocks the pool can find
+  // Running: room for every token in each cache; waiting: empty. Block i of cache c is the element
+  // i * num_caches + c.
+  BlockTable blocks;
+  PrefixChain keys;           // root and full computed blocks; empty: nothing is shared
+  int64_t num_published = 0;  // full blocks the pool can find
   int64_t first_token_us = 0;
   int64_t last_token_us = 0;
 
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  // Two where the adapter runs each token twice (AdapterVersion::num_caches).
+  int64_t num_caches() const {
+    const AdapterVersion* adapter = owner->request->adapter.get();
+    return adapter == nullptr ? 1 : adapter->num_caches();
+  }
+  int64_t blocks_for_all() const { return num_caches() * BlocksFor(num_tokens()); }
   int64_t num_prompt() const { return static_cast<int64_t>(owner->request->prompt_tokens.size()); }
   int64_t prompt_begin() const { return owner->num_virtual; }
   int64_t prompt_end() const { return prompt_begin() + num_prompt(); }

@@ -25,7 +25,8 @@ int64_t AdapterRank(const FlatStep::Item& item) {
 }
 
 int64_t SlotOf(const Sequence& sequence, int64_t index) {
-  const BlockId block = sequence.blocks[static_cast<size_t>(index / kBlockTokens)];
+  const int64_t at = index / kBlockTokens * sequence.num_caches();
+  const BlockId block = sequence.blocks[static_cast<size_t>(at)];
   return block.value() * kBlockTokens + index % kBlockTokens;
 }
 
@@ -55,17 +56,27 @@ void AppendRow(const Sequence& sequence, int64_t index, StepBatch& batch) {
   batch.slots.push_back(SlotOf(sequence, index));
 }
 
+// A cache's block table; returns its end among the batch's.
+int64_t AppendTable(const Sequence& sequence, int64_t cache, StepBatch& batch) {
+  const auto stride = static_cast<size_t>(sequence.num_caches());
+  for (size_t i = static_cast<size_t>(cache); i < sequence.blocks.size(); i += stride) {
+    batch.block_ids.push_back(static_cast<int32_t>(sequence.blocks[i].value()));
+  }
+  return static_cast<int64_t>(batch.block_ids.size());
+}
+
 void AppendSequence(const FlatStep::Item& item, int64_t row_begin, StepBatch& batch) {
   StepSequence rows;
   rows.row_begin = row_begin;
   rows.row_end = batch.num_rows();
   rows.context_end = item.work.first + item.work.count;
   rows.block_begin = static_cast<int64_t>(batch.block_ids.size());
-  for (const BlockId block : item.sequence->blocks) {
-    batch.block_ids.push_back(static_cast<int32_t>(block.value()));
-  }
-  rows.block_end = static_cast<int64_t>(batch.block_ids.size());
+  rows.block_end = AppendTable(*item.sequence, 0, batch);
   rows.soft_prompt = PromptOf(*item.sequence);
+  if (item.sequence->num_caches() > 1) {
+    rows.first_pass_begin = rows.block_end;
+    rows.first_pass_end = AppendTable(*item.sequence, 1, batch);
+  }
   batch.sequences.push_back(rows);
 }
 

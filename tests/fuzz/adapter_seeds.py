@@ -37,8 +37,14 @@ def main():
         for target, config, tensors in FORMATS:
             if not (adapter / tensors).exists():
                 continue
-            text = json.dumps(json.loads((adapter / config).read_text()))
+            read = json.loads((adapter / config).read_text())
             lines = tensor_lines(adapter / tensors)
+            if read.get("peft_type") == "XLORA":
+                parts = sorted(part for part in adapter.iterdir() if part.is_dir())
+                read = {"mixture": read,
+                        "parts": {part.name: json.loads((part / config).read_text()) for part in parts}}
+                lines += [f"{part.name}/{line}" for part in parts for line in tensor_lines(part / tensors)]
+            text = json.dumps(read)
             lines += [f"option {key} {value}" for key, value in options.items()]
             write(out, target, adapter.name, (text + "\0" + "\n".join(lines) + "\n").encode())
 

@@ -1,9 +1,10 @@
-// Any adapter in the layout of PEFT, as adapter_fuzzing.h writes it: loaded and packed, or refused
-// with a status.
+// Any adapter in the layout of PEFT, as adapter_fuzzing.h writes it, X-LoRA's with the
+// configurations of its folders in one: loaded and packed, or refused with a status.
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "tests/fuzz/adapter_fuzzing.h"
@@ -11,7 +12,9 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::optional<polyad::AdapterText> adapter = polyad::BuildAdapter(data, size);
   if (!adapter) return 0;
-  polyad::LoadAdapterBytes(std::move(adapter->config), std::move(adapter->tensors),
-                           polyad::AdapterFormat::kPeft, adapter->options);
+  const bool mixes = adapter->config.find("\"mixture\"") != std::string::npos;
+  const auto format = mixes ? polyad::AdapterFormat::kPeftMixture : polyad::AdapterFormat::kPeft;
+  polyad::LoadAdapterBytes(std::move(adapter->config), std::move(adapter->tensors), format,
+                           adapter->options);
   return 0;
 }

@@ -37,6 +37,7 @@ RECIPES = (
     "deft",
     "peanut",
     "poly",
+    "xlora",
     "compositions",
     "prompt_learning",
     "adaption_prompt",

@@ -57,6 +57,7 @@ StatusOr<FloatRows> FakeModel::Run(const StepBatch& batch) {
   row_states_.assign(static_cast<size_t>(batch.num_rows()), 0);
   for (const StepPrefix& prefix : batch.prefixes) StorePrefix(batch, prefix);
   for (const StepSequence& rows : batch.sequences) Store(batch, rows);
+  for (const StepSequence& rows : batch.sequences) RunFirstPass(batch, rows);
   for (const StepSequence& rows : batch.sequences) Read(batch, rows);
   const auto num_samples = static_cast<int64_t>(batch.sample_rows.size());
   logits_.resize(static_cast<size_t>(num_samples * kFakeVocab));
@@ -154,6 +155,23 @@ void FakeModel::Store(const StepBatch& batch, const StepSequence& rows) {
       Violate("a slot is not its block's");
     entries_[static_cast<size_t>(batch.slots[r])] = {TokenOf(batch, row), index,
                                                      adapter ? adapter->id().value() : -1};
+  }
+}
+
+// A first pass's keys are marked as such, and every earlier one must still be there.
+void FakeModel::RunFirstPass(const StepBatch& batch, const StepSequence& rows) {
+  const AdapterVersion* adapter = AdapterOf(batch, rows.row_end - 1);
+  const bool has_one = adapter != nullptr && adapter->scaling_pass() != nullptr;
+  if (has_one != (rows.first_pass_begin < rows.first_pass_end)) Violate("a first pass's cache");
+  if (!has_one) return;
+  const int64_t mark = -2 - adapter->id().value();
+  const int64_t first = rows.context_end - (rows.row_end - rows.row_begin);
+  for (int64_t index = 0; index < rows.context_end; ++index) {
+    const auto at = static_cast<size_t>(rows.first_pass_begin + index / kBlockTokens);
+    Entry& entry = entries_[static_cast<size_t>(int64_t{batch.block_ids[at]} * kBlockTokens +
+                                                index % kBlockTokens)];
+    if (index >= first) entry = {TokenOf(batch, rows.row_begin + index - first), index, mark};
+    if (entry.index != index || entry.adapter != mark) Violate("a first pass's key is lost");
   }
 }
 

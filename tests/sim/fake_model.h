@@ -42,6 +42,7 @@ class FakeModel final : public StepRunner {
   void CheckSegments(const StepBatch& batch);
   void StorePrefix(const StepBatch& batch, const StepPrefix& prefix);
   void Store(const StepBatch& batch, const StepSequence& rows);
+  void RunFirstPass(const StepBatch& batch, const StepSequence& rows);
   void Read(const StepBatch& batch, const StepSequence& rows);
   void Violate(const std::string& what);
   const AdapterVersion* AdapterOf(const StepBatch& batch, int64_t row);

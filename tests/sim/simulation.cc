@@ -174,6 +174,8 @@ class World {
       adapters_[name]->SetSoftPrompt(RandomPrompt(identity.id));
     } else if (dice_.Chance(20)) {
       adapters_[name]->SetInvocationTokens(RandomTokens(dice_.Between(1, 2)));
+    } else if (dice_.Chance(20)) {
+      adapters_[name]->SetScalingPass({});
     }
     all_versions_.push_back(adapters_[name]);
   }
@@ -325,7 +327,8 @@ class World {
       const Request& request = *sequence->owner->request;
       if (sequence->running) ++num_running;
       for (size_t i = 0; i < sequence->blocks.size(); ++i) {
-        CheckOwner(request, static_cast<int64_t>(i), sequence->blocks[i], owners);
+        const auto index = static_cast<int64_t>(i) / sequence->num_caches();
+        CheckOwner(request, index, sequence->blocks[i], owners);
       }
       if (request.deadline_us > 0 && request.deadline_us <= clock_.NowMicros()) {
         Fail("a request outlives its deadline");

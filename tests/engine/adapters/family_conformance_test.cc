@@ -180,6 +180,7 @@ TEST_P(FamilyConformance, ATransposedFactorIsNoticed) {
 std::string WithKey(const GoldenAdapter& golden, const std::string& key, const OrderedJson& value) {
   OrderedJson config = OrderedJson::parse(golden.config);
   OrderedJson* own = &config;
+  if (golden.format == AdapterFormat::kPeftMixture) own = &config["mixture"];
   if (golden.format == AdapterFormat::kAdapterHub) own = &config["config"];
   if (golden.format == AdapterFormat::kAdapterHubSetup) own = &config["parts"]["part0"]["config"];
   (*own)[key] = value;

@@ -55,6 +55,24 @@ void ReadSetup(const std::string& path, GoldenAdapter& golden) {
   golden.config = config.dump();
 }
 
+// Likewise X-LoRA: its own configuration and those of its folders.
+void ReadMixture(const std::string& path, GoldenAdapter& golden) {
+  golden.format = AdapterFormat::kPeftMixture;
+  OrderedJson config;
+  config["mixture"] = OrderedJson::parse(golden.config);
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (!entry.is_directory()) continue;
+    const std::string folder = entry.path().filename().string();
+    const std::string file = path + "/" + folder + "/";
+    config["parts"][folder] = OrderedJson::parse(ReadFileText(file + "adapter_config.json"));
+    for (TestTensor& tensor : SplitTensors(ReadFileText(file + "adapter_model.safetensors"))) {
+      tensor.name = folder + "/" + tensor.name;
+      golden.tensors.push_back(std::move(tensor));
+    }
+  }
+  golden.config = config.dump();
+}
+
 }  // namespace
 
 std::string SourcePath(const std::string& relative) {
@@ -103,6 +121,7 @@ GoldenAdapter ReadGoldenAdapter(const std::string& model_and_name) {
     break;
   }
   if (fs::exists(path + "/adapter_setup.json")) ReadSetup(path, golden);
+  if (fs::exists(path + "/0")) ReadMixture(path, golden);
   if (fs::exists(path + "/adapter.gguf")) {
     golden.format = AdapterFormat::kGguf;
     golden.gguf = ReadFileText(path + "/adapter.gguf");

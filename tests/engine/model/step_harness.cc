@@ -89,10 +89,10 @@ StepHarness::StepHarness(Model& model, uint64_t shuffle_seed) : model_(model) {
   share_count_.assign(free_blocks_.size(), 0);
 }
 
-void StepHarness::Grow(TestSequence& sequence, int64_t num_tokens) {
-  while (static_cast<int64_t>(sequence.blocks.size()) * kBlockTokens < num_tokens) {
+void StepHarness::Grow(std::vector<int32_t>& blocks, int64_t num_tokens) {
+  while (static_cast<int64_t>(blocks.size()) * kBlockTokens < num_tokens) {
     POLYAD_CHECK(!free_blocks_.empty(), "the test's K/V pool is too small");
-    sequence.blocks.push_back(free_blocks_.back());
+    blocks.push_back(free_blocks_.back());
     ++share_count_[static_cast<size_t>(free_blocks_.back())];
     free_blocks_.pop_back();
   }
@@ -102,18 +102,23 @@ void StepHarness::SharePrefix(const TestSequence& from, TestSequence& to, int64_
   POLYAD_CHECK(
       num_tokens % kBlockTokens == 0 && num_tokens <= from.num_computed && to.blocks.empty(),
       "a shared prefix is whole computed blocks");
-  for (int64_t i = 0; i < num_tokens / kBlockTokens; ++i) {
-    to.blocks.push_back(from.blocks[static_cast<size_t>(i)]);
-    ++share_count_[static_cast<size_t>(to.blocks.back())];
-  }
+  const auto share = [&](const std::vector<int32_t>& theirs, std::vector<int32_t>& own) {
+    if (theirs.empty()) return;
+    own.assign(theirs.begin(), theirs.begin() + num_tokens / kBlockTokens);
+    for (const int32_t block : own) ++share_count_[static_cast<size_t>(block)];
+  };
+  share(from.blocks, to.blocks);
+  share(from.first_pass_blocks, to.first_pass_blocks);
   to.num_computed = num_tokens;
 }
 
 void StepHarness::Release(TestSequence& sequence) {
-  for (const int32_t block : sequence.blocks) {
-    if (--share_count_[static_cast<size_t>(block)] == 0) free_blocks_.push_back(block);
+  for (auto* blocks : {&sequence.blocks, &sequence.first_pass_blocks}) {
+    for (const int32_t block : *blocks) {
+      if (--share_count_[static_cast<size_t>(block)] == 0) free_blocks_.push_back(block);
+    }
+    blocks->clear();
   }
-  sequence.blocks.clear();
   sequence.num_computed = 0;
 }
 
@@ -150,7 +155,9 @@ void StepHarness::AppendChunk(const TestChunk& chunk, StepBatch& batch) {
   const int64_t first = sequence.num_computed;
   const int64_t end = first + chunk.count;
   const int64_t row_begin = batch.num_rows();
-  Grow(sequence, end);
+  Grow(sequence.blocks, end);
+  const bool twice = sequence.adapter != nullptr && sequence.adapter->num_caches() > 1;
+  if (twice) Grow(sequence.first_pass_blocks, end);
   const SoftPrompt* prompt = sequence.adapter ? sequence.adapter->soft_prompt() : nullptr;
   for (int64_t i = first; i < end; ++i) {
     const int32_t token = sequence.tokens[static_cast<size_t>(i)];
@@ -176,6 +183,13 @@ void StepHarness::AppendChunk(const TestChunk& chunk, StepBatch& batch) {
   batch.block_ids.insert(batch.block_ids.end(), sequence.blocks.begin(), sequence.blocks.end());
   batch.sequences.push_back({row_begin, batch.num_rows(), end, block_begin,
                              static_cast<int64_t>(batch.block_ids.size()), prompt});
+  if (twice) {
+    StepSequence& rows = batch.sequences.back();
+    rows.first_pass_begin = rows.block_end;
+    batch.block_ids.insert(batch.block_ids.end(), sequence.first_pass_blocks.begin(),
+                           sequence.first_pass_blocks.end());
+    rows.first_pass_end = static_cast<int64_t>(batch.block_ids.size());
+  }
   AppendSegments(sequence, first, batch);
 }
 

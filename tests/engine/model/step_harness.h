@@ -21,6 +21,7 @@ struct TestSequence {
   int64_t num_computed = 0;   // tokens whose K/V are in the cache
   int64_t adapter_begin = 0;  // tokens before it are the base model's
   PromptChoice prompt_choice = {};
+  std::vector<int32_t> first_pass_blocks = {};  // of an adapter that has a second cache
 };
 // A sequence that begins with the adapter's virtual tokens, if it has any.
 TestSequence MakeSequence(const std::vector<int32_t>& prompt,
@@ -52,7 +53,7 @@ class StepHarness {
                               std::shared_ptr<const AdapterVersion> adapter, int64_t num_tokens);
 
  private:
-  void Grow(TestSequence& sequence, int64_t num_tokens);
+  void Grow(std::vector<int32_t>& blocks, int64_t num_tokens);
   void AppendChunk(const TestChunk& chunk, StepBatch& batch);
   static void AppendSegments(const TestSequence& sequence, int64_t first, StepBatch& batch);
 

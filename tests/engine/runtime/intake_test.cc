@@ -159,6 +159,21 @@ TEST_F(IntakeTest, APromptThatIsReadWholeFitsAStepAndSharesNothing) {
   ExpectInvalid(spec, "at most 20 tokens with its virtual ones, got 21");
 }
 
+TEST_F(IntakeTest, AFirstPassTakesHalfTheCacheAndSharesNothing) {
+  const auto weighed = std::make_shared<AdapterVersion>(*adapter_);
+  weighed->SetScalingPass({});
+  adapter_ = weighed;
+  RequestSpec spec = Spec(std::vector<int32_t>(30, 1), 3);
+  spec.model = "pirate";
+  spec.sampling.num_choices = 2;
+  const StatusOr<Arrive> arrive = Prepare(spec);
+  ASSERT_TRUE(arrive.ok()) << arrive.status();
+  EXPECT_TRUE(arrive->prompt_keys.empty());
+  EXPECT_EQ(arrive->token_cost, kBaseTokenCost * 9 / 4);  // twice the base, and 100 of 400 flops
+  spec.stopping.max_tokens = 4;
+  ExpectInvalid(spec, "at most 32 tokens (the K/V cache, twice), got 33");
+}
+
 TEST_F(IntakeTest, NamesOfTheBaseModelNeedNoAdapter) {
   for (const char* name : {"", "base", "base:base"}) {
     RequestSpec spec = Spec({1});

@@ -184,6 +184,25 @@ TEST(Scheduler, AdmitsOnlyWhatFits) {
   EXPECT_THAT(Admitted(Plan(view)), ElementsAre(1));
 }
 
+TEST(Scheduler, ASecondCacheNeedsBlocksOfItsOwn) {
+  SchedulerView view = ViewOf(5);
+  view.num_blocks = 6;
+  view.waiting = {Waiting(1, 33)};
+  view.waiting[0].num_caches = 2;
+  EXPECT_THAT(Admitted(Plan(view)), IsEmpty());  // six blocks
+  view.waiting[0].num_tokens = 32;
+  EXPECT_THAT(Admitted(Plan(view)), ElementsAre(1));
+
+  view.waiting.clear();
+  view.running = {Running(1, 17, 16), Running(2, 10, 9)};
+  view.running[0].num_caches = 2;
+  view.running[0].num_blocks = 2;  // both want another
+  view.available_blocks = 1;
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(2));
+  view.available_blocks = 2;
+  EXPECT_THAT(Ids(Plan(view).preemptions), IsEmpty());
+}
+
 TEST(Scheduler, TakingAnUnheldPrefixUsesAvailableBlocks) {
   SchedulerView view = ViewOf(3);
   view.num_blocks = 4;
@@ -319,19 +338,22 @@ TEST(Scheduler, RandomViewsKeepEveryLimit) {
     for (int64_t i = below(9); i > 0; --i) {
       const int64_t tokens = 1 + below(60);
       view.running.push_back(Running(id++, tokens, below(tokens)));
+      view.running.back().num_caches = 1 + below(2);
+      view.running.back().num_blocks *= view.running.back().num_caches;
       view.running.back().num_blocks -= below(2);
       view.running.back().exclusive_blocks = below(view.running.back().num_blocks + 1);
       view.running.back().priority = static_cast<int32_t>(below(3));
     }
     for (int64_t i = below(9); i > 0; --i) {
       view.waiting.push_back(Waiting(id++, 1 + below(90), below(4)));
+      view.waiting.back().num_caches = 1 + below(2);
       view.waiting.back().deadline_us = below(4) == 0 ? 1 + below(2000) : 0;
     }
     const StepPlan plan = Plan(view);
     int64_t used = 0;
     for (const auto& admission : plan.admissions) {
       for (const auto& waiting : view.waiting) {
-        if (waiting.id == admission.id) used += BlocksFor(waiting.num_tokens);
+        if (waiting.id == admission.id) used += waiting.blocks_for_all();
       }
     }
     int64_t freed = 0;
@@ -341,7 +363,7 @@ TEST(Scheduler, RandomViewsKeepEveryLimit) {
               std::count(plan.expirations.begin(), plan.expirations.end(), sequence.id) >
           0;
       if (gone) freed += sequence.exclusive_blocks;
-      if (!gone) used += BlocksFor(sequence.num_tokens) - sequence.num_blocks;
+      if (!gone) used += sequence.blocks_for_all() - sequence.num_blocks;
       if (gone) {
         EXPECT_EQ(WorkOf(plan, sequence.id.value()), nullptr);
       }

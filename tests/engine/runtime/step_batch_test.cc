@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "engine/adapters/adapter_version.h"
 #include "engine/request/sampling_params.h"
 #include "engine/runtime/commit.h"
@@ -101,6 +103,30 @@ TEST_F(StepBatchTest, ASequenceThatIsReadWholeIsASegmentOfItsOwn) {
   EXPECT_EQ(flat.batch.segments[1].row_end, 3);
   EXPECT_EQ(flat.batch.segments[1].adapter, gated.get());
   EXPECT_EQ(state_.View(0).running[0].whole_until, 2);
+}
+
+TEST_F(StepBatchTest, AFirstPassHasATableOfItsOwnBlocks) {
+  AdapterVersion::Identity identity;
+  identity.id = AdapterVersionId(9);
+  const auto weighed = std::make_shared<AdapterVersion>(identity, 1);
+  weighed->SetScalingPass({});
+  Add(1, std::vector<int32_t>(20, 5), weighed);
+  Add(2, {1}, nullptr);
+  const FlatStep flat = FlattenAll({{1, 18}, {2, 1}});
+  EXPECT_EQ(flat.batch.sequences[0].first_pass_begin, flat.batch.sequences[0].first_pass_end);
+  const StepSequence& rows = flat.batch.sequences[1];
+  ASSERT_EQ(rows.block_end - rows.block_begin, 2);
+  ASSERT_EQ(rows.first_pass_end - rows.first_pass_begin, 2);
+  std::vector<int32_t> blocks = flat.batch.block_ids;
+  EXPECT_EQ(flat.batch.slots[18],
+            blocks[static_cast<size_t>(rows.block_begin) + 1] * kBlockTokens + 1);
+  std::sort(blocks.begin(), blocks.end());
+  EXPECT_EQ(std::unique(blocks.begin(), blocks.end()), blocks.end());
+  EXPECT_EQ(blocks.size(), 5u);
+  state_.CheckInvariants();
+  state_.Preempt(*state_.Find(Id(1)));
+  state_.CheckInvariants();
+  EXPECT_EQ(state_.pool.num_available(), 15);
 }
 
 TEST_F(StepBatchTest, ASlotIsItsBlocksPlace) {

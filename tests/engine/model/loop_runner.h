@@ -1,0 +1,81 @@
+#pragma once
+
+// One engine without threads over a real model: greedy requests in, tokens and their log
+// probabilities out. Test-only.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/base/clock.h"
+#include "engine/model/model.h"
+#include "engine/runtime/engine_loop.h"
+#include "gtest/gtest.h"
+#include "tests/engine/model/golden_files.h"
+
+namespace polyad {
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+
+  friend bool operator==(const Answer&, const Answer&) = default;
+};
+
+class LoopRunner {
+ public:
+  LoopRunner(Model& model, int64_t num_blocks)
+      : loop_(OptionsOf(model, num_blocks), {model, clock_, inbox_, outputs_, registry_}) {}
+
+  int64_t Add(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter) {
+    auto request = std::make_shared<Request>();
+    request->prompt_tokens = prompt.tokens;
+    request->adapter = std::move(adapter);
+    request->sampling.temperature = 0;
+    request->stopping.max_tokens = static_cast<int64_t>(prompt.greedy.size());
+    request->stopping.ignore_eos = true;
+    request->output.logprobs = 0;
+    std::string id;
+    Arrive arrive;
+    arrive.number = *registry_.Begin(id);
+    arrive.request = std::move(request);
+    const int64_t number = arrive.number;
+    EXPECT_TRUE(inbox_.TryPush(std::move(arrive)));
+    return number;
+  }
+
+  std::map<int64_t, Answer> Run() {
+    while (loop_.Step() || !loop_.state().idle()) {
+    }
+    std::map<int64_t, Answer> answers;
+    for (const EngineOutput& output : outputs_.DrainNow()) {
+      if (const auto* event = std::get_if<TokensEvent>(&output.event)) {
+        Answer& answer = answers[output.number];
+        answer.tokens.push_back(event->token_ids.at(0));
+        answer.logprobs.push_back(event->token_logprobs.at(0).logprob);
+      }
+    }
+    return answers;
+  }
+  int64_t num_preemptions() const { return loop_.load().num_preemptions; }
+  int64_t num_held_blocks() const { return loop_.state().pool.num_held(); }
+
+ private:
+  static EngineLoop::Options OptionsOf(const Model& model, int64_t num_blocks) {
+    EngineLoop::Options options;
+    options.limits.scheduler = {.max_running = 8, .max_step_tokens = 64, .max_sample_rows = 16};
+    options.limits.num_blocks = num_blocks;
+    options.limits.max_context = model.max_context();
+    options.vocab_size = model.spec().vocab_size;
+    return options;
+  }
+
+  FakeClock clock_;
+  Inbox inbox_{100};
+  OutputQueue outputs_{10000};
+  RequestRegistry registry_{100, 100};
+  EngineLoop loop_;
+};
+
+}  // namespace polyad
