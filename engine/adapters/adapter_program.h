@@ -122,6 +122,16 @@ struct SubLayerHook {
   HookRows rows = {};
 };
 
+// A sub-layer whose output counts for some tokens alone (CoDA: Lei et al. 2023), in the causal form
+// of zoo section 7. With s = weight . n, n the token's own normed input:
+//   o = sigmoid(s) o where s >= threshold, else 0
+struct TokenRouter {
+  int64_t layer = 0;
+  SubLayer sub_layer = SubLayer::kMlp;
+  std::vector<float> weight;  // [hidden]
+  float threshold = 0.0f;
+};
+
 // An invertible adapter of embedded text (NICE: Dinh et al. 2015): with the row's halves x1 and x2,
 //   x1 += first(x2), then x2 += second(x1)
 struct EmbeddingCoupling {
@@ -169,7 +179,8 @@ struct AdapterProgram {
   std::vector<DeltaOp> embedding_ops;
   std::vector<Bottleneck> stream_ops;  // of the stream that enters the first layer: x += op(x)
   std::vector<NormReplacement> norms;
-  std::vector<SubLayerHook> hooks;  // in the order they run
+  std::vector<TokenRouter> routers;  // before the hooks of the same sub-layer
+  std::vector<SubLayerHook> hooks;   // in the order they run
   std::optional<SoftPromptTensors> soft_prompt;
   std::vector<GatedPrefixTensors> gated_prefixes;
   std::vector<EmbeddingCoupling> couplings;  // after positions are added

@@ -97,11 +97,15 @@ struct GroupOps {
   std::vector<SiteDelta> outputs;
   std::vector<SiteDelta> deltas;
   std::vector<PackedMixture> mixtures;
-  std::vector<SiteDelta> after;   // never gated
-  std::vector<PackedHook> hooks;  // groups that end a sub-layer: kAttentionOut, kMlpOut
+  std::vector<SiteDelta> after;  // never gated
+  // Groups that end a sub-layer: kAttentionOut, kMlpOut.
+  std::vector<std::shared_ptr<const TokenRouter>> routers;
+  std::vector<PackedHook> hooks;
 
   // Whether the site's own output is wanted apart from the stream it is added to.
-  bool wants_own_output() const { return !outputs.empty() || !after.empty() || !hooks.empty(); }
+  bool wants_own_output() const {
+    return !outputs.empty() || !after.empty() || !routers.empty() || !hooks.empty();
+  }
 };
 
 class AdapterVersion {

@@ -21,7 +21,7 @@ bool HasTransforms(const AdapterVersion& part, int64_t num_layers) {
   for (int64_t layer = 0; layer <= num_layers; ++layer) {
     for (int64_t group = 0; group < kNumSiteGroups; ++group) {
       const GroupOps& ops = part.At(layer, static_cast<SiteGroup>(group));
-      if (!ops.inputs.empty() || !ops.outputs.empty()) return true;
+      if (!ops.inputs.empty() || !ops.outputs.empty() || !ops.routers.empty()) return true;
     }
   }
   return false;
@@ -56,6 +56,7 @@ void AddGroup(const GroupOps& from, float scale, GroupOps& to) {
     delta.scale *= scale;
     to.after.push_back(std::move(delta));
   }
+  to.routers.insert(to.routers.end(), from.routers.begin(), from.routers.end());
   for (PackedHook hook : from.hooks) {
     hook.scale *= scale;
     to.hooks.push_back(std::move(hook));

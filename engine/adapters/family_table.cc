@@ -91,7 +91,7 @@ std::string WhyUnserved(std::string_view type) {
 bool ChangesNothing(const AdapterProgram& program) {
   return program.ops.empty() && program.embedding_ops.empty() && program.norms.empty() &&
          program.hooks.empty() && program.stream_ops.empty() && !program.soft_prompt &&
-         program.gated_prefixes.empty() && program.couplings.empty();
+         program.gated_prefixes.empty() && program.couplings.empty() && program.routers.empty();
 }
 
 }  // namespace

@@ -88,7 +88,7 @@ std::string_view ExactnessOf(const AdapterProgram& program) {
   bool at_run_time = !program.hooks.empty() || !program.stream_ops.empty() ||
                      !program.couplings.empty() || !program.invocation_tokens.empty() ||
                      !program.gated_prefixes.empty() || !program.mixtures.empty() ||
-                     program.scaling_pass.has_value();
+                     program.scaling_pass.has_value() || !program.routers.empty();
   for (const SiteOp& op : program.ops) at_run_time |= std::holds_alternative<Bottleneck>(op.op);
   if (program.reads_whole_prompt) return "E4";
   if (at_run_time) return "E3";
@@ -106,6 +106,11 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
   for (const DeltaOp& op : program.embedding_ops) {
     tally.Add(NameOf(op), "embedding", ModuleOf(spec, {-1, Site::kEmbed}), RankOf(op),
               costs[next++]);
+  }
+  for (const TokenRouter& router : program.routers) {
+    const auto width = static_cast<int64_t>(router.weight.size());
+    tally.Add("TokenRouter", "sub_layer", router.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
+              0, {4 * width, 2 * width});
   }
   for (const SubLayerHook& hook : program.hooks) {
     const std::string_view kind = hook.fusion                              ? "Fusion"

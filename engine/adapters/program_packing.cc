@@ -13,6 +13,10 @@
 namespace polyad {
 namespace {
 
+SiteGroup GroupOf(SubLayer sub_layer) {
+  return sub_layer == SubLayer::kAttention ? SiteGroup::kAttentionOut : SiteGroup::kMlpOut;
+}
+
 // Columns of the group's whole fused output.
 int64_t GroupWidth(const ModelSpec& spec, SiteGroup group) {
   int64_t width = 0;
@@ -129,10 +133,17 @@ class Packer {
     POLYAD_CHECK(GateFits(hook.gate, spec_.hidden_size), "a hook's gate");
     AddGateCost(hook.gate);
     costs_.push_back(cost);
-    const SiteGroup group =
-        hook.sub_layer == SubLayer::kAttention ? SiteGroup::kAttentionOut : SiteGroup::kMlpOut;
-    version_.MutableAt(hook.layer, group).hooks.push_back(std::move(packed));
+    version_.MutableAt(hook.layer, GroupOf(hook.sub_layer)).hooks.push_back(std::move(packed));
     return absl::OkStatus();
+  }
+
+  void AddRouter(const TokenRouter& router) {
+    const auto width = static_cast<int64_t>(router.weight.size());
+    POLYAD_CHECK(width == spec_.hidden_size && router.layer >= 0 && router.layer < spec_.num_layers,
+                 "a router's place and width");
+    version_.AddCost({4 * width, 2 * width});
+    version_.MutableAt(router.layer, GroupOf(router.sub_layer))
+        .routers.push_back(std::make_shared<const TokenRouter>(router));
   }
 
   Status PackStreamOp(const Bottleneck& op) {
@@ -349,6 +360,7 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
   for (const DeltaOp& op : program.embedding_ops) {
     POLYAD_RETURN_IF_ERROR(packer.PackEmbeddingOp(op));
   }
+  for (const TokenRouter& router : program.routers) packer.AddRouter(router);
   for (const SubLayerHook& hook : program.hooks) POLYAD_RETURN_IF_ERROR(packer.PackHook(hook));
   for (const Bottleneck& op : program.stream_ops) {
     POLYAD_RETURN_IF_ERROR(packer.PackStreamOp(op));

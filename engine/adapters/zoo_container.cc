@@ -18,8 +18,9 @@ constexpr std::string_view kScale = ".scale";  // behind the name of a tensor of
 constexpr std::string_view kModelPlaces[] = {"embed", "head", "normf"};
 constexpr std::string_view kMembers[] = {"zoo_version", "family", "base", "dtype",
                                          "flags",       "sites",  "hooks"};
-constexpr std::string_view kNumberOptions[] = {"scale",  "group",       "pos_shift", "task",
-                                               "expert", "temperature", "absolute",  "top_k"};
+constexpr std::string_view kNumberOptions[] = {"scale",    "group",  "pos_shift",
+                                               "task",     "expert", "temperature",
+                                               "absolute", "top_k",  "threshold"};
 constexpr std::string_view kWordOptions[] = {"tap", "act", "as"};
 constexpr size_t kMaxFamilyBytes = 64;
 constexpr size_t kDigestCharacters = 64;

@@ -237,6 +237,7 @@ void AdaptedLinear::Finish(const Decorated& rows, const Target& target, FloatRow
   const FloatRows residual = residual_.Slice(rows.row_begin, rows.row_end);
   ActivationRows normed = target.normed;
   if (normed.data != nullptr) normed = normed.Slice(rows.row_begin, rows.row_end);
+  for (const auto& router : ops.routers) RouteRows(*router, normed, own);
   for (size_t begin = 0; begin < ops.hooks.size();) {
     size_t end = begin + 1;
     while (end < ops.hooks.size() && ops.hooks[end].joins) ++end;

@@ -6,6 +6,7 @@
 
 #include <span>
 
+#include "engine/adapters/adapter_program.h"
 #include "kernels/api/tensor_view.h"
 
 namespace polyad {
@@ -13,6 +14,10 @@ namespace polyad {
 // The mean over rows t of sigmoid(weight . x[t] + bias) (UniPELT: Mao et al. 2022). At least one
 // row; weight is [cols of x].
 float MeanGate(std::span<const float> weight, float bias, ActivationRows x);
+
+// A router's sub-layer output o, in place, from its normed input n (TokenRouter in
+// adapter_program.h). As many rows of both.
+void RouteRows(const TokenRouter& router, ActivationRows n, FloatRows o);
 
 // rows *= factor
 void ScaleBy(float factor, FloatRows rows);

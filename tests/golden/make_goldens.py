@@ -78,6 +78,7 @@ RECIPES = (
     "propetl",
     "adamix",
     "ciat",
+    "coda",
     "vpt",
     "biadapter",
     "glora_supernet",

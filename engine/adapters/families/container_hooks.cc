@@ -65,16 +65,34 @@ StatusOr<Tap> TapOf(const ContainerOp& op) {
                          Quote(name));
 }
 
+StatusOr<int64_t> LayerOf(const ContainerOp& op, const ModelSpec& spec) {
+  const int64_t layer = op.place().layer;
+  if (layer >= 0 && layer < spec.num_layers) return layer;
+  return FailedPrecondition("tensor %s: the base model has no such layer", op.name());
+}
+
+SubLayer SubLayerOf(const ContainerOp& op) {
+  return op.place().site == "attn" ? SubLayer::kAttention : SubLayer::kMlp;
+}
+
 }  // namespace
+
+Status LowerTokenRouter(const ContainerOp& op, const ModelSpec& spec, AdapterProgram& program) {
+  TokenRouter router;
+  POLYAD_ASSIGN_OR_RETURN(router.layer, LayerOf(op, spec));
+  router.sub_layer = SubLayerOf(op);
+  POLYAD_ASSIGN_OR_RETURN(router.weight, op.Vector("w", spec.hidden_size));
+  POLYAD_ASSIGN_OR_RETURN(const double threshold, op.Number("threshold", 0.0));
+  router.threshold = static_cast<float>(threshold);
+  program.routers.push_back(std::move(router));
+  return absl::OkStatus();
+}
 
 Status AddSubLayerHook(const ContainerOp& op, const ModelSpec& spec, const DeltaOp& delta,
                        AdapterProgram& program) {
   SubLayerHook hook;
-  hook.layer = op.place().layer;
-  if (hook.layer < 0 || hook.layer >= spec.num_layers) {
-    return FailedPrecondition("tensor %s: the base model has no such layer", op.name());
-  }
-  hook.sub_layer = op.place().site == "attn" ? SubLayer::kAttention : SubLayer::kMlp;
+  POLYAD_ASSIGN_OR_RETURN(hook.layer, LayerOf(op, spec));
+  hook.sub_layer = SubLayerOf(op);
   hook.op = delta;
   POLYAD_ASSIGN_OR_RETURN(hook.input, TapOf(op));
   POLYAD_RETURN_IF_ERROR(TakeNorm(op, "post", spec.hidden_size, program, hook.norm));

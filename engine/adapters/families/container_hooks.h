@@ -2,7 +2,8 @@
 
 // The container's bottlenecks, and its ops beside whole sub-layers (docs/container.md): `bn` at a
 // linear site, at an attention or MLP, or on the stream that enters the first layer; other linear
-// ops beside a sub-layer, read from a tap as `bn` is. Source: zoo sections 1.2, 5.5 and 6.
+// ops beside a sub-layer, read from a tap as `bn` is; and `ts`, by which some tokens skip a
+// sub-layer. Source: zoo sections 1.2, 5.5, 6 and 7.
 
 #include "engine/adapters/adapter_program.h"
 #include "engine/adapters/zoo_container.h"
@@ -19,6 +20,9 @@ Status LowerSiteBottleneck(const ContainerOp& op, SiteRef site, const SiteShape&
 // At "L0.attn" or "L0.mlp": the stream takes f of a tap beside the sub-layer's own output.
 Status LowerSubLayerBottleneck(const ContainerOp& op, const ModelSpec& spec,
                                AdapterProgram& program);
+
+// Likewise: its output counts for the tokens that a router picks.
+Status LowerTokenRouter(const ContainerOp& op, const ModelSpec& spec, AdapterProgram& program);
 
 // At "embed": x += f(x), x the stream that enters the first layer.
 Status LowerEmbeddingBottleneck(const ContainerOp& op, const ModelSpec& spec,

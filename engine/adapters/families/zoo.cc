@@ -319,6 +319,7 @@ constexpr OpKind kKinds[] = {
 Status LowerBesideSubLayer(const ContainerOp& op, const LoweringContext& context,
                            AdapterProgram& program) {
   if (op.kind() == "bn") return LowerSubLayerBottleneck(op, context.spec, program);
+  if (op.kind() == "ts") return LowerTokenRouter(op, context.spec, program);
   if (op.kind() != "lr" && op.kind() != "kr") {
     return Unimplemented("tensor %s: op '%s' is not served beside a sub-layer", op.name(),
                          op.kind());

@@ -34,7 +34,8 @@ StatusOr<Fingerprint> LowerBytes(const GoldenAdapter& golden, const std::string&
   POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context));
   Fingerprint print;
   print.ops = program.ops.size();
-  print.others = program.embedding_ops.size() + program.norms.size() + program.hooks.size();
+  print.others = program.embedding_ops.size() + program.norms.size() + program.hooks.size() +
+                 program.routers.size();
   POLYAD_ASSIGN_OR_RETURN(print.norms, LayerDeltaNorms(program, base.files->spec()));
   for (const DeltaOp& op : program.embedding_ops) print.norms.push_back(FrobeniusNorm(op));
   for (const SiteOp& op : program.ops) print.norms.push_back(FrobeniusNorm(op.op));

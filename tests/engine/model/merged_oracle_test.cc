@@ -23,8 +23,8 @@ namespace {
 bool IsWeightSpace(const AdapterProgram& program) {
   if (!program.hooks.empty() || !program.stream_ops.empty() || program.soft_prompt ||
       !program.gated_prefixes.empty() || !program.invocation_tokens.empty() ||
-      !program.couplings.empty() || !program.mixtures.empty() || program.scaling_pass ||
-      program.reads_whole_prompt || program.reads_positions) {
+      !program.couplings.empty() || !program.mixtures.empty() || !program.routers.empty() ||
+      program.scaling_pass || program.reads_whole_prompt || program.reads_positions) {
     return false;
   }
   return std::none_of(program.ops.begin(), program.ops.end(), [](const SiteOp& site_op) {

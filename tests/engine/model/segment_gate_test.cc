@@ -41,5 +41,19 @@ TEST(SegmentGate, ScalesOnlyTheColumnsGiven) {
   EXPECT_EQ(values, (std::vector<float>{1, 4, 3, 4, 10, 6}));
 }
 
+TEST(TokenRouter, ATokenBelowTheThresholdSkipsItsSubLayer) {
+  TokenRouter router;
+  router.weight = {1.0f, 2.0f};
+  router.threshold = 0.5f;
+  std::vector<float> n = {0.5f, 0.0f, 0.0f, 0.2f, 1.0f, 1.0f};  // scores 0.5, 0.4 and 3
+  std::vector<float> o = {1, -2, 3, 4, 5, 6};
+  RouteRows(router, {n.data(), DType::kF32, 3, 2, 2}, {o.data(), 3, 2, 2});
+  EXPECT_NEAR(o[0], Sigmoid(0.5), 1e-6);
+  EXPECT_NEAR(o[1], -2 * Sigmoid(0.5), 1e-6);
+  EXPECT_EQ(o[2], 0.0f);
+  EXPECT_EQ(o[3], 0.0f);
+  EXPECT_NEAR(o[5], 6 * Sigmoid(3.0), 1e-6);
+}
+
 }  // namespace
 }  // namespace polyad
