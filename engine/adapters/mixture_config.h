@@ -8,13 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "engine/adapters/adapter_program.h"
 #include "engine/adapters/scaling_pass.h"
 #include "engine/base/status.h"
 #include "engine/io/json.h"
 
 namespace polyad {
-
-inline constexpr int64_t kMaxExperts = 64;
 
 struct MixtureConfig {
   int64_t num_experts = 0;
