@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/integer_forms.h"
 
 // Products of integer codes on int8 tiles for more than a handful of rows: a tile dot per group
 // within a block of 32 inputs is the same exact integer as VNNI's, and dots are scaled and added in
@@ -206,18 +207,8 @@ void SumPanel(const PanelTask& task, const char* codes) {
   _tile_release();
 }
 
-template <int kHalves, bool kMinima>
-void SumNumbers(const PanelTask& task, const char* codes) {
-  if (task.scaling.f16) return SumPanel<Groups<kHalves, kMinima, true>>(task, codes);
-  SumPanel<Groups<kHalves, kMinima, false>>(task, codes);
-}
-
 void SumForm(const PanelTask& task, const char* codes) {
-  const bool minima = task.scaling.minima != nullptr;
-  if (task.scaling.blocks_per_group == 0) {
-    return minima ? SumNumbers<2, true>(task, codes) : SumNumbers<2, false>(task, codes);
-  }
-  return minima ? SumNumbers<1, true>(task, codes) : SumNumbers<1, false>(task, codes);
+  ForGroups<Groups>(task.scaling, [&](auto form) { SumPanel<decltype(form)>(task, codes); });
 }
 
 void SumNibbles(const PanelTask& task) {

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/integer_forms.h"
 
 // y[r][c] (+)= sum over blocks of 32 inputs of scale_x[r][b] scale_w[b][c] (q_x . code), 256-bit.
 // Bytes are multiplied in pairs with sums of 16 bits, which hold: codes less 128 and |q_x| <= 127
@@ -150,19 +151,9 @@ void SumPanel(const PanelTask& task) {
   }
 }
 
-template <typename Codes, int kHalves, bool kMinima>
-void SumNumbers(const PanelTask& task) {
-  if (task.scaling.f16) return SumPanel<Codes, Groups<kHalves, kMinima, true>>(task);
-  SumPanel<Codes, Groups<kHalves, kMinima, false>>(task);
-}
-
 template <typename Codes>
 void Integers(const PanelTask& task) {
-  const bool minima = task.scaling.minima != nullptr;
-  if (task.scaling.blocks_per_group == 0) {
-    return minima ? SumNumbers<Codes, 2, true>(task) : SumNumbers<Codes, 2, false>(task);
-  }
-  return minima ? SumNumbers<Codes, 1, true>(task) : SumNumbers<Codes, 1, false>(task);
+  ForGroups<Groups>(task.scaling, [&task](auto form) { SumPanel<Codes, decltype(form)>(task); });
 }
 
 }  // namespace

@@ -3,20 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "gtest/gtest.h"
+#include "tests/engine/adapters/random_matrix.h"
 
 namespace polyad {
 namespace {
-
-Matrix RandomMatrix(int64_t rows, int64_t cols, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Matrix m(rows, cols);
-  for (float& value : m.values) value = normal(random);
-  return m;
-}
 
 double LargestDifference(const Matrix& a, const Matrix& b) {
   EXPECT_EQ(a.rows, b.rows);

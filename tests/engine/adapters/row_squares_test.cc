@@ -3,23 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "engine/adapters/lowering_ops.h"
+#include "tests/engine/adapters/random_matrix.h"
 #include "tests/engine/adapters/tiny_spec.h"
 
 namespace polyad {
 namespace {
 
 constexpr SiteRef kQuery{0, Site::kQ};
-
-Matrix RandomMatrix(int64_t rows, int64_t cols, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Matrix m(rows, cols);
-  for (float& value : m.values) value = normal(random);
-  return m;
-}
 
 // Ranks and depths around tiles of 4 and chunks of 256.
 TEST(GramTest, SumsEveryPairOfRowsOrOfColumns) {

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
 #include "tests/engine/adapters/model_edits.h"
+#include "tests/engine/adapters/random_matrix.h"
 #include "tests/engine/io/file_builders.h"
 #include "tests/engine/model/golden_files.h"
 #include "tests/engine/model/step_harness.h"
@@ -17,21 +18,6 @@
 namespace polyad {
 namespace {
 
-BackendOptions Exact() {
-  BackendOptions options;
-  options.mode = ComputeMode::kF32;
-  options.num_threads = 2;
-  return options;
-}
-
-Matrix Normal(int64_t rows, int64_t cols, uint64_t seed) {
-  std::mt19937_64 source(seed);
-  std::normal_distribution<float> normal;
-  Matrix made(rows, cols);
-  for (float& value : made.values) value = normal(source);
-  return made;
-}
-
 SignPlanes Fit(const Matrix& change, const PlaneOptions& options) {
   return FitSignPlanes(change.rows, change.cols, options, [&](int64_t row, float* out) {
     std::copy_n(change.Row(row), change.cols, out);
@@ -40,8 +26,8 @@ SignPlanes Fit(const Matrix& change, const PlaneOptions& options) {
 
 // Rows of few directions, as a model's are.
 Matrix Inputs() {
-  Matrix inputs = Multiply(Normal(200, 12, 1), Normal(12, 96, 2));
-  const Matrix noise = Normal(200, 96, 3);
+  Matrix inputs = Multiply(RandomMatrix(200, 12, 1), RandomMatrix(12, 96, 2));
+  const Matrix noise = RandomMatrix(200, 96, 3);
   for (size_t i = 0; i < inputs.values.size(); ++i) inputs.values[i] += 0.3f * noise.values[i];
   return inputs;
 }
@@ -53,8 +39,8 @@ Matrix GramOf(const Matrix& inputs) {
 }
 
 TEST(RefinePlanes, LeavesSignsAndMeansAloneWhereEveryInputCountsAlike) {
-  const auto backend = *MakeBackend("cpu", Exact());
-  const Matrix change = Normal(8, 96, 4);
+  const auto backend = *MakeBackend("cpu", ExactOptions());
+  const Matrix change = RandomMatrix(8, 96, 4);
   Matrix identity(96, 96);
   for (int64_t i = 0; i < 96; ++i) identity.At(i, i) = 1;
   for (const PlaneScale scale : {PlaneScale::kTensor, PlaneScale::kRow, PlaneScale::kGroup}) {
@@ -69,8 +55,8 @@ TEST(RefinePlanes, LeavesSignsAndMeansAloneWhereEveryInputCountsAlike) {
 }
 
 TEST(RefinePlanes, DisturbsTheOutputsLess) {
-  const auto backend = *MakeBackend("cpu", Exact());
-  const Matrix change = Normal(8, 96, 5);
+  const auto backend = *MakeBackend("cpu", ExactOptions());
+  const Matrix change = RandomMatrix(8, 96, 5);
   const Matrix gram = GramOf(Inputs());
   for (const int64_t num_planes : {1, 2}) {
     for (const PlaneScale scale : {PlaneScale::kTensor, PlaneScale::kRow, PlaneScale::kGroup}) {
@@ -94,7 +80,7 @@ TEST(RefinePlanes, DisturbsTheOutputsLess) {
 }
 
 TEST(InputGrams, AreTheMeansOfWhatTheProductsRead) {
-  const auto backend = *MakeBackend("cpu", Exact());
+  const auto backend = *MakeBackend("cpu", ExactOptions());
   Matrix rows = Inputs();
   InputGrams grams(*backend, 1, 2);
   for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 70}, {70, 200}}) {
@@ -111,7 +97,7 @@ TEST(InputGrams, AreTheMeansOfWhatTheProductsRead) {
 }
 
 TEST(TextWindow, GivesTheLogitsOfAPrompt) {
-  TestModel test = LoadTestModel(GoldenModel("llama"), "cpu", Exact());
+  TestModel test = LoadTestModel(GoldenModel("llama"), "cpu", ExactOptions());
   StepHarness harness(*test.model, 1);
   const std::vector<int32_t> tokens = ReadGoldenPrompts(GoldenModel("llama")).back().tokens;
   const std::vector<float> expected = harness.LogitsAlone(tokens, nullptr);
@@ -152,7 +138,7 @@ TEST_P(Calibration, BringsOutputsAndLogitsNearerAndLeavesAContainer) {
   auto opened = ModelDelta::Open(base, directory.path() + "/fine");
   ASSERT_TRUE(opened.ok()) << opened.status();
   const auto models = std::make_shared<const ModelDelta>(*std::move(opened));
-  const auto backend = *MakeBackend("cpu", Exact());
+  const auto backend = *MakeBackend("cpu", ExactOptions());
   CompressOptions options;
   options.out = directory.path() + "/out";
   options.planes.num_planes = GetParam();
@@ -175,7 +161,7 @@ TEST_P(Calibration, BringsOutputsAndLogitsNearerAndLeavesAContainer) {
   EXPECT_LT(report.output_error, report.output_error_before);
   EXPECT_LT(report.logit_error, report.logit_error_before);
   EXPECT_FALSE(std::filesystem::exists(options.out + "/zoo.safetensors.old"));
-  TestModel test = LoadTestModel(base, "cpu", Exact());
+  TestModel test = LoadTestModel(base, "cpu", ExactOptions());
   LoadAdapterSpec spec;
   spec.name = "made";
   spec.path = options.out;
@@ -206,8 +192,8 @@ TEST(ScaleDistiller, FindsTheFactorsThatMakeTheLogitsEqual) {
     for (float& scale : (*sites)[i].planes.planes[0].scale) scale *= i % 2 == 0 ? 0.8f : 1.25f;
   }
   ASSERT_TRUE(WritePlanes(options.out, *sites).ok());
-  TestModel test = LoadTestModel(base, "cpu", Exact());
-  TestModel dense = LoadTestModel(directory.path() + "/fine", "cpu", Exact());
+  TestModel test = LoadTestModel(base, "cpu", ExactOptions());
+  TestModel dense = LoadTestModel(directory.path() + "/fine", "cpu", ExactOptions());
   LoadAdapterSpec spec;
   spec.name = "made";
   spec.path = options.out;

@@ -30,10 +30,7 @@ class CompositionGolden : public testing::TestWithParam<Case> {
  protected:
   void Load(const std::string& backend) {
     const auto& [model, name] = GetParam();
-    BackendOptions options;
-    options.mode = ComputeMode::kF32;
-    options.num_threads = 2;
-    test_ = LoadTestModel(GoldenPath("models/" + model), backend, options);
+    test_ = LoadTestModel(GoldenPath("models/" + model), backend, ExactOptions());
     directory_ = GoldenPath("compositions/" + model + "/" + name);
     uses_ = UsesOf(directory_);
     for (const AdapterUse& use : uses_) {

@@ -15,13 +15,6 @@
 namespace polyad {
 namespace {
 
-BackendOptions Exact() {
-  BackendOptions options;
-  options.mode = ComputeMode::kF32;
-  options.num_threads = 2;
-  return options;
-}
-
 // +1 and -1 without a pattern, another one for every tensor.
 float Sign(const std::string& name, size_t i, uint64_t plane) {
   uint64_t hash = i * 0x9e3779b97f4a7c15u + plane;
@@ -60,8 +53,8 @@ TEST_P(CompressedAdapter, LogitsAreTheDenseModelsAndBitsDoNotDependOnTheBatch) {
     const auto report = CompressModel(*models, options, nullptr);
     ASSERT_TRUE(report.ok()) << report.status();
   }
-  TestModel dense = LoadTestModel(fine_tuned, "cpu", Exact());
-  TestModel test = LoadTestModel(base, "cpu", Exact());
+  TestModel dense = LoadTestModel(fine_tuned, "cpu", ExactOptions());
+  TestModel test = LoadTestModel(base, "cpu", ExactOptions());
   const std::string lora = GoldenPath("adapters/") + GetParam() + "/plain";
   const auto load = [&test](const std::string& name, const std::string& path) {
     LoadAdapterSpec spec;

@@ -50,10 +50,7 @@ TEST(CoefficientRule, LargeLogitsStayFinite) {
 }
 
 TEST(ScalingPass, ARequestKeepsItsBitsThroughMatesPiecesAndPreemptions) {
-  BackendOptions options;
-  options.mode = ComputeMode::kF32;
-  options.num_threads = 2;
-  TestModel test = LoadTestModel(GoldenPath("models/llama"), "cpu", options);
+  TestModel test = LoadTestModel(GoldenPath("models/llama"), "cpu", ExactOptions());
   LoopRunner crowd(*test.model, 24);
   std::map<int64_t, Answer> alone;
   for (const char* name : {"xlora", "xlora_top_of_each", "plain"}) {

@@ -14,6 +14,14 @@
 
 namespace polyad {
 
+// What goldens are held against: fp32 throughout, on two threads.
+inline BackendOptions ExactOptions() {
+  BackendOptions options;
+  options.mode = ComputeMode::kF32;
+  options.num_threads = 2;
+  return options;
+}
+
 struct TestSequence {
   std::vector<int32_t> tokens;  // virtual ones, prompt, then whatever was generated
   std::shared_ptr<const AdapterVersion> adapter;

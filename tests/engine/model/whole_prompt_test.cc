@@ -16,10 +16,7 @@ constexpr int64_t kRequestsEach = 2;
 
 // Requests through `names`, of which all but "hub_lora" read whole prompts, alone and together.
 void ExpectOwnBits(const std::string& model, const std::vector<std::string>& names) {
-  BackendOptions options;
-  options.mode = ComputeMode::kF32;
-  options.num_threads = 2;
-  TestModel test = LoadTestModel(GoldenPath("models/" + model), "cpu", options);
+  TestModel test = LoadTestModel(GoldenPath("models/" + model), "cpu", ExactOptions());
   LoopRunner crowd(*test.model, 10);
   std::map<int64_t, Answer> alone;
   for (const std::string& name : names) {
