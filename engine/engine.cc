@@ -1,10 +1,14 @@
 #include "engine/engine.h"
 
+#include <chrono>
+#include <future>
 #include <utility>
+#include <variant>
 
 #include "engine/engine_parts.h"
 #include "engine/runtime/engine_core.h"
 #include "engine/runtime/intake.h"
+#include "engine/runtime/soft_prompt_head.h"
 #include "engine/text/detokenizer.h"
 
 namespace polyad {
@@ -12,6 +16,22 @@ namespace {
 
 // Rows of logits in a step beyond one for each running sequence: what scoring prompts may use.
 constexpr int64_t kScoringRows = 64;
+
+// How long a load waits for its soft prompt's blocks, at a server that is busy with others.
+constexpr std::chrono::seconds kHeadWait{10};
+
+// Waits for a request's end.
+class FinishSink final : public ResponseSink {
+ public:
+  bool OnEvent(TokenEvent event) override {
+    if (std::holds_alternative<FinishEvent>(event)) finished_.set_value();
+    return true;
+  }
+  void Wait(std::chrono::seconds longest) { finished_.get_future().wait_for(longest); }
+
+ private:
+  std::promise<void> finished_;
+};
 
 EngineLoop::Options LoopOptions(const EngineOptions& options, const EngineParts& parts) {
   EngineLoop::Options loop;
@@ -58,10 +78,16 @@ class EngineImpl final : public Engine {
                  }}),
         core_(LoopOptions(options, parts_), options.max_queued,
               {*parts_.runner, *parts_.tokenizer, clock, observer}) {
-    parts_.adapters->SetForceHook([this](AdapterVersionId version) { core_.Retire(version); });
+    AdapterStore::Hooks hooks;
+    hooks.force = [this](AdapterVersionId version) { core_.Retire(version); };
+    hooks.prepare = [this](const AdapterStore::Lease& version) { ComputeHead(version); };
+    hooks.ended = [this](const AdapterVersion& version) {
+      if (version.shares_head()) core_.Forget(HeadChain(version).keys);
+    };
+    parts_.adapters->SetHooks(std::move(hooks));
   }
 
-  ~EngineImpl() override { parts_.adapters->SetForceHook(nullptr); }
+  ~EngineImpl() override { parts_.adapters->SetHooks({}); }
 
   StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) override {
     POLYAD_ASSIGN_OR_RETURN(const int64_t number, core_.registry().Begin(spec.request_id));
@@ -102,6 +128,22 @@ class EngineImpl final : public Engine {
   bool Drain(int64_t wait_ms) override { return core_.registry().Drain(wait_ms); }
 
  private:
+  // Computes the blocks of an adapter's soft prompt. Where that cannot be had (the server drains,
+  // the queue is full), the version's first request does it.
+  void ComputeHead(const AdapterStore::Lease& version) {
+    if (!version->shares_head()) return;
+    std::string request_id;
+    const StatusOr<int64_t> number = core_.registry().Begin(request_id);
+    if (!number.ok()) return;
+    const auto sink = std::make_shared<FinishSink>();
+    StatusOr<Arrive> arrive = intake_.PrepareHead(version, *number, sink);
+    if (!arrive.ok()) {
+      core_.registry().End(*number);
+    } else if (core_.Post(*std::move(arrive)).ok()) {
+      sink->Wait(kHeadWait);
+    }
+  }
+
   EngineParts parts_;
   const int64_t max_prompt_bytes_;
   const Intake intake_;

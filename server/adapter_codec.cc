@@ -129,6 +129,9 @@ void EncodeLoad(const EngineLoad& from, v1::GetLoadResponse& to) {
   to.set_num_kv_blocks(from.num_kv_blocks);
   to.set_num_kv_blocks_used(from.num_kv_blocks_used);
   to.set_num_kv_blocks_cached(from.num_kv_blocks_cached);
+  to.set_num_kv_blocks_shared(from.num_kv_blocks_shared);
+  to.set_num_kv_blocks_soft_prompt(from.num_kv_blocks_soft_prompt);
+  to.set_soft_prompt_tokens(from.soft_prompt_tokens);
   to.set_num_steps(from.num_steps);
   to.set_num_preemptions(from.num_preemptions);
   to.set_num_requests_finished(from.num_requests_finished);

@@ -77,6 +77,10 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
            static_cast<double>(load.num_kv_blocks_used), families);
   AddGauge("polyad_kv_blocks_cached", "Free K/V blocks that hold a reusable prefix.",
            static_cast<double>(load.num_kv_blocks_cached), families);
+  AddGauge("polyad_kv_blocks_shared", "K/V blocks held by several sequences at once.",
+           static_cast<double>(load.num_kv_blocks_shared), families);
+  AddGauge("polyad_kv_blocks_soft_prompt", "K/V blocks of adapters' soft prompts, in use or not.",
+           static_cast<double>(load.num_kv_blocks_soft_prompt), families);
   AddGauge("polyad_draining", "1 while new requests are refused.", load.draining ? 1 : 0, families);
   AddGauge("polyad_last_step_age_seconds", "Since the engine's last step.",
            static_cast<double>(load.last_step_age_ms) / 1e3, families);
@@ -89,6 +93,9 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
              load.prefix_queries, families);
   AddCounter("polyad_prefix_hits_total", "Prompt tokens found in the prefix cache.",
              load.prefix_hits, families);
+  AddCounter("polyad_soft_prompt_tokens_total",
+             "Tokens of soft prompts computed or stored: once for each load.",
+             load.soft_prompt_tokens, families);
 }
 
 void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) {

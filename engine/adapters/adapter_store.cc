@@ -35,9 +35,21 @@ bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant)
 
 }  // namespace
 
+// Versions may outlive the store.
 struct AdapterStore::LeaseSignal {
   std::mutex mutex;
   std::condition_variable ended;
+  std::function<void(const AdapterVersion&)> hook;
+
+  void Tell(std::shared_ptr<const AdapterVersion> version) {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (hook) hook(*version);
+    }
+    version.reset();
+    std::lock_guard<std::mutex> lock(mutex);
+    ended.notify_all();
+  }
 };
 
 AdapterStore::AdapterStore(const ModelSpec& spec, Backend& backend, AdapterStoreOptions options)
@@ -100,11 +112,21 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
     return FailedPrecondition("adapter '%s': expected digest %s, got %s", spec.name,
                               spec.expected_digest, loaded.report.digest);
   }
+  Prepare(loaded.version);
   const std::chrono::duration<double, std::milli> elapsed =
       std::chrono::steady_clock::now() - start;
   POLYAD_ASSIGN_OR_RETURN(LoadReport report, Install(spec, std::move(loaded), elapsed.count()));
   if (progress) progress(LoadState::kResident);
   return report;
+}
+
+void AdapterStore::Prepare(const Lease& version) {
+  std::function<void(const Lease&)> prepare;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    prepare = hooks_.prepare;
+  }
+  if (prepare) prepare(version);
 }
 
 StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAdapter loaded,
@@ -114,9 +136,7 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
   // The deleter runs when the last lease ends, on whichever thread held it.
   entry.lease = Lease(loaded.version.get(),
                       [owned = loaded.version, signal = signal_](const AdapterVersion*) mutable {
-                        owned.reset();
-                        std::lock_guard<std::mutex> lock(signal->mutex);
-                        signal->ended.notify_all();
+                        signal->Tell(std::move(owned));
                       });
   entry.watch = entry.lease;
   entry.report = loaded.report;
@@ -161,7 +181,7 @@ Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) 
     if (found == entries_.end()) return UnknownAdapter(name);
     watch = found->second.watch;
     id = found->second.lease->id();
-    hook = force ? force_hook_ : nullptr;
+    hook = force ? hooks_.force : nullptr;
     RetireLocked(std::move(found->second));
     entries_.erase(found);
     std::erase_if(aliases_, [name](const auto& alias) { return alias.second == name; });
@@ -177,9 +197,13 @@ Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) 
                           std::string(name), wait_ms);
 }
 
-void AdapterStore::SetForceHook(std::function<void(AdapterVersionId)> hook) {
+void AdapterStore::SetHooks(Hooks hooks) {
+  {
+    std::lock_guard<std::mutex> lock(signal_->mutex);
+    signal_->hook = std::move(hooks.ended);
+  }
   std::lock_guard<std::mutex> lock(mutex_);
-  force_hook_ = std::move(hook);
+  hooks_ = std::move(hooks);
 }
 
 StatusOr<AdapterStore::Lease> AdapterStore::Acquire(std::string_view reference,

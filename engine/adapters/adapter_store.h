@@ -81,8 +81,18 @@ class AdapterStore {
   // DEADLINE_EXCEEDED after `wait_ms` (the name is gone all the same; its memory follows its last
   // lease).
   Status Unload(std::string_view name, bool force, int64_t wait_ms);
-  // The engine's way to end a version's requests. Called without the store's lock held.
-  void SetForceHook(std::function<void(AdapterVersionId)> hook);
+  // What the engine does about a version's coming and going. None is called with the store's lock
+  // held but `ended`, which must not call the store.
+  struct Hooks {
+    // End the version's requests.
+    std::function<void(AdapterVersionId)> force;
+    // Make ready what its requests will share, on the loading thread; it serves after that.
+    std::function<void(const Lease&)> prepare;
+    // Its last lease has ended, on whichever thread held it.
+    std::function<void(const AdapterVersion&)> ended;
+  };
+  // Returns once no `ended` of the hooks before is running.
+  void SetHooks(Hooks hooks);
 
   // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the
   // tenant may not see it.
@@ -110,9 +120,10 @@ class AdapterStore {
     bool pinned = false;
     std::vector<std::string> allowed_tenants;
   };
-  struct LeaseSignal;  // wakes unloaders when a version's last lease ends
+  struct LeaseSignal;  // tells of the end of a version's last lease
 
   StatusOr<AdapterVersion::Identity> Reserve(const LoadAdapterSpec& spec);
+  void Prepare(const Lease& version);
   StatusOr<LoadReport> Install(const LoadAdapterSpec& spec, LoadedAdapter loaded, double load_ms);
   Status CheckMayInstall(const LoadAdapterSpec& spec) const;  // these need mutex_ held
   AdapterInfo InfoOf(const Entry& entry) const;
@@ -131,7 +142,7 @@ class AdapterStore {
   std::map<std::string, int64_t, std::less<>>
       last_version_;            // per name, so that versions never repeat
   std::vector<Entry> retired_;  // replaced or unloaded, still leased
-  std::function<void(AdapterVersionId)> force_hook_;
+  Hooks hooks_;                 // but `ended`, which is signal_'s
   CompositionCache compositions_;
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;

@@ -140,8 +140,15 @@ class AdapterVersion {
   // Virtual tokens at the head of every sequence; null: none.
   const SoftPrompt* soft_prompt() const { return soft_prompt_.get(); }
   const std::shared_ptr<const SoftPrompt>& shared_soft_prompt() const { return soft_prompt_; }
+  // Places at the head of every sequence, and how many of them are empty.
   int64_t num_virtual_tokens() const {
-    return soft_prompt_ == nullptr ? 0 : soft_prompt_->num_tokens;
+    return soft_prompt_ == nullptr ? 0 : soft_prompt_->num_slots();
+  }
+  int64_t num_padding() const { return soft_prompt_ == nullptr ? 0 : soft_prompt_->padding; }
+  // Whether its sequences begin with blocks that they all share.
+  bool shares_head() const {
+    return soft_prompt_ != nullptr && soft_prompt_->is_shared() && !reads_whole_prompt_ &&
+           num_caches() == 1;
   }
   const std::vector<GatedPrefix>& gated_prefixes() const { return gated_prefixes_; }
   // Not empty (activated LoRA): the adapter acts from the last occurrence of these in the prompt
@@ -169,6 +176,7 @@ class AdapterVersion {
   PromptChoice ChooseIn(std::span<const int32_t> prompt) const {
     return soft_prompt_ == nullptr ? PromptChoice{} : soft_prompt_->Choose(prompt);
   }
+  bool is_composition() const { return !parts_.empty(); }
   // Whether this is that version, or a composition with it.
   bool Uses(AdapterVersionId version) const {
     if (id() == version) return true;

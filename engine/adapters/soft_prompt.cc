@@ -71,6 +71,7 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   prompt->gates = tensors.gates;
   prompt->num_prompts = tensors.num_prompts;
   prompt->token_scores = tensors.token_scores;
+  prompt->FillBlocks();
   const int64_t width = prompt->stores_kv ? 2 * spec.KvWidth() : spec.hidden_size;
   size_t count = tensors.embeddings.size();
   for (const std::vector<float>& layer : tensors.kv) count += layer.size();

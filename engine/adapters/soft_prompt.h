@@ -4,9 +4,14 @@
 // (prompt tuning; they run through the layers like text) or as each layer's keys and values (prefix
 // tuning; nothing is computed for them, they are stored as they are: no rotation, no norm). A
 // sequence holds virtual token i as the id -1 - i; they have blocks, chunks and cached prefixes
-// like text, count against the context, and are nobody's prompt or output. Immutable, owned by its
-// AdapterVersion. Formats: zoo section 5.7.
+// like text, count against the context, and are nobody's prompt or output.
+//
+// A prompt that every request of the adapter shares fills whole blocks: empty slots stand before
+// it, hidden from attention, so that its last token ends a block and the request's first token
+// begins one. Its blocks then are all its own, computed once and copied for nobody. Immutable,
+// owned by its AdapterVersion. Formats: zoo section 5.7.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -53,6 +58,7 @@ struct SoftPromptTensors {
 // The same in the backend's memory.
 struct SoftPrompt {
   int64_t num_tokens = 0;
+  int64_t padding = 0;  // empty slots before the first token
   bool shifts_positions = true;
   bool stores_kv = false;
   FloatRows embeddings;           // [num_prompts * num_tokens, hidden] unless stores_kv
@@ -68,11 +74,18 @@ struct SoftPrompt {
   // wins ties.
   PromptChoice Choose(std::span<const int32_t> tokens) const;
 
-  // Position of token `index` of the sequence, virtual tokens first. Never negative: an unshifted
-  // prefix is not rotated, its own positions mean nothing.
+  // Sets the padding of a prompt that is shared.
+  void FillBlocks() {
+    if (is_shared()) padding = (kBlockTokens - num_tokens % kBlockTokens) % kBlockTokens;
+  }
+  // Places that it takes at the head of a sequence.
+  int64_t num_slots() const { return padding + num_tokens; }
+  // Whether every request of the adapter begins with the same keys and values.
+  bool is_shared() const { return gates.empty() && num_prompts == 1; }
+  // Position of what stands at `index` of the sequence. Never negative: an unshifted prefix is not
+  // rotated, and its own positions mean nothing, nor do those of empty slots.
   int64_t PositionOf(int64_t index) const {
-    if (shifts_positions) return index;
-    return index < num_tokens ? 0 : index - num_tokens;
+    return std::max<int64_t>(0, index - (shifts_positions ? padding : num_slots()));
   }
 };
 

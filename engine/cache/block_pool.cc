@@ -17,7 +17,7 @@ void BlockPool::Allocate(int64_t count, BlockTable& table) {
   for (int64_t i = 0; i < count; ++i) {
     BlockId block;
     if (unused_.empty()) {
-      block = EvictOldest();
+      block = EvictOne();
     } else {
       block = unused_.back();
       unused_.pop_back();
@@ -33,7 +33,7 @@ void BlockPool::Hold(BlockId block) {
     POLYAD_CHECK(slot.indexed, "an unused block cannot be shared");
     LeaveCache(block);
   }
-  ++slot.references;
+  if (++slot.references == 2) ++num_shared_;
 }
 
 void BlockPool::ReleaseAll(BlockTable& table) {
@@ -44,7 +44,8 @@ void BlockPool::ReleaseAll(BlockTable& table) {
 void BlockPool::Release(BlockId block) {
   Slot& slot = At(block);
   POLYAD_CHECK(slot.references > 0, "released more often than held");
-  if (--slot.references > 0) return;
+  if (--slot.references == 1) --num_shared_;
+  if (slot.references > 0) return;
   if (slot.indexed) {
     EnterCache(block);
   } else {
@@ -73,13 +74,15 @@ void BlockPool::TakePrefix(std::span<const PrefixKey> keys, int64_t count, Block
   }
 }
 
-void BlockPool::Publish(const PrefixKey& key, BlockId& block) {
+void BlockPool::Publish(const PrefixKey& key, BlockOwner owner, BlockId& block) {
   POLYAD_DCHECK(At(block).references > 0, "only a held block is published");
   const auto [entry, inserted] = index_.try_emplace(key, block);
   if (inserted) {
     POLYAD_CHECK(!At(block).indexed, "a block has one content");
     At(block).indexed = true;
     At(block).key = key;
+    At(block).owner = owner;
+    if (owner == kSoftPrompts) ++num_soft_prompt_;
     return;
   }
   const BlockId known = entry->second;
@@ -94,29 +97,62 @@ int64_t BlockPool::NumExclusive(std::span<const BlockId> table) const {
                        [this](BlockId block) { return At(block).references == 1; });
 }
 
+void BlockPool::Forget(std::span<const PrefixKey> keys) {
+  for (const PrefixKey& key : keys) {
+    const auto found = index_.find(key);
+    if (found == index_.end()) continue;
+    const BlockId block = found->second;
+    if (At(block).references == 0) {
+      LeaveCache(block);
+      unused_.push_back(block);
+    }
+    Unindex(At(block));
+  }
+}
+
 void BlockPool::EnterCache(BlockId block) {
   Slot& slot = At(block);
-  slot.older = newest_;
+  CachedList& list = cached_[slot.owner];
+  slot.older = list.newest;
   slot.newer = kNone;
-  (newest_ == kNone ? oldest_ : At(newest_).newer) = block.value();
-  newest_ = block.value();
-  ++num_cached_;
+  (list.newest == kNone ? list.oldest : At(list.newest).newer) = block.value();
+  list.newest = block.value();
+  SetCount(slot.owner, list, list.count + 1);
 }
 
 void BlockPool::LeaveCache(BlockId block) {
   const Slot& slot = At(block);
-  (slot.older == kNone ? oldest_ : At(slot.older).newer) = slot.newer;
-  (slot.newer == kNone ? newest_ : At(slot.newer).older) = slot.older;
-  --num_cached_;
+  const auto found = cached_.find(slot.owner);
+  POLYAD_CHECK(found != cached_.end(), "a cached block is in its owner's list");
+  CachedList& list = found->second;
+  (slot.older == kNone ? list.oldest : At(slot.older).newer) = slot.newer;
+  (slot.newer == kNone ? list.newest : At(slot.newer).older) = slot.older;
+  SetCount(slot.owner, list, list.count - 1);
+  if (list.count == 0) cached_.erase(found);
 }
 
-BlockId BlockPool::EvictOldest() {
-  POLYAD_CHECK(oldest_ != kNone, "nothing to evict");
-  const BlockId block(oldest_);
+void BlockPool::SetCount(BlockOwner owner, CachedList& list, int64_t count) {
+  num_cached_ += count - list.count;
+  if (owner != kSoftPrompts) {
+    largest_.erase({list.count, owner});
+    if (count > 0) largest_.insert({count, owner});
+  }
+  list.count = count;
+}
+
+BlockId BlockPool::EvictOne() {
+  POLYAD_CHECK(num_cached_ > 0, "nothing to evict");
+  const BlockOwner owner = largest_.empty() ? kSoftPrompts : largest_.rbegin()->second;
+  const BlockId block(cached_.at(owner).oldest);
   LeaveCache(block);
-  index_.erase(At(block).key);
-  At(block).indexed = false;
+  Unindex(At(block));
   return block;
+}
+
+void BlockPool::Unindex(Slot& slot) {
+  index_.erase(slot.key);
+  slot.indexed = false;
+  if (slot.owner == kSoftPrompts) --num_soft_prompt_;
 }
 
 void BlockPool::CheckInvariants(std::span<const BlockTable* const> tables) const {
@@ -125,24 +161,39 @@ void BlockPool::CheckInvariants(std::span<const BlockTable* const> tables) const
     for (const BlockId block : *table) ++owners[static_cast<size_t>(block.value())];
   }
   int64_t num_held_seen = 0;
+  int64_t num_shared_seen = 0;
   size_t num_indexed = 0;
   for (size_t i = 0; i < slots_.size(); ++i) {
     POLYAD_CHECK(slots_[i].references == owners[i], "a block's references are its owners");
     if (owners[i] > 0) ++num_held_seen;
+    if (owners[i] > 1) ++num_shared_seen;
     if (slots_[i].indexed) ++num_indexed;
   }
   POLYAD_CHECK(num_indexed == index_.size(), "every indexed block is in the index once");
   POLYAD_CHECK(num_held_seen + num_available() == num_blocks(), "held + cached + unused is all");
-  int64_t num_listed = 0;
-  for (int64_t i = oldest_; i != kNone; i = slots_[static_cast<size_t>(i)].newer) {
-    const Slot& slot = slots_[static_cast<size_t>(i)];
-    POLYAD_CHECK(slot.references == 0 && slot.indexed, "a cached block is held by nobody");
-    ++num_listed;
-  }
-  POLYAD_CHECK(num_listed == num_cached_, "the cached list has the counted length");
+  POLYAD_CHECK(num_shared_seen == num_shared_, "shared blocks are counted");
+  CheckCachedLists();
   for (const BlockId block : unused_) {
     POLYAD_CHECK(At(block).references == 0 && !At(block).indexed, "an unused block is empty");
   }
+}
+
+void BlockPool::CheckCachedLists() const {
+  int64_t num_listed = 0;
+  for (const auto& [owner, list] : cached_) {
+    int64_t count = 0;
+    for (int64_t i = list.oldest; i != kNone; i = slots_[static_cast<size_t>(i)].newer) {
+      const Slot& slot = slots_[static_cast<size_t>(i)];
+      POLYAD_CHECK(slot.references == 0 && slot.indexed, "a cached block is held by nobody");
+      POLYAD_CHECK(slot.owner == owner, "a cached block is in its owner's list");
+      ++count;
+    }
+    POLYAD_CHECK(count == list.count && count > 0, "a cached list has the counted length");
+    POLYAD_CHECK(owner == kSoftPrompts || largest_.count({count, owner}) == 1,
+                 "every owner can be chosen for eviction");
+    num_listed += count;
+  }
+  POLYAD_CHECK(num_listed == num_cached_, "every cached block is listed");
 }
 
 }  // namespace polyad

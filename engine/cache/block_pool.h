@@ -2,12 +2,16 @@
 
 // The KV blocks of one device: a fixed number, reference counted, with an index of the full ones by
 // prefix key. A block is unused (nothing in it), held (by one or more sequences) or cached (held by
-// none, its prefix still findable). Allocation takes unused blocks first, then evicts the cached
-// block that was let go longest ago. Holds no memory of the K/V themselves. Engine thread only.
+// none, its prefix still findable). Allocation takes unused blocks first, then evicts cached ones:
+// of the owner with the most of them, the one that was let go longest ago, so that nobody's prompts
+// drive out everybody else's; an adapter's soft prompt goes last of all. Holds no memory of the K/V
+// themselves. Engine thread only.
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/base/strong_id.h"
@@ -26,6 +30,8 @@ class BlockPool {
   int64_t num_cached() const { return num_cached_; }
   int64_t num_available() const { return static_cast<int64_t>(unused_.size()) + num_cached_; }
   int64_t num_held() const { return num_blocks() - num_available(); }
+  int64_t num_shared() const { return num_shared_; }            // held more than once
+  int64_t num_soft_prompt() const { return num_soft_prompt_; }  // findable, held or cached
 
   // Appends `count` blocks, each held once, to `table`; the caller has checked num_available().
   void Allocate(int64_t count, BlockTable& table);
@@ -46,7 +52,9 @@ class BlockPool {
 
   // Makes a full, computed block findable. Where another block already carries the key (its content
   // is the same bits), `block` is given up for that one, so that equal prefixes end up shared.
-  void Publish(const PrefixKey& key, BlockId& block);
+  void Publish(const PrefixKey& key, BlockOwner owner, BlockId& block);
+  // Makes these unfindable, whoever holds them: nobody will ask again.
+  void Forget(std::span<const PrefixKey> keys);
 
   // Blocks of `table` that would become available were the table released.
   int64_t NumExclusive(std::span<const BlockId> table) const;
@@ -62,8 +70,14 @@ class BlockPool {
     int32_t references = 0;
     bool indexed = false;
     PrefixKey key;          // where indexed
-    int64_t older = kNone;  // neighbours in the list of cached blocks
+    BlockOwner owner;       // where indexed
+    int64_t older = kNone;  // neighbours in its owner's list of cached blocks
     int64_t newer = kNone;
+  };
+  struct CachedList {
+    int64_t oldest = kNone;
+    int64_t newest = kNone;
+    int64_t count = 0;
   };
 
   Slot& At(BlockId block) { return slots_[static_cast<size_t>(block.value())]; }
@@ -72,14 +86,20 @@ class BlockPool {
   void Release(BlockId block);
   void EnterCache(BlockId block);
   void LeaveCache(BlockId block);
-  BlockId EvictOldest();
+  void SetCount(BlockOwner owner, CachedList& list, int64_t count);
+  BlockId EvictOne();
+  void Unindex(Slot& slot);
+  void CheckCachedLists() const;
 
   std::vector<Slot> slots_;
   std::vector<BlockId> unused_;  // a stack
   std::unordered_map<PrefixKey, BlockId> index_;
-  int64_t oldest_ = kNone;
-  int64_t newest_ = kNone;
+  std::unordered_map<BlockOwner, CachedList> cached_;  // of owners that have cached blocks
+  // Those but soft prompts, by how many they have.
+  std::set<std::pair<int64_t, BlockOwner>> largest_;
   int64_t num_cached_ = 0;
+  int64_t num_shared_ = 0;
+  int64_t num_soft_prompt_ = 0;
 };
 
 // Blocks that hold `num_tokens` tokens.

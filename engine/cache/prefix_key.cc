@@ -29,6 +29,10 @@ PrefixKey Join(const PrefixKey& previous, const PrefixKey& owner) {
 
 }  // namespace
 
+BlockOwner OwnerOf(std::string_view tenant) {
+  return std::max<BlockOwner>(kSoftPrompts + 1, std::hash<std::string_view>()(tenant));
+}
+
 PrefixKey RootKey(const PrefixRoot& root) {
   Sha256 hash;
   hash.Update("polyad prefix root 1");

@@ -38,6 +38,12 @@ PrefixKey RootKey(const PrefixRoot& root);
 PrefixKey ChainKey(const PrefixKey& previous,
                    std::span<const int32_t> tokens);  // kBlockTokens tokens
 
+// Whose a findable block is when room is made: a tenant's, by a hash of its name, or an adapter's
+// as its soft prompt.
+using BlockOwner = uint64_t;
+inline constexpr BlockOwner kSoftPrompts = 0;
+BlockOwner OwnerOf(std::string_view tenant);  // never kSoftPrompts
+
 // The keys of a sequence's full blocks: keys[0] is the root, keys[i] names tokens [0, i *
 // kBlockTokens). Empty: nothing is shared. A chain's head may belong to more than the whole does: a
 // soft prompt's blocks to every tenant of the adapter, the text before an activated adapter's
@@ -46,8 +52,13 @@ struct PrefixChain {
   std::vector<PrefixKey> keys;
   int64_t num_head_blocks = 0;
   std::optional<PrefixKey> owner;
+  BlockOwner head_owner = kSoftPrompts;  // of the head's blocks
+  BlockOwner tail_owner = kSoftPrompts;  // of those past it
 
   bool empty() const { return keys.empty(); }
+  BlockOwner OwnerOfBlock(int64_t block) const {
+    return block < num_head_blocks ? head_owner : tail_owner;
+  }
 };
 
 // Appends the keys of the full blocks of `tokens` that the chain does not hold yet.

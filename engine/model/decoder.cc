@@ -11,7 +11,7 @@
 namespace polyad {
 namespace {
 
-constexpr int64_t kGatedRows = 64;  // of a gated prefix, scaled and stored at a time
+constexpr int64_t kStoredRows = 64;  // of keys and values, made and stored at a time
 
 }  // namespace
 
@@ -48,7 +48,7 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.sampled, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
-  POLYAD_ASSIGN_OR_RETURN(gated_prefix_, carve.Floats(kGatedRows, 2 * spec_.KvWidth()));
+  POLYAD_ASSIGN_OR_RETURN(stored_rows_, carve.Floats(kStoredRows, 2 * spec_.KvWidth()));
   POLYAD_RETURN_IF_ERROR(scaling_.AllocateWorkspace(tokens));
   linear_.SetCoefficients(scaling_.coefficients());
   const int64_t qkv_width = spec_.QueryWidth() + 2 * spec_.KvWidth();
@@ -125,23 +125,51 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
 }
 
 // Keys and values of soft prompts, as they are: without heads of q, rotation and norms, storing is
-// all that RotateAndStore does.
+// all that RotateAndStore does. Slots that stay empty, of padding and of layers that a prefix
+// leaves out, are zeroed: attention gives them no weight, but no weight silences another tenant's
+// NaN.
 void Decoder::StorePrefixes(const StepBatch& batch, KvStorage& kv) {
   for (const StepPrefix& prefix : batch.prefixes) {
-    const int64_t count = prefix.slot_end - prefix.slot_begin;
-    prompt_rows_.assign(static_cast<size_t>(count), 0);
-    QkvArgs store;
-    store.positions = prompt_rows_;
-    store.slots = std::span(batch.prefix_slots)
-                      .subspan(static_cast<size_t>(prefix.slot_begin), static_cast<size_t>(count));
-    store.kv = &kv;
-    for (store.layer = 0; store.layer < spec_.num_layers; ++store.layer) {
-      const FloatRows& rows = prefix.prompt->kv[static_cast<size_t>(store.layer)];
-      if (rows.rows == 0) continue;
-      store.qkv = rows.Slice(prefix.first, prefix.first + count);
-      backend_.RotateAndStore(store);
+    const SoftPrompt& prompt = *prefix.prompt;
+    const int64_t end = prefix.first + prefix.slot_end - prefix.slot_begin;
+    const int64_t empty_end = std::min(end, std::max(prefix.first, prompt.padding));
+    const auto slots =
+        std::span(batch.prefix_slots).subspan(static_cast<size_t>(prefix.slot_begin));
+    const auto num_empty = static_cast<size_t>(empty_end - prefix.first);
+    for (int64_t layer = 0; layer < spec_.num_layers; ++layer) {
+      StoreNothing(layer, slots.first(num_empty), kv);
+      if (empty_end == end) continue;
+      const auto filled = slots.subspan(num_empty, static_cast<size_t>(end - empty_end));
+      const FloatRows& rows = prompt.kv[static_cast<size_t>(layer)];
+      if (rows.rows == 0) {
+        StoreNothing(layer, filled, kv);
+      } else {
+        Store(layer, rows.Slice(empty_end - prompt.padding, end - prompt.padding), filled, kv);
+      }
     }
   }
+}
+
+void Decoder::StoreNothing(int64_t layer, std::span<const int64_t> slots, KvStorage& kv) {
+  while (!slots.empty()) {
+    const size_t count = std::min(slots.size(), static_cast<size_t>(kStoredRows));
+    const FloatRows zeros = stored_rows_.Slice(0, static_cast<int64_t>(count));
+    backend_.Zero(zeros);
+    Store(layer, zeros, slots.first(count), kv);
+    slots = slots.subspan(count);
+  }
+}
+
+// Rows of keys and values into slots of one layer.
+void Decoder::Store(int64_t layer, FloatRows rows, std::span<const int64_t> slots, KvStorage& kv) {
+  positions_.assign(slots.size(), 0);  // they mean nothing
+  QkvArgs store;
+  store.qkv = rows;
+  store.positions = positions_;
+  store.slots = slots;
+  store.kv = &kv;
+  store.layer = layer;
+  backend_.RotateAndStore(store);
 }
 
 // A gated prefix's keys and values of this step and layer, in place of those of the step before.
@@ -157,27 +185,21 @@ void Decoder::StoreGatedPrefixes(int64_t layer, const StepBatch& batch, Activati
     const float on_keys = MeanGate(gate.key_weight, gate.key_bias, own);
     const float on_values =
         gate.value_weight.empty() ? on_keys : MeanGate(gate.value_weight, gate.value_bias, own);
-    QkvArgs store;
-    store.kv = &kv;
-    store.layer = layer;
-    for (int64_t first = 0; first < rows.rows; first += kGatedRows) {
-      const int64_t count = std::min(kGatedRows, rows.rows - first);
-      store.qkv = gated_prefix_.Slice(0, count);
-      backend_.Copy(rows.Slice(first, first + count), store.qkv);
-      ScaleBy(on_keys, store.qkv.Columns(0, spec_.KvWidth()));
-      ScaleBy(on_values, store.qkv.Columns(spec_.KvWidth(), spec_.KvWidth()));
+    for (int64_t first = 0; first < rows.rows; first += kStoredRows) {
+      const int64_t count = std::min(kStoredRows, rows.rows - first);
+      const FloatRows gated = stored_rows_.Slice(0, count);
+      backend_.Copy(rows.Slice(first, first + count), gated);
+      ScaleBy(on_keys, gated.Columns(0, spec_.KvWidth()));
+      ScaleBy(on_values, gated.Columns(spec_.KvWidth(), spec_.KvWidth()));
       FindSlots(sequence, first, first + count, batch);
-      store.positions = prompt_rows_;
-      store.slots = prefix_slots_;
-      backend_.RotateAndStore(store);
+      Store(layer, gated, prefix_slots_, kv);
     }
   }
 }
 
-// Slots of tokens [first, end) of a sequence, and positions that mean nothing.
+// Slots of tokens [first, end) of a sequence.
 void Decoder::FindSlots(const StepSequence& sequence, int64_t first, int64_t end,
                         const StepBatch& batch) {
-  prompt_rows_.assign(static_cast<size_t>(end - first), 0);
   prefix_slots_.clear();
   for (int64_t i = first; i < end; ++i) {
     const auto block = static_cast<size_t>(sequence.block_begin + i / kBlockTokens);
@@ -311,13 +333,13 @@ void Decoder::AddGatedPrefixes(int64_t layer, const StepBatch& batch, bool after
   }
 }
 
-// A layer that a prefix leaves out has nothing in its slots.
+// Empty slots: those before a soft prompt, and all of its own in a layer that it leaves out.
 void Decoder::HidePrefixes(int64_t layer, const StepBatch& batch) {
   for (size_t i = 0; i < batch.sequences.size(); ++i) {
     const SoftPrompt* prompt = batch.sequences[i].soft_prompt;
-    if (prompt == nullptr || !prompt->stores_kv) continue;
-    const bool has_it = prompt->kv[static_cast<size_t>(layer)].rows > 0;
-    sequences_[i].first_key = has_it ? 0 : prompt->num_tokens;
+    if (prompt == nullptr) continue;
+    const bool leaves_out = prompt->stores_kv && prompt->kv[static_cast<size_t>(layer)].rows == 0;
+    sequences_[i].first_key = leaves_out ? prompt->num_slots() : prompt->padding;
   }
 }
 

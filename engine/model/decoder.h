@@ -53,6 +53,8 @@ class Decoder {
   void FindCoefficients(const StepBatch& batch, KvStorage& kv);
   void RunLayers(const StepBatch& batch, KvStorage& kv);
   void StorePrefixes(const StepBatch& batch, KvStorage& kv);
+  void StoreNothing(int64_t layer, std::span<const int64_t> slots, KvStorage& kv);
+  void Store(int64_t layer, FloatRows rows, std::span<const int64_t> slots, KvStorage& kv);
   void Embed(const StepBatch& batch, FloatRows residual);
   void StoreGatedPrefixes(int64_t layer, const StepBatch& batch, ActivationRows normed,
                           KvStorage& kv);
@@ -83,7 +85,8 @@ class Decoder {
   std::vector<StepSegment> sample_segments_;  // reused between steps
   std::vector<int32_t> prompt_rows_;          // reused between soft prompts
   std::vector<int64_t> prefix_slots_;         // likewise
-  FloatRows gated_prefix_;                    // [rows, 2 * kv width] of one, times its gates
+  std::vector<int32_t> positions_;            // likewise
+  FloatRows stored_rows_;                     // [rows, 2 * kv width] of keys and values
 };
 
 }  // namespace polyad

@@ -37,7 +37,7 @@ struct StepSequence {
   int64_t first_pass_end = 0;
 };
 
-// Rows of virtual tokens: row_begin + i is soft prompt embedding first + i, times scale.
+// Rows of virtual tokens: row_begin + i is the soft prompt's embedding first + i, times scale.
 struct StepPrompt {
   const SoftPrompt* prompt = nullptr;
   int64_t first = 0;
@@ -47,7 +47,8 @@ struct StepPrompt {
 };
 
 // Virtual tokens whose keys and values are only stored: no rows, nothing is computed for them.
-// Token first + i of the soft prompt goes to prefix_slots[slot_begin + i].
+// What stands at first + i of the sequence goes to prefix_slots[slot_begin + i]: nothing (zeros)
+// within the soft prompt's padding, then its own keys and values.
 struct StepPrefix {
   const SoftPrompt* prompt = nullptr;
   int64_t first = 0;

@@ -72,6 +72,7 @@ struct Request {
   int64_t arrival_us = 0;
   int64_t deadline_us = 0;  // 0: none
   std::shared_ptr<ResponseSink> sink;
+  bool is_head_request = false;  // the engine's own (runtime/soft_prompt_head.h); counts nowhere
 };
 
 }  // namespace polyad

@@ -18,6 +18,7 @@ void Publish(Sequence& sequence, EngineState& state) {
   const int64_t num_full = sequence.num_computed / kBlockTokens;
   for (int64_t block = sequence.num_published; block < num_full; ++block) {
     state.pool.Publish(sequence.keys.keys[static_cast<size_t>(block + 1)],
+                       sequence.keys.OwnerOfBlock(block),
                        sequence.blocks[static_cast<size_t>(block)]);
   }
   sequence.num_published = std::max(sequence.num_published, num_full);
@@ -28,7 +29,7 @@ void Publish(Sequence& sequence, EngineState& state) {
 void CompletePrompt(Sequence& sequence, EngineState& state, int64_t now_us) {
   ActiveRequest& owner = *sequence.owner;
   owner.prompt_done = true;
-  state.counters.prompt_tokens += sequence.num_prompt();
+  if (!owner.request->is_head_request) state.counters.prompt_tokens += sequence.num_prompt();
   PromptEvent event;
   event.num_prompt_tokens = sequence.num_prompt();
   event.num_cached_tokens = owner.cached_tokens;
@@ -53,7 +54,7 @@ bool Ends(const Sequence& sequence, const EngineLimits& limits, FinishEvent& eve
   }
   event.reason = FinishReason::kLength;
   return sequence.num_output() >= stopping.max_tokens ||
-         sequence.num_tokens() >= limits.max_context;
+         sequence.num_positions() >= limits.max_context;
 }
 
 void AppendToken(Sequence& sequence, SampledItem sampled, EngineState& state,
@@ -86,6 +87,8 @@ void CommitOne(const FlatStep::Item& item, SampledItem sampled, EngineState& sta
     state.FinishRequest(owner.number, FinishReason::kError, sampled.status, now_us);
     return;
   }
+  state.counters.soft_prompt_tokens +=
+      std::clamp<int64_t>(owner.num_virtual - sequence.num_computed, 0, item.work.count);
   sequence.num_computed += item.work.count;
   Publish(sequence, state);
   for (TokenLogprob& scored : sampled.prompt_logprobs)
@@ -115,7 +118,7 @@ void AdmitOne(const StepPlan::Admission& admission, EngineState& state, int64_t 
   owner.admitted_us = now_us;
   owner.cached_tokens = std::max<int64_t>(0, sequence.num_computed - owner.num_virtual);
   state.left_queue.push_back(owner.number);
-  if (sequence.keys.empty()) return;
+  if (sequence.keys.empty() || owner.request->is_head_request) return;
   state.counters.prefix_queries += sequence.num_prompt();
   state.counters.prefix_hits += owner.cached_tokens;
 }

@@ -37,7 +37,7 @@ void Delivery::Deliver(EngineOutput output) {
   std::visit([&](auto&& event) { Handle(stream, output, std::move(event)); },
              std::exchange(output.event, TokenEvent{}));
   if (stream.num_open > 0) return;
-  if (parts_.observer != nullptr) {
+  if (parts_.observer != nullptr && !stream.request->is_head_request) {
     stream.done.time_to_first_token_ms = stream.first_token_ms;
     parts_.observer->OnRequestDone(stream.done);
   }

@@ -42,4 +42,8 @@ void EngineCore::Cancel(std::string_view request_id) {
 
 void EngineCore::Retire(AdapterVersionId version) { inbox_.PushUrgent(RetireVersion{version}); }
 
+void EngineCore::Forget(std::vector<PrefixKey> head) {
+  inbox_.PushUrgent(ForgetHead{std::move(head)});
+}
+
 }  // namespace polyad

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "engine/base/status.h"
 #include "engine/runtime/delivery.h"
@@ -34,6 +35,7 @@ class EngineCore {
   Status Post(Arrive arrive);
   void Cancel(std::string_view request_id);
   void Retire(AdapterVersionId version);
+  void Forget(std::vector<PrefixKey> head);
 
   RequestRegistry& registry() { return registry_; }
   EngineLoad load() const { return loop_.load(); }

@@ -111,6 +111,8 @@ void EngineLoop::Handle(const RetireVersion& retire) {
   }
 }
 
+void EngineLoop::Handle(const ForgetHead& forget) { state_.pool.Forget(forget.keys); }
+
 void EngineLoop::Handle(const Shutdown&) {
   shut_down_ = true;
   while (!state_.requests().empty()) {

@@ -53,6 +53,7 @@ class EngineLoop {
   void Handle(const CancelRequest& cancel);
   void Handle(const StopMatched& stop);
   void Handle(const RetireVersion& retire);
+  void Handle(const ForgetHead& forget);
   void Handle(const Shutdown& shutdown);
   bool RunPlan(const StepPlan& plan);
   void PublishStep();

@@ -30,7 +30,10 @@ void EngineState::AddRequest(Arrive arrive, int64_t now_us) {
   owner->token_cost = arrive.token_cost;
   owner->account = ledger_.Enter(owner->request->tenant);
   const Request& request = *owner->request;
-  if (request.adapter != nullptr) owner->num_virtual = request.adapter->num_virtual_tokens();
+  if (request.adapter != nullptr) {
+    owner->num_virtual = request.adapter->num_virtual_tokens();
+    owner->num_padding = request.adapter->num_padding();
+  }
   owner->choice_finished.resize(static_cast<size_t>(request.sampling.num_choices), false);
   owner->stop_ids = request.stopping.stop_token_ids;
   if (!request.stopping.ignore_eos) {
@@ -148,8 +151,10 @@ void EngineState::EraseRequestIfDone(ActiveRequest& owner, FinishReason reason) 
                    [](bool done) { return done; })) {
     return;
   }
-  ++(reason == FinishReason::kCancelled ? counters.num_requests_cancelled
-                                        : counters.num_requests_finished);
+  if (!owner.request->is_head_request) {
+    ++(reason == FinishReason::kCancelled ? counters.num_requests_cancelled
+                                          : counters.num_requests_finished);
+  }
   ledger_.Leave(owner.request->tenant);
   requests_.erase(owner.number);
 }
@@ -233,6 +238,8 @@ EngineLoad EngineState::Snapshot() const {
   load.num_kv_blocks = pool.num_blocks();
   load.num_kv_blocks_used = pool.num_held();
   load.num_kv_blocks_cached = pool.num_cached();
+  load.num_kv_blocks_shared = pool.num_shared();
+  load.num_kv_blocks_soft_prompt = pool.num_soft_prompt();
   return load;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/cache/block_pool.h"
 #include "engine/runtime/scheduler.h"
 #include "engine/runtime/sequence.h"
+#include "engine/runtime/soft_prompt_head.h"
 
 namespace polyad {
 namespace {
@@ -63,6 +64,15 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   arrive.prompt_keys = KeysOf(*request, number);
   arrive.request = std::move(request);
   return arrive;
+}
+
+StatusOr<Arrive> Intake::PrepareHead(Lease adapter, int64_t number,
+                                     std::shared_ptr<ResponseSink> sink) const {
+  const std::shared_ptr<Request> request =
+      MakeHeadRequest(std::move(adapter), parts_.clock.NowMicros());
+  request->sink = std::move(sink);
+  POLYAD_RETURN_IF_ERROR(CheckFits(*request));
+  return Arrive{number, request, KeysOf(*request, number), TokenCost(request->adapter.get())};
 }
 
 Status Intake::Check(const RequestSpec& spec) const {
@@ -133,10 +143,11 @@ StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {
 }
 
 // A token that is only sampled needs neither a position nor a place in the cache, hence the last
-// one is free. Virtual tokens need both.
+// one is free. Virtual tokens need both, padding no position.
 Status Intake::CheckFits(const Request& request) const {
+  const int64_t num_padding = request.adapter == nullptr ? 0 : request.adapter->num_padding();
   const int64_t num_virtual =
-      request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens();
+      request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens() - num_padding;
   const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
   const int64_t wanted = request.stopping.max_tokens;
   const int64_t most = options_.max_context - (wanted > 0 ? 1 : 0) - num_virtual;
@@ -148,7 +159,7 @@ Status Intake::CheckFits(const Request& request) const {
   }
   const int64_t begin = num_virtual + num_prompt;
   const int64_t num_tokens =
-      std::min(begin + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1;
+      std::min(begin + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1 + num_padding;
   const int64_t num_caches = request.adapter == nullptr ? 1 : request.adapter->num_caches();
   if (num_caches * BlocksFor(num_tokens) > options_.num_blocks) {
     return InvalidArgument(
@@ -208,26 +219,26 @@ int64_t Intake::TokenCost(const AdapterVersion* adapter) const {
 }
 
 // Choices of one request share their prompt even where the client asked for no sharing with others.
-// Blocks of virtual tokens alone are every tenant's of the adapter, but where each request chooses
-// and scales its own; blocks before an invocation are the tenant's with the base model. Nothing of
-// a prompt that is read whole can be shared: what a token computes depends on all of it. Keys name
-// the blocks of one cache, so two are not shared.
+// A soft prompt's blocks are every tenant's of the adapter, whatever is said of sharing prompts,
+// but where each request chooses and scales its own; blocks before an invocation are the tenant's
+// with the base model. Nothing of a prompt that is read whole can be shared: what a token computes
+// depends on all of it. Keys name the blocks of one cache, so two are not shared.
 PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   const AdapterVersion* adapter = request.adapter.get();
   if (adapter != nullptr && (adapter->reads_whole_prompt() || adapter->num_caches() > 1)) return {};
-  const bool chooses_prompt = adapter != nullptr && adapter->soft_prompt() != nullptr &&
-                              adapter->soft_prompt()->num_prompts > 1;
+  const bool shares_prompt = adapter != nullptr && adapter->shares_head();
+  const bool chooses_prompt =
+      adapter != nullptr && adapter->soft_prompt() != nullptr && !shares_prompt;
   const bool is_private =
       request.cache.bypass_prefix_cache || !options_.prefix_cache || chooses_prompt;
-  const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
-  const bool shares_prompt =
-      options_.prefix_cache && num_virtual >= kBlockTokens && !chooses_prompt;
   if (is_private && request.sampling.num_choices == 1 && !shares_prompt) return {};
   PrefixRoot root;
   root.tenant = request.tenant;
   root.salt = request.cache.salt;
   root.private_request = is_private ? number : 0;
   PrefixChain chain;
+  chain.tail_owner = OwnerOf(request.tenant);
+  chain.head_owner = chain.tail_owner;
   if (request.adapter_begin > 0) {
     chain.keys = {RootKey(root)};
     chain.num_head_blocks = request.adapter_begin / kBlockTokens;
@@ -238,8 +249,11 @@ PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   }
   const PrefixKey owner = RootKey(root);
   if (shares_prompt) {
-    chain.keys = {RootKey({root.adapter_digest, root.adapter_version, "", "", 0})};
-    chain.num_head_blocks = num_virtual / kBlockTokens;
+    PrefixChain head = HeadChain(*adapter);
+    chain.keys = std::move(head.keys);
+    chain.num_head_blocks = head.num_head_blocks;
+    // A composition comes and goes with its requests; nobody forgets its blocks.
+    if (!adapter->is_composition()) chain.head_owner = kSoftPrompts;
   }
   if (chain.keys.empty()) {
     chain.keys = {owner};

@@ -52,6 +52,11 @@ class Intake {
   StatusOr<Arrive> Prepare(RequestSpec spec, int64_t number,
                            std::shared_ptr<ResponseSink> sink) const;
 
+  // The engine's own request for an adapter's soft prompt (soft_prompt_head.h). INVALID_ARGUMENT
+  // where not even that fits.
+  StatusOr<Arrive> PrepareHead(Lease adapter, int64_t number,
+                               std::shared_ptr<ResponseSink> sink) const;
+
  private:
   Status Check(const RequestSpec& spec) const;
   Status CheckIds(const RequestSpec& spec) const;

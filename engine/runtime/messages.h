@@ -35,10 +35,15 @@ struct StopMatched {
 struct RetireVersion {
   AdapterVersionId version;
 };
+// No lease on an adapter with a soft prompt is left: nobody will ask for its blocks again.
+struct ForgetHead {
+  std::vector<PrefixKey> keys;
+};
 // End everything and let the engine thread return.
 struct Shutdown {};
 
-using EngineMessage = std::variant<Arrive, CancelRequest, StopMatched, RetireVersion, Shutdown>;
+using EngineMessage =
+    std::variant<Arrive, CancelRequest, StopMatched, RetireVersion, ForgetHead, Shutdown>;
 using Inbox = BoundedQueue<EngineMessage>;
 
 struct EngineOutput {

@@ -16,12 +16,16 @@
 
 namespace polyad {
 
+inline std::vector<int32_t> VirtualTokensOf(const AdapterVersion* adapter) {
+  std::vector<int32_t> tokens;
+  const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
+  for (int64_t i = 0; i < num_virtual; ++i) tokens.push_back(VirtualToken(i));
+  return tokens;
+}
+
 // What a sequence begins with: the adapter's virtual tokens, then the prompt.
 inline std::vector<int32_t> SequenceTokens(const Request& request) {
-  std::vector<int32_t> tokens;
-  const int64_t num_virtual =
-      request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens();
-  for (int64_t i = 0; i < num_virtual; ++i) tokens.push_back(VirtualToken(i));
+  std::vector<int32_t> tokens = VirtualTokensOf(request.adapter.get());
   tokens.insert(tokens.end(), request.prompt_tokens.begin(), request.prompt_tokens.end());
   return tokens;
 }
@@ -30,7 +34,8 @@ struct ActiveRequest {
   int64_t number = 0;
   std::shared_ptr<const Request> request;
   int64_t token_cost = 0;
-  int64_t num_virtual = 0;  // tokens of the adapter's soft prompt, before the prompt
+  int64_t num_virtual = 0;  // places of the adapter's soft prompt, before the prompt
+  int64_t num_padding = 0;  // of them empty: they take no position
   TenantLedger::Account* account = nullptr;
   std::vector<int32_t> stop_ids;      // end-of-sequence and the request's own, sorted
   std::vector<bool> choice_finished;  // [n]
@@ -66,6 +71,7 @@ struct Sequence {
   int64_t prompt_begin() const { return owner->num_virtual; }
   int64_t prompt_end() const { return prompt_begin() + num_prompt(); }
   int64_t num_output() const { return num_tokens() - prompt_end(); }
+  int64_t num_positions() const { return num_tokens() - owner->num_padding; }
 
   // First position whose logits are wanted: that of the newest token, or where scoring the prompt
   // stands.

@@ -30,21 +30,24 @@ int64_t SlotOf(const Sequence& sequence, int64_t index) {
   return block.value() * kBlockTokens + index % kBlockTokens;
 }
 
-// The virtual tokens among [first, end) of a sequence: a store where the prompt is keys and values,
-// else rows. Returns the first index past them.
+// The virtual tokens among [first, end) of a sequence: a store of the padding and of keys and
+// values that the prompt brings, rows of its embeddings. Returns the index of the first row.
 int64_t AppendVirtual(const Sequence& sequence, int64_t first, int64_t end, StepBatch& batch) {
   const SoftPrompt* prompt = PromptOf(sequence);
   const int64_t stop = std::min(end, sequence.prompt_begin());
   if (prompt == nullptr || first >= stop) return first;
-  if (prompt->stores_kv) {
+  const int64_t stored_end = prompt->stores_kv ? stop : std::min(stop, prompt->padding);
+  if (first < stored_end) {
     const auto slot_begin = static_cast<int64_t>(batch.prefix_slots.size());
-    for (int64_t i = first; i < stop; ++i) batch.prefix_slots.push_back(SlotOf(sequence, i));
-    batch.prefixes.push_back({prompt, first, slot_begin, slot_begin + stop - first});
-    return stop;
+    for (int64_t i = first; i < stored_end; ++i) batch.prefix_slots.push_back(SlotOf(sequence, i));
+    batch.prefixes.push_back({prompt, first, slot_begin, slot_begin + stored_end - first});
+    first = stored_end;
   }
-  const Request& request = *sequence.owner->request;
-  batch.prompts.push_back({prompt, request.prompt_row + first, batch.num_rows(),
-                           batch.num_rows() + stop - first, request.prompt_scale});
+  if (first < stop) {
+    const Request& request = *sequence.owner->request;
+    batch.prompts.push_back({prompt, request.prompt_row + first - prompt->padding, batch.num_rows(),
+                             batch.num_rows() + stop - first, request.prompt_scale});
+  }
   return first;
 }
 

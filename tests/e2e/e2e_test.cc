@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -161,19 +162,48 @@ TEST(ServeTest, HttpAnswersTheSameTokensAsGrpc) {
   EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
 }
 
+// The admin port, as an operator uses it.
+class Admin {
+ public:
+  explicit Admin(const ServerProcess& server)
+      : stub_(v1::AdapterAdminService::NewStub(
+            grpc::CreateChannel(server.Address("admin"), grpc::InsecureChannelCredentials()))) {}
+
+  // The last state, which is RESIDENT where all went well.
+  v1::LoadAdapterResponse Load(const std::string& name, const std::string& uri) {
+    v1::LoadAdapterRequest request;
+    request.set_name(name);
+    request.set_uri(uri);
+    grpc::ClientContext context;
+    const auto reader = stub_->LoadAdapter(&context, request);
+    v1::LoadAdapterResponse last;
+    for (v1::LoadAdapterResponse response; reader->Read(&response);) last = response;
+    const grpc::Status status = reader->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return last;
+  }
+  grpc::Status Unload(const std::string& name) {
+    v1::UnloadAdapterRequest request;
+    request.set_name(name);
+    v1::UnloadAdapterResponse response;
+    grpc::ClientContext context;
+    return stub_->UnloadAdapter(&context, request, &response);
+  }
+  v1::GetLoadResponse GetLoad() {
+    v1::GetLoadResponse response;
+    grpc::ClientContext context;
+    EXPECT_TRUE(stub_->GetLoad(&context, {}, &response).ok());
+    return response;
+  }
+
+ private:
+  std::unique_ptr<v1::AdapterAdminService::Stub> stub_;
+};
+
 TEST(ServeTest, AdaptersLoadFromTheRootServeAndUnload) {
   const ServerProcess& server = Shared();
-  const auto admin = v1::AdapterAdminService::NewStub(
-      grpc::CreateChannel(server.Address("admin"), grpc::InsecureChannelCredentials()));
-  v1::LoadAdapterRequest load;
-  load.set_name("rs");
-  load.set_uri("rslora");
-  grpc::ClientContext context;
-  const auto reader = admin->LoadAdapter(&context, load);
-  v1::LoadAdapterResponse last;
-  for (v1::LoadAdapterResponse response; reader->Read(&response);) last = response;
-  const grpc::Status loaded = reader->Finish();
-  ASSERT_TRUE(loaded.ok()) << loaded.error_message();
+  Admin admin(server);
+  const v1::LoadAdapterResponse last = admin.Load("rs", "rslora");
   EXPECT_EQ(last.state(), v1::LoadAdapterResponse::RESIDENT);
   EXPECT_EQ(last.report().digest().size(), 64u);
   const std::string directory = kAdapters + "/rslora";
@@ -181,13 +211,43 @@ TEST(ServeTest, AdaptersLoadFromTheRootServeAndUnload) {
   EXPECT_EQ(
       Generate(server.Address("grpc"), "rs", GoldenInts(directory, "prompt.1.tokens"), 24).tokens,
       expected);
-  v1::UnloadAdapterRequest unload;
-  unload.set_name("rs");
-  v1::UnloadAdapterResponse unloaded;
-  grpc::ClientContext second;
-  EXPECT_TRUE(admin->UnloadAdapter(&second, unload, &unloaded).ok());
+  EXPECT_TRUE(admin.Unload("rs").ok());
   EXPECT_EQ(Generate(server.Address("grpc"), "rs", {5}, 1).status.error_code(),
             grpc::StatusCode::NOT_FOUND);
+}
+
+// Waits for what follows an answer at once, but on another thread.
+void WaitUntil(const std::function<bool()>& holds, const char* what) {
+  for (int i = 0; i < 1000 && !holds(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(holds()) << what;
+}
+
+TEST(ServeTest, ASoftPromptIsComputedByItsLoadAndGoesWithItsLastLease) {
+  for (const char* name : {"prefix_tuning", "prompt_tuning", "hub_prefix"}) {
+    const ServerProcess& server = Shared();
+    Admin admin(server);
+    const v1::GetLoadResponse before = admin.GetLoad();
+    admin.Load(name, name);
+    const v1::GetLoadResponse loaded = admin.GetLoad();
+    EXPECT_GT(loaded.soft_prompt_tokens(), before.soft_prompt_tokens()) << name;
+    EXPECT_GT(loaded.num_kv_blocks_soft_prompt(), 0) << name;
+    EXPECT_EQ(loaded.prompt_tokens(), before.prompt_tokens()) << name;
+    const std::string directory = kAdapters + "/" + name;
+    for (int prompt : {0, 1, 2}) {
+      const std::string prefix = "prompt." + std::to_string(prompt);
+      const auto expected = GoldenInts(directory, prefix + ".greedy");
+      EXPECT_EQ(Generate(server.Address("grpc"), name, GoldenInts(directory, prefix + ".tokens"),
+                         static_cast<int64_t>(expected.size()))
+                    .tokens,
+                expected)
+          << name;
+    }
+    EXPECT_EQ(admin.GetLoad().soft_prompt_tokens(), loaded.soft_prompt_tokens()) << name;
+    EXPECT_TRUE(admin.Unload(name).ok());
+    WaitUntil([&] { return admin.GetLoad().num_kv_blocks_soft_prompt() == 0; }, name);
+  }
 }
 
 TEST(ServeTest, AdaptersOutsideTheRootOrBrokenAreRefused) {

@@ -126,16 +126,17 @@ const AdapterVersion* FakeModel::AdapterOf(const StepBatch& batch, int64_t row) 
 int32_t FakeModel::TokenOf(const StepBatch& batch, int64_t row) {
   for (const StepPrompt& rows : batch.prompts) {
     if (row < rows.row_begin || row >= rows.row_end) continue;
-    return VirtualToken(rows.first + row - rows.row_begin);
+    return VirtualToken(rows.prompt->padding + rows.first + row - rows.row_begin);
   }
   return batch.token_ids[static_cast<size_t>(row)];
 }
 
 void FakeModel::StorePrefix(const StepBatch& batch, const StepPrefix& prefix) {
-  if (!prefix.prompt->stores_kv) Violate("embeddings are stored as keys and values");
+  const SoftPrompt& prompt = *prefix.prompt;
+  const int64_t end = prompt.stores_kv ? prompt.num_slots() : prompt.padding;
   for (int64_t i = prefix.slot_begin; i < prefix.slot_end; ++i) {
     const int64_t index = prefix.first + i - prefix.slot_begin;
-    if (index >= prefix.prompt->num_tokens) Violate("a prefix is stored past its end");
+    if (index >= end) Violate("a prefix is stored past its end, or embeddings are stored");
     Entry& entry = entries_[static_cast<size_t>(batch.prefix_slots[static_cast<size_t>(i)])];
     entry = {VirtualToken(index), index, prefix.prompt->bytes};  // the simulation's adapter id
   }

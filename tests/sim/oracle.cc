@@ -21,6 +21,10 @@ int64_t NumVirtual(const Request& request) {
   return request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens();
 }
 
+int64_t NumPadding(const Request& request) {
+  return request.adapter == nullptr ? 0 : request.adapter->num_padding();
+}
+
 // After the soft prompt.
 uint64_t FirstState(const Request& request) {
   uint64_t state = 0;
@@ -58,7 +62,8 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
   }
   std::string late_text;  // where stop strings count: after min_tokens
   while (static_cast<int64_t>(answer.token_ids.size()) < stopping.max_tokens &&
-         NumVirtual(request) + static_cast<int64_t>(num_prompt + answer.token_ids.size()) <
+         NumVirtual(request) - NumPadding(request) +
+                 static_cast<int64_t>(num_prompt + answer.token_ids.size()) <
              model.max_context) {
     std::vector<float> logits(kFakeVocab);
     FakeLogits(state, logits.data());

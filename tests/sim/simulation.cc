@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "engine/runtime/engine_loop.h"
 #include "engine/runtime/intake.h"
 #include "engine/runtime/request_registry.h"
+#include "engine/runtime/soft_prompt_head.h"
 #include "tests/sim/fake_model.h"
 #include "tests/sim/fake_tokenizer.h"
 #include "tests/sim/oracle.h"
@@ -178,6 +180,45 @@ class World {
       adapters_[name]->SetScalingPass({});
     }
     all_versions_.push_back(adapters_[name]);
+    if (adapters_[name]->shares_head() && dice_.Chance(70)) ComputeHead(adapters_[name]);
+  }
+  // As a load does, but without waiting.
+  void ComputeHead(std::shared_ptr<const AdapterVersion> version) {
+    std::string request_id;
+    const StatusOr<int64_t> number = registry_.Begin(request_id);
+    if (!number.ok()) return;
+    auto record = std::make_unique<Record>();
+    StatusOr<Arrive> arrive =
+        intake_.PrepareHead(std::move(version), *number, std::make_shared<Sink>(*this, *record));
+    if (!arrive.ok()) {
+      registry_.End(*number);
+      return;
+    }
+    record->number = *number;
+    record->request = arrive->request;
+    record->choices.resize(1);
+    if (!inbox_.TryPush(*std::move(arrive))) {
+      registry_.End(*number);
+      return;
+    }
+    records_.push_back(std::move(record));
+  }
+  bool MayBeAskedFor(const std::shared_ptr<AdapterVersion>& version) const {
+    const auto current = adapters_.find(version->identity().name);
+    if (current != adapters_.end() && current->second == version) return true;
+    return std::any_of(records_.begin(), records_.end(), [&](const auto& record) {
+      return record->request->adapter == version &&
+             !std::all_of(record->choices.begin(), record->choices.end(),
+                          [](const Record::Choice& choice) { return choice.finished; });
+    });
+  }
+  // As the store does once the last lease on a replaced version has ended.
+  void ForgetHeads() {
+    for (const auto& version : all_versions_) {
+      if (!version->shares_head() || MayBeAskedFor(version)) continue;
+      if (!forgotten_.insert(version->id()).second) continue;
+      inbox_.PushUrgent(ForgetHead{HeadChain(*version).keys});
+    }
   }
   // Embeddings, or keys and values with text after them or beside them; the fake needs no numbers,
   // but knows whose a stored prefix is by its size.
@@ -187,6 +228,7 @@ class World {
     prompt->stores_kv = dice_.Chance(50);
     prompt->shifts_positions = !prompt->stores_kv || dice_.Chance(50);
     prompt->bytes = version.value();
+    prompt->FillBlocks();
     return prompt;
   }
   StatusOr<Intake::Lease> Acquire(std::string_view name) {
@@ -207,6 +249,7 @@ class World {
     }
     if (dice_.Chance(4)) LoadAdapter("adapter-" + std::to_string(dice_.Below(3)));
     if (dice_.Chance(2)) ForceUnload();
+    if (dice_.Chance(10)) ForgetHeads();
     if (dice_.Chance(fault_percent_)) model_.FailNext();
     if (dice_.Chance(fault_percent_)) model_.SpoilNext();
   }
@@ -404,6 +447,14 @@ class World {
       Fail("sequences are left behind");
     if (delivery_.num_streams() != 0) Fail("streams are left behind");
     if (inbox_.size() > 0) loop_.Step();
+    for (const auto& version : all_versions_) {
+      if (!forgotten_.contains(version->id())) continue;
+      const PrefixChain head = HeadChain(*version);
+      if (loop_.state().pool.FindPrefix(head.keys, head.num_head_blocks).num_blocks > 0) {
+        Fail("a forgotten version's soft prompt is found");
+      }
+      ++result_.num_forgotten_heads;
+    }
     for (const auto& record : records_) CheckAnswer(*record);
     records_.clear();
     for (const auto& version : all_versions_) {
@@ -481,6 +532,7 @@ class World {
   std::map<std::string, std::shared_ptr<AdapterVersion>> adapters_;
   std::vector<std::shared_ptr<AdapterVersion>> all_versions_;
   std::vector<AdapterVersionId> unloaded_;
+  std::set<AdapterVersionId> forgotten_;  // whose soft prompts were
   std::vector<std::vector<int32_t>> shared_prefixes_;
   std::vector<std::unique_ptr<Record>> records_;
   int64_t next_version_ = 1;

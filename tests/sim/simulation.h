@@ -24,7 +24,8 @@ struct SimulationResult {
   int64_t prefix_hits = 0;  // tokens
   int64_t num_stop_strings = 0;
   int64_t num_shared_prompts = 0;  // blocks of a soft prompt seen held by two tenants
-  int64_t num_invocations = 0;     // requests whose adapter begins within the prompt
+  int64_t num_forgotten_heads = 0;
+  int64_t num_invocations = 0;  // requests whose adapter begins within the prompt
 };
 
 SimulationResult Simulate(uint64_t seed);

@@ -20,6 +20,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
     sum.num_stop_strings += result.num_stop_strings;
     sum.num_shared_prompts += result.num_shared_prompts;
     sum.num_invocations += result.num_invocations;
+    sum.num_forgotten_heads += result.num_forgotten_heads;
   }
   // The seeds reach what they are there for.
   EXPECT_GT(sum.num_finished, 5000);
@@ -32,6 +33,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   EXPECT_GT(sum.num_stop_strings, 200);
   EXPECT_GT(sum.num_shared_prompts, 200);
   EXPECT_GT(sum.num_invocations, 200);
+  EXPECT_GT(sum.num_forgotten_heads, 200);
 }
 
 TEST(Simulation, ASeedIsAHistory) {

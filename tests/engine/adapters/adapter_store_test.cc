@@ -151,13 +151,40 @@ TEST_F(AdapterStoreTest, AForcedUnloadHasTheEngineEndThatVersion) {
   ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
   AdapterStore::Lease lease = *store_->Acquire("a", "");
   AdapterVersionId ended;
-  store_->SetForceHook([&](AdapterVersionId id) {
+  AdapterStore::Hooks hooks;
+  hooks.force = [&](AdapterVersionId id) {
     ended = id;
     lease.reset();
-  });
+  };
+  store_->SetHooks(std::move(hooks));
   const AdapterVersionId id = lease->id();
   EXPECT_TRUE(store_->Unload("a", true, 10'000).ok());
   EXPECT_EQ(ended, id);
+}
+
+TEST_F(AdapterStoreTest, AVersionIsMadeReadyBeforeItServesAndForgottenAfterItsLastLease) {
+  std::vector<std::string> told;
+  AdapterStore::Hooks hooks;
+  hooks.prepare = [&](const AdapterStore::Lease& version) {
+    told.push_back("prepare " + std::to_string(version->identity().version));
+    const auto serving = store_->Acquire("a", "");
+    told.push_back(serving.ok() ? std::to_string((*serving)->identity().version) : "none");
+  };
+  hooks.ended = [&](const AdapterVersion& version) {
+    told.push_back("ended " + std::to_string(version.identity().version));
+  };
+  store_->SetHooks(std::move(hooks));
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  AdapterStore::Lease lease = *store_->Acquire("a", "");
+  LoadAdapterSpec other = Spec("a", "second");
+  other.replace = true;
+  ASSERT_TRUE(store_->Load(other, nullptr).ok());
+  EXPECT_EQ(told, (std::vector<std::string>{"prepare 1", "none", "prepare 2", "1"}));
+  lease.reset();
+  EXPECT_EQ(told.back(), "ended 1");
+  EXPECT_TRUE(store_->Unload("a", false, 1).ok());
+  EXPECT_EQ(told.back(), "ended 2");
+  store_->SetHooks({});
 }
 
 TEST_F(AdapterStoreTest, ATenantNeitherSeesNorCanTellAnothersAdapter) {

@@ -22,8 +22,22 @@ std::vector<PrefixKey> KeysOf(int32_t first_token, int64_t num_blocks) {
   return chain.keys;
 }
 
-void PublishAll(BlockPool& pool, const std::vector<PrefixKey>& keys, Table& table) {
-  for (size_t i = 0; i < table.size(); ++i) pool.Publish(keys[i + 1], table[i]);
+constexpr BlockOwner kTenant = 1;
+
+void PublishAll(BlockPool& pool, const std::vector<PrefixKey>& keys, Table& table,
+                BlockOwner owner = kTenant) {
+  for (size_t i = 0; i < table.size(); ++i) pool.Publish(keys[i + 1], owner, table[i]);
+}
+
+// `count` cached blocks of an owner; the keys by which they are found.
+std::vector<PrefixKey> Cache(BlockPool& pool, BlockOwner owner, int32_t first_token,
+                             int64_t count) {
+  const auto keys = KeysOf(first_token, count);
+  Table table;
+  pool.Allocate(count, table);
+  PublishAll(pool, keys, table, owner);
+  pool.ReleaseAll(table);
+  return keys;
 }
 
 TEST(BlockPool, FreesABlockWhenItsLastHolderLetsGo) {
@@ -66,8 +80,8 @@ TEST(BlockPool, AChainBreaksAtTheFirstMissingBlock) {
   const auto keys = KeysOf(1, 3);
   Table table;
   pool.Allocate(3, table);
-  pool.Publish(keys[1], table[0]);
-  pool.Publish(keys[3], table[2]);
+  pool.Publish(keys[1], kTenant, table[0]);
+  pool.Publish(keys[3], kTenant, table[2]);
   EXPECT_EQ(pool.FindPrefix(keys, 3).num_blocks, 1);
   EXPECT_EQ(pool.FindPrefix(KeysOf(2, 3), 3).num_blocks, 0);
 }
@@ -104,6 +118,63 @@ TEST(BlockPool, UnusedBlocksGoBeforeCachedOnes) {
   pool.ReleaseAll(table);
   pool.Allocate(2, table);
   EXPECT_EQ(pool.FindPrefix(keys, 1).num_blocks, 1);
+}
+
+TEST(BlockPool, OnesPromptsDoNotDriveOutAnothers) {
+  BlockPool pool(10);
+  const auto modest = Cache(pool, 1, 1, 2);  // let go long ago
+  const auto greedy = Cache(pool, 2, 2, 8);
+  Table table;
+  pool.Allocate(5, table);
+  EXPECT_EQ(pool.FindPrefix(modest, 2).num_blocks, 2);
+  EXPECT_EQ(pool.FindPrefix(greedy, 8).num_blocks, 3);
+  Check(pool, {&table});
+}
+
+TEST(BlockPool, SoftPromptsAreEvictedLast) {
+  BlockPool pool(6);
+  const auto prompt = Cache(pool, kSoftPrompts, 1, 3);
+  const auto text = Cache(pool, kTenant, 2, 3);
+  EXPECT_EQ(pool.num_soft_prompt(), 3);
+  Table table;
+  pool.Allocate(3, table);
+  EXPECT_EQ(pool.FindPrefix(text, 3).num_blocks, 0);
+  EXPECT_EQ(pool.FindPrefix(prompt, 3).num_blocks, 3);
+  pool.Allocate(1, table);
+  EXPECT_EQ(pool.FindPrefix(prompt, 3).num_blocks, 2);
+  EXPECT_EQ(pool.num_soft_prompt(), 2);
+  Check(pool, {&table});
+}
+
+TEST(BlockPool, WhatIsForgottenIsFoundByNobody) {
+  BlockPool pool(6);
+  const auto keys = Cache(pool, kSoftPrompts, 1, 3);
+  Table held;
+  pool.TakePrefix(keys, 1, held);
+  pool.Forget(keys);  // the root names no block
+  EXPECT_EQ(pool.FindPrefix(keys, 3).num_blocks, 0);
+  EXPECT_EQ(pool.num_cached(), 0);
+  EXPECT_EQ(pool.num_soft_prompt(), 0);
+  EXPECT_EQ(pool.num_held(), 1);
+  Check(pool, {&held});
+  pool.ReleaseAll(held);
+  EXPECT_EQ(pool.num_held(), 0);
+  EXPECT_EQ(pool.num_cached(), 0);
+  Check(pool, {});
+}
+
+TEST(BlockPool, CountsBlocksThatSeveralHold) {
+  BlockPool pool(4);
+  const auto keys = Cache(pool, kTenant, 1, 2);
+  Table first;
+  Table second;
+  pool.TakePrefix(keys, 2, first);
+  EXPECT_EQ(pool.num_shared(), 0);
+  pool.TakePrefix(keys, 1, second);
+  EXPECT_EQ(pool.num_shared(), 1);
+  pool.ReleaseAll(first);
+  EXPECT_EQ(pool.num_shared(), 0);
+  Check(pool, {&second});
 }
 
 TEST(BlockPool, EqualContentEndsUpInOneBlock) {

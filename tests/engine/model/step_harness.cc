@@ -19,10 +19,11 @@ struct OrderedChunk {
   size_t index;
 };
 
-// A virtual token that is stored and has no row.
+// What is stored and has no row.
 bool StoredAt(const TestSequence& sequence, int64_t index) {
   const SoftPrompt* prompt = sequence.adapter ? sequence.adapter->soft_prompt() : nullptr;
-  return prompt != nullptr && prompt->stores_kv && index < prompt->num_tokens;
+  if (prompt == nullptr) return false;
+  return index < (prompt->stores_kv ? prompt->num_slots() : prompt->padding);
 }
 
 }  // namespace
@@ -171,7 +172,10 @@ void StepHarness::AppendChunk(const TestChunk& chunk, StepBatch& batch) {
     }
     const int64_t row = batch.num_rows();
     const PromptChoice& choice = sequence.prompt_choice;
-    if (token < 0) batch.prompts.push_back({prompt, choice.first + i, row, row + 1, choice.scale});
+    if (token < 0) {
+      batch.prompts.push_back(
+          {prompt, choice.first + i - prompt->padding, row, row + 1, choice.scale});
+    }
     if (i >= end - chunk.num_logits) batch.sample_rows.push_back(static_cast<int32_t>(row));
     batch.token_ids.push_back(std::max(token, 0));
     batch.positions.push_back(static_cast<int32_t>(prompt ? prompt->PositionOf(i) : i));

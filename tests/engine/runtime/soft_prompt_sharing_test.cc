@@ -5,6 +5,7 @@
 #include "engine/base/clock.h"
 #include "engine/runtime/engine_loop.h"
 #include "engine/runtime/intake.h"
+#include "engine/runtime/soft_prompt_head.h"
 #include "tests/sim/fake_model.h"
 #include "tests/sim/fake_tokenizer.h"
 
@@ -59,7 +60,7 @@ class SoftPromptSharing : public ::testing::TestWithParam<bool> {
     return options;
   }
 
-  // 40 virtual tokens: two blocks of their own, and eight tokens before the text.
+  // 40 virtual tokens behind eight empty slots: three blocks.
   void LoadVersion(int64_t id) {
     AdapterVersion::Identity identity;
     identity.id = AdapterVersionId(id);
@@ -68,13 +69,13 @@ class SoftPromptSharing : public ::testing::TestWithParam<bool> {
     prompt->num_tokens = 40;
     prompt->stores_kv = GetParam();
     prompt->bytes = id;  // whose the fake model takes a stored prefix to be
+    prompt->FillBlocks();
     auto version = std::make_shared<AdapterVersion>(identity, 1);
     version->SetSoftPrompt(std::move(prompt));
     adapter_ = std::move(version);
   }
 
-  // Runs one request to its end and returns how many virtual tokens that took.
-  int64_t VirtualTokensOf(const std::string& tenant, std::vector<int32_t> prompt) {
+  void Post(const std::string& tenant, std::vector<int32_t> prompt) {
     RequestSpec spec;
     spec.tenant = tenant;
     spec.model = "styled";
@@ -85,6 +86,11 @@ class SoftPromptSharing : public ::testing::TestWithParam<bool> {
     StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), *number, nullptr);
     EXPECT_TRUE(arrive.ok()) << arrive.status();
     EXPECT_TRUE(inbox_.TryPush(*std::move(arrive)));
+  }
+
+  // Runs one request to its end and returns how many virtual tokens that took.
+  int64_t VirtualTokensOf(const std::string& tenant, std::vector<int32_t> prompt) {
+    Post(tenant, std::move(prompt));
     const int64_t before = runner_.num_computed + runner_.num_stored;
     for (int step = 0; step < 20; ++step) loop_.Step();
     EXPECT_TRUE(loop_.state().idle());
@@ -108,18 +114,52 @@ class SoftPromptSharing : public ::testing::TestWithParam<bool> {
 };
 
 TEST_P(SoftPromptSharing, ItsBlocksAreComputedOnceForEveryTenant) {
-  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 40);
-  EXPECT_EQ(VirtualTokensOf("a", {4, 5}), 8);  // the block that text shares is the request's own
-  EXPECT_EQ(VirtualTokensOf("b", {6, 7, 8, 9}), 8);
-  EXPECT_EQ(runner_.num_stored, GetParam() ? 56 : 0);
-  EXPECT_EQ(runner_.num_computed, GetParam() ? 0 : 56);
+  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 48);
+  EXPECT_EQ(VirtualTokensOf("a", {4, 5}), 0);
+  EXPECT_EQ(VirtualTokensOf("b", {6, 7, 8, 9}), 0);
+  EXPECT_EQ(runner_.num_stored, GetParam() ? 48 : 8);  // embeddings: the empty slots alone
+  EXPECT_EQ(runner_.num_computed, GetParam() ? 0 : 40);
+  EXPECT_EQ(loop_.load().soft_prompt_tokens, 48);
+  EXPECT_EQ(loop_.load().num_kv_blocks_soft_prompt, 3);
+}
+
+TEST_P(SoftPromptSharing, RequestsHoldTheSameBlocks) {
+  VirtualTokensOf("a", {1, 2, 3});
+  for (const char* tenant : {"a", "b", "c"}) Post(tenant, {4, 5, 6});
+  loop_.Step();
+  EXPECT_EQ(loop_.load().num_kv_blocks_shared, 3);
+  EXPECT_EQ(loop_.load().num_kv_blocks_used, 3 + 3);  // and one block of text each
+  for (int step = 0; step < 20; ++step) loop_.Step();
+  outputs_.DrainNow();
+}
+
+TEST_P(SoftPromptSharing, ALoadComputesItBeforeAnybodyAsks) {
+  std::string id;
+  const StatusOr<int64_t> number = registry_.Begin(id);
+  StatusOr<Arrive> arrive = intake_.PrepareHead(adapter_, *number, nullptr);
+  ASSERT_TRUE(arrive.ok()) << arrive.status();
+  EXPECT_TRUE(inbox_.TryPush(*std::move(arrive)));
+  for (int step = 0; step < 5; ++step) loop_.Step();
+  EXPECT_TRUE(loop_.state().idle());
+  EXPECT_EQ(loop_.load().prompt_tokens, 0) << "it is nobody's request";
+  EXPECT_EQ(loop_.load().num_requests_finished, 0);
+  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 0);
+}
+
+TEST_P(SoftPromptSharing, ItGoesWithTheLastLease) {
+  VirtualTokensOf("a", {1, 2, 3});
+  EXPECT_EQ(loop_.load().num_kv_blocks_soft_prompt, 3);
+  inbox_.PushUrgent(ForgetHead{HeadChain(*adapter_).keys});
+  loop_.Step();
+  EXPECT_EQ(loop_.load().num_kv_blocks_soft_prompt, 0);
+  EXPECT_EQ(loop_.load().num_kv_blocks_cached, 0);
 }
 
 TEST_P(SoftPromptSharing, ANewVersionNeverMeetsTheOldOnesBlocks) {
-  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 40);
+  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 48);
   LoadVersion(2);
-  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 40);
-  EXPECT_EQ(VirtualTokensOf("b", {1, 2, 3}), 8);
+  EXPECT_EQ(VirtualTokensOf("a", {1, 2, 3}), 48);
+  EXPECT_EQ(VirtualTokensOf("b", {1, 2, 3}), 0);
 }
 
 TEST_P(SoftPromptSharing, VirtualTokensAreNobodysPrompt) {
@@ -128,10 +168,22 @@ TEST_P(SoftPromptSharing, VirtualTokensAreNobodysPrompt) {
   EXPECT_EQ(last_prompt_.num_cached_tokens, 0);
   std::vector<int32_t> longer(20, 5);
   VirtualTokensOf("a", longer);
-  VirtualTokensOf("a", longer);  // 40 virtual and 8 of these are found: three blocks
-  EXPECT_EQ(last_prompt_.num_cached_tokens, 8);
+  VirtualTokensOf("a", longer);  // the soft prompt and a block of these are found
+  EXPECT_EQ(last_prompt_.num_cached_tokens, 16);
   EXPECT_EQ(loop_.load().prompt_tokens, 3 + 20 + 20);
-  EXPECT_EQ(loop_.load().prefix_hits, 8);
+  EXPECT_EQ(loop_.load().prefix_hits, 16);
+}
+
+TEST_P(SoftPromptSharing, EmptySlotsTakeNoPosition) {
+  const int64_t most = kContext - 40 - 1;  // a position each, but for the last token's
+  Post("a", std::vector<int32_t>(static_cast<size_t>(most), 5));
+  for (int step = 0; step < 20; ++step) loop_.Step();
+  int64_t num_generated = 0;
+  for (const EngineOutput& output : outputs_.DrainNow()) {
+    if (std::holds_alternative<TokensEvent>(output.event)) ++num_generated;
+  }
+  EXPECT_EQ(num_generated, 1);
+  EXPECT_EQ(runner_.model.violation(), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, SoftPromptSharing, ::testing::Bool(), [](const auto& test) {
