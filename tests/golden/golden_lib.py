@@ -20,7 +20,7 @@ import weights_io  # noqa: E402
 torch.cuda.is_current_stream_capturing = lambda: False
 
 NUM_GREEDY = 24
-KEPT_LOGITS = 4
+KEPT_LOGITS = 3
 NUM_SPECIAL_TOKENS = 3
 _NUM_CANDIDATES = 192
 _MIN_DISTINCT = 6
