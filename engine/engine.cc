@@ -77,7 +77,7 @@ class EngineImpl final : public Engine {
                    return parts_.adapters->Compose(uses, tenant);
                  }}),
         core_(LoopOptions(options, parts_), options.max_queued,
-              {*parts_.runner, *parts_.tokenizer, clock, observer}) {
+              {*parts_.runner, *parts_.tokenizer, clock, observer, parts_.spill.get()}) {
     AdapterStore::Hooks hooks;
     hooks.force = [this](AdapterVersionId version) { core_.Retire(version); };
     hooks.prepare = [this](const AdapterStore::Lease& version) { ComputeHead(version); };

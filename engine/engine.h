@@ -28,10 +28,14 @@ struct EngineOptions {
   std::string model_name;  // empty: the directory's or file's base name
   ComputeMode compute_mode = ComputeMode::kAuto;
   int64_t kv_bytes = int64_t{512} << 20;  // K/V pool; rounded down to whole blocks
-  int64_t max_step_tokens = 512;          // token budget of one step (prefill chunks + decodes)
-  int64_t max_running = 64;               // sequences in one step
-  int64_t max_queued = 1024;              // requests waiting; one more is RESOURCE_EXHAUSTED
-  int64_t max_context = 0;                // tokens of prompt + output; 0: what the model allows
+  // For blocks evicted from the pool: memory first, then a file in the directory. 0: none.
+  int64_t spill_memory_bytes = 0;
+  int64_t spill_file_bytes = 0;
+  std::string spill_directory;
+  int64_t max_step_tokens = 512;  // token budget of one step (prefill chunks + decodes)
+  int64_t max_running = 64;       // sequences in one step
+  int64_t max_queued = 1024;      // requests waiting; one more is RESOURCE_EXHAUSTED
+  int64_t max_context = 0;        // tokens of prompt + output; 0: what the model allows
   int64_t max_prompt_bytes = 4 << 20;
   int64_t max_pending_events = 65536;  // engine -> delivery queue
   bool prefix_cache = true;

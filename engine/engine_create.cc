@@ -38,6 +38,22 @@ ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend
   return info;
 }
 
+// Where evicted blocks go; null where nothing is set aside for them.
+StatusOr<std::unique_ptr<SpillStore>> MakeSpill(const EngineOptions& options, const Model& model) {
+  SpillStore::Options spill;
+  spill.block_bytes = model.kv_block_bytes();
+  spill.num_memory_blocks = options.spill_memory_bytes / spill.block_bytes;
+  spill.num_file_blocks = options.spill_file_bytes / spill.block_bytes;
+  spill.directory = options.spill_directory;
+  if (spill.num_memory_blocks < 1) {
+    if (options.spill_memory_bytes == 0 && options.spill_file_bytes == 0) return nullptr;
+    return InvalidArgument(
+        "K/V spill memory: expected at least one block of %d bytes, got %d (a file needs it too)",
+        spill.block_bytes, options.spill_memory_bytes);
+  }
+  return SpillStore::Create(spill);
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
@@ -62,6 +78,7 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   parts.info = InfoOf(options, *model, *backend);
   parts.num_kv_blocks = model->num_kv_blocks();
   parts.eos_token_ids = model->spec().eos_ids;
+  POLYAD_ASSIGN_OR_RETURN(parts.spill, MakeSpill(options, *model));
   AdapterStoreOptions store_options = options.adapters;
   shared_files->set_tokenizer({});  // read; the weights may be read again for adapters
   store_options.base = std::make_shared<ServedBaseWeights>(shared_files, *model, *backend);

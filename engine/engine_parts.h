@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/adapters/adapter_store.h"
+#include "engine/cache/spill_store.h"
 #include "engine/engine.h"
 #include "engine/model/step_runner.h"
 #include "engine/text/tokenizer.h"
@@ -19,6 +20,7 @@ namespace polyad {
 struct EngineParts {
   std::unique_ptr<Backend> backend;  // may be null
   std::unique_ptr<StepRunner> runner;
+  std::unique_ptr<SpillStore> spill;  // may be null
   std::unique_ptr<AdapterStore> adapters;
   std::unique_ptr<const Tokenizer> tokenizer;
   // A chat to token ids; empty where the model has no chat template.

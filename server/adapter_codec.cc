@@ -132,6 +132,10 @@ void EncodeLoad(const EngineLoad& from, v1::GetLoadResponse& to) {
   to.set_num_kv_blocks_shared(from.num_kv_blocks_shared);
   to.set_num_kv_blocks_soft_prompt(from.num_kv_blocks_soft_prompt);
   to.set_soft_prompt_tokens(from.soft_prompt_tokens);
+  to.set_num_kv_blocks_in_memory(from.num_kv_blocks_in_memory);
+  to.set_num_kv_blocks_in_file(from.num_kv_blocks_in_file);
+  to.set_num_kv_blocks_saved(from.num_kv_blocks_saved);
+  to.set_num_kv_blocks_restored(from.num_kv_blocks_restored);
   to.set_num_steps(from.num_steps);
   to.set_num_preemptions(from.num_preemptions);
   to.set_num_requests_finished(from.num_requests_finished);

@@ -27,6 +27,9 @@ struct ServerConfig {
   int64_t threads = 0;
 
   int64_t kv_mib = 512;
+  int64_t kv_spill_mib = 0;
+  int64_t kv_spill_file_mib = 0;
+  std::string kv_spill_dir = "/tmp";
   int64_t max_context = 0;
   int64_t max_step_tokens = 512;
   int64_t max_running = 64;

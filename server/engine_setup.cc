@@ -20,6 +20,9 @@ EngineOptions OptionsOf(const ServerConfig& config) {
   options.model_name = config.model_name;
   options.compute_mode = ModeOf(config);
   options.kv_bytes = config.kv_mib << 20;
+  options.spill_memory_bytes = config.kv_spill_mib << 20;
+  options.spill_file_bytes = config.kv_spill_file_mib << 20;
+  options.spill_directory = config.kv_spill_dir;
   options.max_step_tokens = config.max_step_tokens;
   options.max_running = config.max_running;
   options.max_queued = config.max_queued;

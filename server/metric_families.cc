@@ -81,6 +81,15 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
            static_cast<double>(load.num_kv_blocks_shared), families);
   AddGauge("polyad_kv_blocks_soft_prompt", "K/V blocks of adapters' soft prompts, in use or not.",
            static_cast<double>(load.num_kv_blocks_soft_prompt), families);
+  MetricFamily& spilled =
+      AddFamily("polyad_kv_blocks_spilled", "Evicted K/V blocks kept elsewhere.", MetricType::Gauge,
+                families);
+  AddValue(spilled, {{"tier", "memory"}}, static_cast<double>(load.num_kv_blocks_in_memory));
+  AddValue(spilled, {{"tier", "file"}}, static_cast<double>(load.num_kv_blocks_in_file));
+  AddCounter("polyad_kv_blocks_saved_total", "K/V blocks kept elsewhere when evicted.",
+             load.num_kv_blocks_saved, families);
+  AddCounter("polyad_kv_blocks_restored_total", "K/V blocks copied back rather than computed.",
+             load.num_kv_blocks_restored, families);
   AddGauge("polyad_draining", "1 while new requests are refused.", load.draining ? 1 : 0, families);
   AddGauge("polyad_last_step_age_seconds", "Since the engine's last step.",
            static_cast<double>(load.last_step_age_ms) / 1e3, families);

@@ -144,6 +144,7 @@ BlockId BlockPool::EvictOne() {
   POLYAD_CHECK(num_cached_ > 0, "nothing to evict");
   const BlockOwner owner = largest_.empty() ? kSoftPrompts : largest_.rbegin()->second;
   const BlockId block(cached_.at(owner).oldest);
+  evicted_.push_back({At(block).key, block});
   LeaveCache(block);
   Unindex(At(block));
   return block;

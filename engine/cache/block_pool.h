@@ -4,8 +4,8 @@
 // prefix key. A block is unused (nothing in it), held (by one or more sequences) or cached (held by
 // none, its prefix still findable). Allocation takes unused blocks first, then evicts cached ones:
 // of the owner with the most of them, the one that was let go longest ago, so that nobody's prompts
-// drive out everybody else's; an adapter's soft prompt goes last of all. Holds no memory of the K/V
-// themselves. Engine thread only.
+// drive out everybody else's; an adapter's soft prompt goes last of all. What was evicted can be
+// asked for before it is overwritten. Holds no memory of the K/V themselves. Engine thread only.
 
 #include <cstdint>
 #include <set>
@@ -56,6 +56,13 @@ class BlockPool {
   // Makes these unfindable, whoever holds them: nobody will ask again.
   void Forget(std::span<const PrefixKey> keys);
 
+  // Blocks whose content was still findable when Allocate took them, since the last call.
+  struct Evicted {
+    PrefixKey key;
+    BlockId block;
+  };
+  std::vector<Evicted> TakeEvicted() { return std::exchange(evicted_, {}); }
+
   // Blocks of `table` that would become available were the table released.
   int64_t NumExclusive(std::span<const BlockId> table) const;
 
@@ -97,6 +104,7 @@ class BlockPool {
   std::unordered_map<BlockOwner, CachedList> cached_;  // of owners that have cached blocks
   // Those but soft prompts, by how many they have.
   std::set<std::pair<int64_t, BlockOwner>> largest_;
+  std::vector<Evicted> evicted_;
   int64_t num_cached_ = 0;
   int64_t num_shared_ = 0;
   int64_t num_soft_prompt_ = 0;

@@ -42,6 +42,11 @@ class Model final : public StepRunner {
   void Observe(InputObserver* observer) { decoder_->Observe(observer); }
 
   StatusOr<FloatRows> Run(const StepBatch& batch) override;
+  int64_t kv_block_bytes() const override { return kv_->block_bytes(); }
+  void SaveBlock(int64_t block, std::span<char> to) const override { kv_->Save(block, to); }
+  void RestoreBlock(int64_t block, std::span<const char> from) override {
+    kv_->Restore(block, from);
+  }
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
 
  private:

@@ -19,6 +19,11 @@ class StepRunner {
   // vocab_size], valid until the next call. An error is a fault of the device: the step's requests
   // end with it.
   virtual StatusOr<FloatRows> Run(const StepBatch& batch) = 0;
+  // A block's keys and values of all layers, as the device keeps them, kv_block_bytes() long. What
+  // is restored, to whichever block, is what was saved.
+  virtual int64_t kv_block_bytes() const = 0;
+  virtual void SaveBlock(int64_t block, std::span<char> to) const = 0;
+  virtual void RestoreBlock(int64_t block, std::span<const char> from) = 0;
   // best[i] = the largest logit of row i, lowest id on ties.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;
 };

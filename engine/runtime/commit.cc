@@ -112,7 +112,7 @@ void AdmitOne(const StepPlan::Admission& admission, EngineState& state, int64_t 
     state.pool.TakePrefix(sequence.keys.keys, admission.cached_blocks, sequence.blocks);
   }
   sequence.running = true;
-  sequence.num_computed = admission.cached_blocks * kBlockTokens;
+  sequence.num_computed = (admission.cached_blocks + admission.spilled_blocks) * kBlockTokens;
   sequence.num_published = admission.cached_blocks;
   if (owner.admitted_us > 0) return;
   owner.admitted_us = now_us;
@@ -121,6 +121,17 @@ void AdmitOne(const StepPlan::Admission& admission, EngineState& state, int64_t 
   if (sequence.keys.empty() || owner.request->is_head_request) return;
   state.counters.prefix_queries += sequence.num_prompt();
   state.counters.prefix_hits += owner.cached_tokens;
+}
+
+// The new blocks of an admission that get their content back.
+void ListRestores(const StepPlan::Admission& admission, EngineState& state) {
+  const Sequence& sequence = *state.Find(admission.id);
+  for (int64_t i = 0; i < admission.spilled_blocks; ++i) {
+    const auto block = static_cast<size_t>(admission.cached_blocks + i);
+    const PrefixKey& key = sequence.keys.keys[block + 1];
+    state.spill->Keep(key);
+    state.restores.push_back({admission.id, key, sequence.blocks[block]});
+  }
 }
 
 }  // namespace
@@ -141,6 +152,7 @@ void ApplyPlan(const StepPlan& plan, EngineState& state, int64_t now_us) {
         sequence.blocks_for_all() - static_cast<int64_t>(sequence.blocks.size());
     if (missing > 0) state.pool.Allocate(missing, sequence.blocks);
   }
+  for (const StepPlan::Admission& admission : plan.admissions) ListRestores(admission, state);
 }
 
 void Commit(const FlatStep& flat, std::vector<SampledItem> sampled, EngineState& state,

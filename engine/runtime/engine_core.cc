@@ -16,7 +16,8 @@ EngineCore::EngineCore(const EngineLoop::Options& options, int64_t max_queued, P
     : registry_(max_queued, MaxAlive(options, max_queued)),
       inbox_(static_cast<size_t>(max_queued)),
       outputs_(static_cast<size_t>(options.max_pending_events)),
-      loop_(options, {parts.runner, parts.clock, inbox_, outputs_, registry_, parts.observer}),
+      loop_(options,
+            {parts.runner, parts.clock, inbox_, outputs_, registry_, parts.observer, parts.spill}),
       delivery_({parts.tokenizer, parts.clock, inbox_, registry_, parts.observer}),
       loop_thread_([this] { loop_.Run(); }),
       delivery_thread_([this] { delivery_.Run(outputs_); }) {}

@@ -25,6 +25,7 @@ class EngineCore {
     const Tokenizer& tokenizer;
     Clock& clock;
     EngineObserver* observer = nullptr;
+    SpillStore* spill = nullptr;  // null: none
   };
   EngineCore(const EngineLoop::Options& options, int64_t max_queued, Parts parts);
   ~EngineCore();

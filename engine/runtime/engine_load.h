@@ -17,8 +17,12 @@ struct EngineLoad {
   int64_t num_waiting = 0;
   int64_t num_running = 0;
   int64_t num_kv_blocks = 0;
-  int64_t num_kv_blocks_used = 0;         // held by sequences
-  int64_t num_kv_blocks_cached = 0;       // free but still holding a reusable prefix
+  int64_t num_kv_blocks_used = 0;       // held by sequences
+  int64_t num_kv_blocks_cached = 0;     // free but still holding a reusable prefix
+  int64_t num_kv_blocks_in_memory = 0;  // evicted from the pool, kept beyond it
+  int64_t num_kv_blocks_in_file = 0;
+  int64_t num_kv_blocks_saved = 0;        // evicted and kept, since start-up
+  int64_t num_kv_blocks_restored = 0;     // copied back into the pool
   int64_t num_kv_blocks_shared = 0;       // held by several sequences
   int64_t num_kv_blocks_soft_prompt = 0;  // of adapters' soft prompts, held or cached
   int64_t num_steps = 0;

@@ -9,6 +9,7 @@
 #include "engine/runtime/sample_step.h"
 #include "engine/runtime/scheduler.h"
 #include "engine/runtime/step_batch.h"
+#include "engine/runtime/swap_blocks.h"
 
 namespace polyad {
 namespace {
@@ -23,7 +24,7 @@ constexpr std::chrono::milliseconds kRetryWait{1};
 EngineLoop::EngineLoop(Options options, Parts parts)
     : options_(std::move(options)),
       parts_(parts),
-      state_(options_.limits),
+      state_(options_.limits, parts_.spill),
       sampler_(options_.vocab_size) {
   PublishLoad();
 }
@@ -45,14 +46,18 @@ void EngineLoop::Run() {
 bool EngineLoop::Step() {
   DrainInbox(parts_.inbox.DrainNow());
   const int64_t now_us = parts_.clock.NowMicros();
-  const StepPlan plan = Plan(state_.View(now_us));
+  StepPlan plan = Plan(state_.View(now_us));
   ApplyPlan(plan, state_, now_us);
-  const bool ran = !plan.work.empty() && RunPlan(plan);
+  const bool ran = !plan.work.empty() && RunPlan(std::move(plan));
   PublishStep();
   return ran;
 }
 
-bool EngineLoop::RunPlan(const StepPlan& plan) {
+bool EngineLoop::RunPlan(StepPlan plan) {
+  SwapBlocks(state_, parts_.runner, parts_.clock);
+  std::erase_if(plan.work,
+                [this](const StepPlan::Work& work) { return state_.Find(work.id) == nullptr; });
+  if (plan.work.empty()) return true;
   const int64_t begin_us = parts_.clock.NowMicros();
   const FlatStep flat = Flatten(plan, state_);
   StatusOr<FloatRows> logits = parts_.runner.Run(flat.batch);
@@ -63,6 +68,7 @@ bool EngineLoop::RunPlan(const StepPlan& plan) {
   }
   std::vector<SampledItem> sampled = SampleStep(flat, *logits, parts_.runner, sampler_);
   const int64_t end_us = parts_.clock.NowMicros();
+  state_.swap_cost.SawStep(flat.batch.num_rows(), end_us - begin_us);
   Commit(flat, std::move(sampled), state_, parts_.observer, end_us);
   if (parts_.observer != nullptr) {
     parts_.observer->OnStep(flat.batch.num_rows(), static_cast<int64_t>(flat.items.size()),
@@ -111,7 +117,10 @@ void EngineLoop::Handle(const RetireVersion& retire) {
   }
 }
 
-void EngineLoop::Handle(const ForgetHead& forget) { state_.pool.Forget(forget.keys); }
+void EngineLoop::Handle(const ForgetHead& forget) {
+  state_.pool.Forget(forget.keys);
+  if (state_.spill != nullptr) state_.spill->Forget(forget.keys);
+}
 
 void EngineLoop::Handle(const Shutdown&) {
   shut_down_ = true;

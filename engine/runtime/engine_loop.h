@@ -30,6 +30,7 @@ class EngineLoop {
     OutputQueue& outputs;
     RequestRegistry& registry;
     EngineObserver* observer = nullptr;
+    SpillStore* spill = nullptr;
   };
   struct Options {
     EngineLimits limits;
@@ -55,7 +56,7 @@ class EngineLoop {
   void Handle(const RetireVersion& retire);
   void Handle(const ForgetHead& forget);
   void Handle(const Shutdown& shutdown);
-  bool RunPlan(const StepPlan& plan);
+  bool RunPlan(StepPlan plan);
   void PublishStep();
   std::vector<EngineOutput> TakeOutputs();
   void PublishLoad();

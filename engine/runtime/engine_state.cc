@@ -21,7 +21,8 @@ double Millis(int64_t begin_us, int64_t end_us) {
 
 }  // namespace
 
-EngineState::EngineState(EngineLimits given) : limits(std::move(given)), pool(limits.num_blocks) {}
+EngineState::EngineState(EngineLimits given, SpillStore* spill_store)
+    : limits(std::move(given)), pool(limits.num_blocks), spill(spill_store) {}
 
 void EngineState::AddRequest(Arrive arrive, int64_t now_us) {
   auto owner = std::make_unique<ActiveRequest>();
@@ -187,6 +188,10 @@ SequenceView EngineState::ViewOf(const Sequence& sequence, bool look_up) const {
         pool.FindPrefix(sequence.keys.keys, sequence.max_cached_blocks());
     view.cached_blocks = match.num_blocks;
     view.unheld_cached_blocks = match.from_cache;
+    if (spill != nullptr && swap_cost.RestorePays()) {
+      view.spilled_blocks = spill->FindPrefix(sequence.keys.keys, match.num_blocks + 1,
+                                              sequence.max_cached_blocks() + 1);
+    }
   }
   return view;
 }
@@ -238,6 +243,10 @@ EngineLoad EngineState::Snapshot() const {
   load.num_kv_blocks = pool.num_blocks();
   load.num_kv_blocks_used = pool.num_held();
   load.num_kv_blocks_cached = pool.num_cached();
+  if (spill != nullptr) {
+    load.num_kv_blocks_in_memory = spill->num_in_memory();
+    load.num_kv_blocks_in_file = spill->num_in_file();
+  }
   load.num_kv_blocks_shared = pool.num_shared();
   load.num_kv_blocks_soft_prompt = pool.num_soft_prompt();
   return load;
@@ -257,6 +266,7 @@ void EngineState::CheckInvariants() const {
     POLYAD_CHECK(requests_.count(sequence->owner->number) == 1, "a sequence's request is known");
   }
   pool.CheckInvariants(tables);
+  if (spill != nullptr) spill->CheckInvariants();
 }
 
 }  // namespace polyad

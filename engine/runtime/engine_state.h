@@ -14,6 +14,8 @@
 
 #include "engine/base/status.h"
 #include "engine/cache/block_pool.h"
+#include "engine/cache/spill_store.h"
+#include "engine/cache/swap_cost.h"
 #include "engine/runtime/engine_load.h"
 #include "engine/runtime/messages.h"
 #include "engine/runtime/scheduler.h"
@@ -31,7 +33,8 @@ struct EngineLimits {
 
 class EngineState {
  public:
-  explicit EngineState(EngineLimits limits);
+  // `spill` may be null and outlives the state.
+  explicit EngineState(EngineLimits limits, SpillStore* spill = nullptr);
 
   void AddRequest(Arrive arrive, int64_t now_us);
   // The choices beyond the first, as waiting sequences that find the prompt in the cache.
@@ -58,6 +61,14 @@ class EngineState {
 
   const EngineLimits limits;
   BlockPool pool;
+  SpillStore* const spill;  // null: what is evicted is computed again
+  SwapCost swap_cost;
+  struct Restore {  // content that a block of this step's admissions is to have
+    SequenceId sequence;
+    PrefixKey key;
+    BlockId block;
+  };
+  std::vector<Restore> restores;
   EngineLoad counters;                // the running totals of Snapshot
   std::vector<EngineOutput> outputs;  // of this step, in order
   std::vector<int64_t> left_queue;    // numbers first admitted in this step

@@ -22,6 +22,7 @@ class Planner {
       : view_(view),
         available_(view.available_blocks),
         token_budget_(view.limits.max_step_tokens),
+        restore_budget_(view.limits.max_restored_blocks),
         scoring_budget_(view.limits.max_sample_rows - view.limits.max_running),
         served_(view.tenant_served) {}
 
@@ -98,9 +99,11 @@ class Planner {
       const int64_t fresh = sequence.blocks_for_all() - sequence.cached_blocks;
       const int64_t taken = fresh + sequence.unheld_cached_blocks;
       if (taken > available_ - expired_blocks_ - Headroom(num_running)) return;
-      if (!Run(sequence, sequence.cached_blocks * kBlockTokens)) return;
+      const int64_t spilled = std::min(sequence.spilled_blocks, restore_budget_);
+      if (!Run(sequence, (sequence.cached_blocks + spilled) * kBlockTokens)) return;
       available_ -= taken;
-      plan_.admissions.push_back({sequence.id, sequence.cached_blocks});
+      restore_budget_ -= spilled;
+      plan_.admissions.push_back({sequence.id, sequence.cached_blocks, spilled});
       ++num_running;
       waiting_.erase(next);
     }
@@ -151,6 +154,7 @@ class Planner {
   // was counted as held by another, so admissions leave them for the next step.
   int64_t expired_blocks_ = 0;
   int64_t token_budget_;
+  int64_t restore_budget_;
   int64_t scoring_budget_;  // rows of prompt logits; every running sequence keeps a row for its own
                             // next token
   std::vector<int64_t> served_;

@@ -27,6 +27,8 @@ struct SchedulerLimits {
   int64_t max_running = 64;
   int64_t max_step_tokens = 512;  // at least max_running, so that every decode fits
   int64_t max_sample_rows = 128;  // rows of logits in one step; more than max_running
+  // Blocks copied back in one step, while which nobody's next token is computed.
+  int64_t max_restored_blocks = 256;
 
   // What one step always has room for beside the others' decodes: the most tokens that may have to
   // run together, and of them the most whose logits are wanted.
@@ -52,6 +54,7 @@ struct SequenceView {
   // Waiting sequences only: the cached prefix that admission would take.
   int64_t cached_blocks = 0;
   int64_t unheld_cached_blocks = 0;  // of them held by nobody: taking them uses up available blocks
+  int64_t spilled_blocks = 0;        // after them: copied back into new blocks, not computed
 
   int64_t blocks_for_all() const { return num_caches * BlocksFor(num_tokens); }
 };
@@ -75,6 +78,7 @@ struct StepPlan {
   struct Admission {
     SequenceId id;
     int64_t cached_blocks = 0;
+    int64_t spilled_blocks = 0;
   };
   // In the order they are to be applied.
   std::vector<SequenceId> expirations;

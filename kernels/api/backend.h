@@ -67,6 +67,11 @@ class KvStorage {
   virtual ~KvStorage() = default;
   virtual int64_t num_blocks() const = 0;
   virtual int64_t bytes() const = 0;
+  // A block's content in all layers, for keeping it elsewhere: block_bytes() of them, to be
+  // restored into any block of the same storage.
+  virtual int64_t block_bytes() const = 0;
+  virtual void Save(int64_t block, std::span<char> to) const = 0;
+  virtual void Restore(int64_t block, std::span<const char> from) = 0;
 };
 
 enum class NormKind { kRms, kLayer };

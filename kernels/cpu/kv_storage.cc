@@ -3,7 +3,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "absl/strings/str_format.h"
+#include "kernels/api/check.h"
 #include "kernels/cpu/packed_memory.h"
 
 namespace polyad::cpu {
@@ -49,6 +52,25 @@ absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape
   storage->memory_ = *std::move(memory);
   Prefault(storage->memory_.get(), storage->bytes_);
   return storage;
+}
+
+// The pages of a layer's kv heads lie together, so a block is one piece of each layer.
+void CpuKvStorage::Save(int64_t block, std::span<char> to) const {
+  KERNEL_CHECK(static_cast<int64_t>(to.size()) == block_bytes(), "a block is saved whole");
+  const int64_t stride = block_stride_bytes();
+  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+    std::memcpy(to.data() + layer * stride, Page(layer, 0) + block * stride,
+                static_cast<size_t>(stride));
+  }
+}
+
+void CpuKvStorage::Restore(int64_t block, std::span<const char> from) {
+  KERNEL_CHECK(static_cast<int64_t>(from.size()) == block_bytes(), "a block is restored whole");
+  const int64_t stride = block_stride_bytes();
+  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+    std::memcpy(Page(layer, 0) + block * stride, from.data() + layer * stride,
+                static_cast<size_t>(stride));
+  }
 }
 
 }  // namespace polyad::cpu

@@ -5,6 +5,7 @@
 // tasks write different tokens.
 
 #include <memory>
+#include <span>
 
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
@@ -23,6 +24,9 @@ class CpuKvStorage final : public KvStorage {
 
   int64_t num_blocks() const override { return num_blocks_; }
   int64_t bytes() const override { return bytes_; }
+  int64_t block_bytes() const override { return shape_.num_layers * block_stride_bytes(); }
+  void Save(int64_t block, std::span<char> to) const override;
+  void Restore(int64_t block, std::span<const char> from) override;
   const KvShape& shape() const { return shape_; }
   const KvLayout& layout() const { return layout_; }
 

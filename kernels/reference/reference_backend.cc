@@ -72,6 +72,27 @@ size_t StoredKv::Index(int64_t layer, int64_t slot, int64_t kv_head) const {
   return static_cast<size_t>((token * shape_.num_kv_heads + kv_head) * shape_.head_dim);
 }
 
+// Layer by layer, a block's keys, then its values.
+void StoredKv::Save(int64_t block, std::span<char> to) const {
+  const size_t count = Index(0, kBlockTokens, 0);
+  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+    char* piece = to.data() + static_cast<size_t>(layer) * 2 * count * sizeof(float);
+    std::memcpy(piece, K(layer, block * kBlockTokens, 0), count * sizeof(float));
+    std::memcpy(piece + count * sizeof(float), V(layer, block * kBlockTokens, 0),
+                count * sizeof(float));
+  }
+}
+
+void StoredKv::Restore(int64_t block, std::span<const char> from) {
+  const size_t count = Index(0, kBlockTokens, 0);
+  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+    const char* piece = from.data() + static_cast<size_t>(layer) * 2 * count * sizeof(float);
+    std::memcpy(K(layer, block * kBlockTokens, 0), piece, count * sizeof(float));
+    std::memcpy(V(layer, block * kBlockTokens, 0), piece + count * sizeof(float),
+                count * sizeof(float));
+  }
+}
+
 absl::StatusOr<std::shared_ptr<void>> ReferenceBackend::Allocate(int64_t bytes) {
   constexpr int64_t kAlignment = 64;
   if (bytes < 0 || bytes > std::numeric_limits<int64_t>::max() - kAlignment) {

@@ -39,6 +39,9 @@ class StoredKv final : public KvStorage {
   int64_t bytes() const override {
     return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float));
   }
+  int64_t block_bytes() const override { return bytes() / num_blocks_; }
+  void Save(int64_t block, std::span<char> to) const override;
+  void Restore(int64_t block, std::span<const char> from) override;
   const KvShape& shape() const { return shape_; }
   float* K(int64_t layer, int64_t slot, int64_t kv_head) {
     return &k_[Index(layer, slot, kv_head)];

@@ -250,6 +250,35 @@ TEST(ServeTest, ASoftPromptIsComputedByItsLoadAndGoesWithItsLastLease) {
   }
 }
 
+// A pool of 1 MiB, then memory of 1 MiB, then a file: what was driven out of all but the last comes
+// back, and the answers with it.
+TEST(ServeTest, EvictedPromptsComeBackFromMemoryAndFile) {
+  ServerProcess server({"--model", kModel, "--dtype=f32", "--kv-mib=1", "--kv-spill-mib=1",
+                        "--kv-spill-file-mib=8", "--kv-spill-dir", testing::TempDir()});
+  Admin admin(server);
+  const std::string address = server.Address("grpc");
+  const auto prompt_of = [](int32_t i) {
+    std::vector<int32_t> prompt(112, 20 + i % 50);
+    prompt[0] = 20 + i / 50;
+    return prompt;
+  };
+  std::vector<std::vector<int32_t>> first;
+  int32_t num_prompts = 0;
+  for (; num_prompts < 1000 && admin.GetLoad().num_kv_blocks_in_file() < 20; ++num_prompts) {
+    first.push_back(Generate(address, "", prompt_of(num_prompts), 4).tokens);
+    ASSERT_EQ(first.back().size(), 4u);
+  }
+  const v1::GetLoadResponse full = admin.GetLoad();
+  EXPECT_GT(full.num_kv_blocks_saved(), 0);
+  EXPECT_EQ(full.num_kv_blocks_restored(), 0);
+  for (int32_t i : {0, 1, num_prompts / 2, num_prompts - 1}) {
+    EXPECT_EQ(Generate(address, "", prompt_of(i), 4).tokens, first[static_cast<size_t>(i)]) << i;
+  }
+  const v1::GetLoadResponse after = admin.GetLoad();
+  EXPECT_GE(after.num_kv_blocks_restored(), 2 * 6);
+  EXPECT_GE(after.prefix_hits() - full.prefix_hits(), 4 * 96);
+}
+
 TEST(ServeTest, AdaptersOutsideTheRootOrBrokenAreRefused) {
   const std::string http = Shared().Address("http");
   for (const char* path :

@@ -1,5 +1,6 @@
 #include "tests/sim/fake_model.h"
 
+#include <cstring>
 #include <limits>
 
 #include "tests/sim/fake_tokenizer.h"
@@ -71,6 +72,14 @@ StatusOr<FloatRows> FakeModel::Run(const StepBatch& batch) {
     std::fill_n(logits_.begin(), kFakeVocab, std::numeric_limits<float>::quiet_NaN());
   }
   return FloatRows{logits_.data(), num_samples, kFakeVocab, kFakeVocab};
+}
+
+void FakeModel::SaveBlock(int64_t block, std::span<char> to) const {
+  std::memcpy(to.data(), &entries_[static_cast<size_t>(block * kBlockTokens)], to.size());
+}
+
+void FakeModel::RestoreBlock(int64_t block, std::span<const char> from) {
+  std::memcpy(&entries_[static_cast<size_t>(block * kBlockTokens)], from.data(), from.size());
 }
 
 void FakeModel::ArgMax(FloatRows logits, std::span<TokenScore> best) { FakeArgMax(logits, best); }

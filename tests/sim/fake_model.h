@@ -25,6 +25,9 @@ class FakeModel final : public StepRunner {
 
   StatusOr<FloatRows> Run(const StepBatch& batch) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
+  int64_t kv_block_bytes() const override { return kBlockTokens * sizeof(Entry); }
+  void SaveBlock(int64_t block, std::span<char> to) const override;
+  void RestoreBlock(int64_t block, std::span<const char> from) override;
 
   void FailNext() { fail_next_ = true; }
   void SpoilNext() { spoil_next_ = true; }  // NaN logits in the first sampled row

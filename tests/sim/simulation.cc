@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/adapters/adapter_version.h"
+#include "engine/base/check.h"
 #include "engine/base/clock.h"
 #include "engine/runtime/delivery.h"
 #include "engine/runtime/engine_loop.h"
@@ -86,7 +87,8 @@ class World {
         registry_(dice_.Chance(20) ? 4 : 200, dice_.Chance(20) ? 8 : 1000),
         inbox_(dice_.Chance(20) ? 3 : 500),
         outputs_(1),
-        loop_(options_, {model_, clock_, inbox_, outputs_, registry_, nullptr}),
+        spill_(MakeSpill()),
+        loop_(options_, {model_, clock_, inbox_, outputs_, registry_, nullptr, spill_.get()}),
         delivery_({tokenizer_, clock_, inbox_, registry_, nullptr}),
         intake_(
             MakeIntake(),
@@ -111,6 +113,7 @@ class World {
     result_.num_preemptions = loop_.state().counters.num_preemptions;
     result_.prefix_hits = loop_.state().counters.prefix_hits;
     result_.num_faults = model_.num_faults();
+    result_.num_restored = loop_.state().counters.num_kv_blocks_restored;
     return std::move(result_);
   }
 
@@ -130,6 +133,17 @@ class World {
   }
   void Expect(bool holds, const Record& record, const char* what) {
     if (!holds) Fail("request " + std::to_string(record.number) + ": " + what);
+  }
+
+  // None, or a few blocks, or so many that nothing is ever let go.
+  std::unique_ptr<SpillStore> MakeSpill() {
+    if (dice_.Chance(40)) return nullptr;
+    SpillStore::Options options;
+    options.block_bytes = model_.kv_block_bytes();
+    options.num_memory_blocks = dice_.Chance(50) ? dice_.Between(1, 8) : 2000;
+    StatusOr<std::unique_ptr<SpillStore>> spill = SpillStore::Create(options);
+    POLYAD_CHECK(spill.ok(), "a few bytes are there");
+    return *std::move(spill);
   }
 
   EngineLoop::Options MakeOptions() {
@@ -524,6 +538,7 @@ class World {
   RequestRegistry registry_;
   Inbox inbox_;
   OutputQueue outputs_;
+  const std::unique_ptr<SpillStore> spill_;
   EngineLoop loop_;
   Delivery delivery_;
   Intake intake_;

@@ -25,6 +25,7 @@ struct SimulationResult {
   int64_t num_stop_strings = 0;
   int64_t num_shared_prompts = 0;  // blocks of a soft prompt seen held by two tenants
   int64_t num_forgotten_heads = 0;
+  int64_t num_restored = 0;     // blocks copied back
   int64_t num_invocations = 0;  // requests whose adapter begins within the prompt
 };
 

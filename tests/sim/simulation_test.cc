@@ -21,6 +21,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
     sum.num_shared_prompts += result.num_shared_prompts;
     sum.num_invocations += result.num_invocations;
     sum.num_forgotten_heads += result.num_forgotten_heads;
+    sum.num_restored += result.num_restored;
   }
   // The seeds reach what they are there for.
   EXPECT_GT(sum.num_finished, 5000);
@@ -34,6 +35,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   EXPECT_GT(sum.num_shared_prompts, 200);
   EXPECT_GT(sum.num_invocations, 200);
   EXPECT_GT(sum.num_forgotten_heads, 200);
+  EXPECT_GT(sum.num_restored, 500);
 }
 
 TEST(Simulation, ASeedIsAHistory) {

@@ -203,6 +203,24 @@ TEST(Scheduler, ASecondCacheNeedsBlocksOfItsOwn) {
   EXPECT_THAT(Ids(Plan(view).preemptions), IsEmpty());
 }
 
+TEST(Scheduler, SpilledBlocksAreNotComputedButNeedRoom) {
+  SchedulerView view = ViewOf(3);
+  view.num_blocks = 4;
+  view.waiting = {Waiting(1, 64)};
+  view.waiting[0].spilled_blocks = 2;
+  EXPECT_THAT(Admitted(Plan(view)), IsEmpty());  // four new blocks all the same
+  view.available_blocks = 4;
+  StepPlan plan = Plan(view);
+  ASSERT_THAT(Admitted(plan), ElementsAre(1));
+  EXPECT_EQ(plan.admissions[0].spilled_blocks, 2);
+  EXPECT_EQ(WorkOf(plan, 1)->first, 32);
+  EXPECT_EQ(WorkOf(plan, 1)->count, 32);
+  view.limits.max_restored_blocks = 1;
+  plan = Plan(view);
+  EXPECT_EQ(plan.admissions[0].spilled_blocks, 1);
+  EXPECT_EQ(WorkOf(plan, 1)->first, 16);
+}
+
 TEST(Scheduler, TakingAnUnheldPrefixUsesAvailableBlocks) {
   SchedulerView view = ViewOf(3);
   view.num_blocks = 4;

@@ -24,6 +24,11 @@ class CountingModel final : public StepRunner {
     return model.Run(batch);
   }
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override { model.ArgMax(logits, best); }
+  int64_t kv_block_bytes() const override { return model.kv_block_bytes(); }
+  void SaveBlock(int64_t block, std::span<char> to) const override { model.SaveBlock(block, to); }
+  void RestoreBlock(int64_t block, std::span<const char> from) override {
+    model.RestoreBlock(block, from);
+  }
 
   FakeModel model{kBlocks};
   int64_t num_computed = 0;
