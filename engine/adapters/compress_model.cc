@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <span>
-#include <system_error>
 #include <utility>
 
 #include "engine/adapters/zoo_container.h"
 #include "engine/io/file.h"
 #include "engine/io/float_bits.h"
+#include "engine/io/part_directory.h"
 #include "engine/io/quote.h"
 #include "engine/io/safetensors_writer.h"
 #include "engine/spec/sites.h"
@@ -20,8 +19,6 @@
 
 namespace polyad {
 namespace {
-
-namespace fs = std::filesystem;
 
 // One weight that changed, and what the file will hold of it.
 struct Part {
@@ -348,46 +345,8 @@ Status CheckOptions(const CompressOptions& options) {
   if (options.planes.group < 32) {
     return InvalidArgument("compress: group: expected at least 32, got %d", options.planes.group);
   }
-  std::error_code error;
-  if (options.out.empty() || fs::exists(options.out, error)) {
-    return InvalidArgument("compress: %s exists already", Quote(options.out));
-  }
   return absl::OkStatus();
 }
-
-// A directory beside the one it will be called, removed unless it got its name.
-class PartDirectory {
- public:
-  explicit PartDirectory(const std::string& name) : path_(name + ".part") {}
-  PartDirectory(const PartDirectory&) = delete;
-  PartDirectory& operator=(const PartDirectory&) = delete;
-  ~PartDirectory() {
-    std::error_code error;
-    if (made_) fs::remove_all(path_, error);
-  }
-
-  Status Make() {
-    std::error_code error;
-    const fs::path parent = fs::path(path_).parent_path();
-    if (!parent.empty()) fs::create_directories(parent, error);
-    made_ = fs::create_directory(path_, error);
-    if (made_) return absl::OkStatus();
-    return Internal("compress: %s cannot be made: %s", Quote(path_),
-                    error ? error.message() : "it is there");
-  }
-  Status Rename(const std::string& name) {
-    std::error_code error;
-    fs::rename(path_, name, error);
-    if (error) return Internal("compress: %s: %s", Quote(name), error.message());
-    made_ = false;
-    return absl::OkStatus();
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  const std::string path_;
-  bool made_ = false;
-};
 
 }  // namespace
 
@@ -395,13 +354,14 @@ StatusOr<CompressReport> CompressModel(const ModelDelta& models, const CompressO
                                        const CompressProgress& progress,
                                        const CompressStep& finish) {
   POLYAD_RETURN_IF_ERROR(CheckOptions(options));
+  PartDirectory directory(options.out);
+  POLYAD_RETURN_IF_ERROR(directory.CheckFree());
   Compressor compressor(models, options, progress);
   POLYAD_RETURN_IF_ERROR(compressor.Compare());
-  PartDirectory directory(options.out);
   POLYAD_RETURN_IF_ERROR(directory.Make());
   POLYAD_RETURN_IF_ERROR(compressor.Write(directory.path()));
   if (finish) POLYAD_RETURN_IF_ERROR(finish(directory.path()));
-  POLYAD_RETURN_IF_ERROR(directory.Rename(options.out));
+  POLYAD_RETURN_IF_ERROR(directory.Finish());
   return compressor.Report();
 }
 

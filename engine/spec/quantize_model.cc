@@ -14,6 +14,7 @@
 #include "engine/io/file.h"
 #include "engine/io/float_bits.h"
 #include "engine/io/json.h"
+#include "engine/io/part_directory.h"
 #include "engine/io/quote.h"
 #include "engine/io/safetensors_writer.h"
 #include "engine/spec/model_files.h"
@@ -85,9 +86,6 @@ Status CheckOptions(const QuantizeOptions& options) {
   if (options.group < 16 || options.group % 16 != 0) {
     return InvalidArgument("quantize: group: expected a multiple of 16, got %d", options.group);
   }
-  if (FileExists(options.out) || IsDirectory(options.out)) {
-    return InvalidArgument("quantize: %s exists already", Quote(options.out));
-  }
   if (!IsDirectory(options.model)) {
     return InvalidArgument("quantize: %s is no model directory", Quote(options.model));
   }
@@ -120,9 +118,9 @@ class Quantizer {
     return absl::OkStatus();
   }
 
-  Status Write(const QuantizeProgress& progress) {
-    POLYAD_ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::Create(
-                                                   options_.out + "/model.safetensors", planned_));
+  Status Write(const std::string& out, const QuantizeProgress& progress) {
+    POLYAD_ASSIGN_OR_RETURN(const auto writer,
+                            SafetensorsWriter::Create(out + "/model.safetensors", planned_));
     int64_t done = 0;
     for (const TensorInfo& info : source_.tensors()) {
       POLYAD_ASSIGN_OR_RETURN(const OwnedTensor tensor, source_.Read(info.name));
@@ -210,17 +208,18 @@ Status WriteText(const std::string& path, const std::string& text) {
   return absl::OkStatus();
 }
 
-Status WriteSmallFiles(const QuantizeOptions& options, const std::string& config_text) {
+Status WriteSmallFiles(const QuantizeOptions& options, const std::string& config_text,
+                       const std::string& out) {
   POLYAD_ASSIGN_OR_RETURN(OrderedJson config,
                           ParseOrderedJson(config_text, "config.json", JsonLimits{}));
   config["quantization_config"] = {
       {"quant_method", "polyad"}, {"bits", options.bits}, {"group_size", options.group}};
-  POLYAD_RETURN_IF_ERROR(WriteText(options.out + "/config.json", config.dump(2) + "\n"));
+  POLYAD_RETURN_IF_ERROR(WriteText(out + "/config.json", config.dump(2) + "\n"));
   for (const char* name : kCopied) {
     const std::string from = options.model + "/" + name;
     if (!FileExists(from)) continue;
     std::error_code error;
-    std::filesystem::copy_file(from, options.out + "/" + name, error);
+    std::filesystem::copy_file(from, out + "/" + name, error);
     if (error) return Internal("quantize: %s cannot be copied: %s", Quote(from), error.message());
   }
   return absl::OkStatus();
@@ -231,6 +230,8 @@ Status WriteSmallFiles(const QuantizeOptions& options, const std::string& config
 StatusOr<QuantizeReport> QuantizeModel(const QuantizeOptions& options,
                                        const QuantizeProgress& progress) {
   POLYAD_RETURN_IF_ERROR(CheckOptions(options));
+  PartDirectory directory(options.out);
+  POLYAD_RETURN_IF_ERROR(directory.CheckFree());
   POLYAD_ASSIGN_OR_RETURN(const std::string config,
                           ReadFileLimited(options.model + "/config.json", kMaxConfigBytes));
   POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(options.model));
@@ -239,11 +240,10 @@ StatusOr<QuantizeReport> QuantizeModel(const QuantizeOptions& options,
   }
   Quantizer quantizer(options, files);
   POLYAD_RETURN_IF_ERROR(quantizer.Plan());
-  std::error_code error;
-  std::filesystem::create_directories(options.out, error);
-  if (error) return Internal("quantize: %s: %s", Quote(options.out), error.message());
-  POLYAD_RETURN_IF_ERROR(quantizer.Write(progress));
-  POLYAD_RETURN_IF_ERROR(WriteSmallFiles(options, config));
+  POLYAD_RETURN_IF_ERROR(directory.Make());
+  POLYAD_RETURN_IF_ERROR(quantizer.Write(directory.path(), progress));
+  POLYAD_RETURN_IF_ERROR(WriteSmallFiles(options, config, directory.path()));
+  POLYAD_RETURN_IF_ERROR(directory.Finish());
   return quantizer.report();
 }
 
