@@ -34,11 +34,11 @@ constexpr int64_t kPieceBytes = 256 * 1024;  // read or hashed before it gives w
 // Exponent bits all set means infinity or NaN, in every IEEE format.
 template <typename Bits>
 bool AllFinite(const uint8_t* data, int64_t count, Bits exponent_mask) {
-  int bad = 0;
+  Bits bad = 0;  // no wider than the numbers, so that as many as fit are looked at together
   for (int64_t i = 0; i < count; ++i) {
     Bits bits;
     std::memcpy(&bits, data + i * static_cast<int64_t>(sizeof(Bits)), sizeof(Bits));
-    bad |= (bits & exponent_mask) == exponent_mask;
+    bad = static_cast<Bits>(bad | ((bits & exponent_mask) == exponent_mask));
   }
   return bad == 0;
 }

@@ -17,8 +17,17 @@ double Square(std::span<const float> values) {
 }
 
 double Square(const TensorView& matrix) {
-  if (matrix.dtype != DType::kF32) return Square(Widened(matrix).values);
-  return SumOfSquares(static_cast<const float*>(matrix.data), matrix.rows * matrix.cols);
+  const int64_t count = matrix.rows * matrix.cols;
+  if (matrix.dtype == DType::kF32) {
+    return SumOfSquares(static_cast<const float*>(matrix.data), count);
+  }
+  constexpr int64_t kPiece = 4096;  // widened at a time, so that it stays in cache
+  double square = 0;
+  for (int64_t at = 0; at < count; at += kPiece) {
+    const auto* from = static_cast<const char*>(matrix.data) + RowBytes(matrix.dtype, at);
+    square += Square(Widened({from, matrix.dtype, 1, std::min(kPiece, count - at)}).values);
+  }
+  return square;
 }
 
 double SquareFromOne(std::span<const float> values) {
@@ -27,14 +36,22 @@ double SquareFromOne(std::span<const float> values) {
   return sum;
 }
 
+// A factor with its rows scaled, in `scaled` where it has scales.
+TensorView ScaledRows(const TensorView& factor, std::span<const float> scales, Matrix& scaled) {
+  if (scales.empty()) return factor;
+  scaled = Widened(factor);
+  ScaleRows(scaled, {scales.begin(), scales.end()});
+  return ViewOf(scaled);
+}
+
 double NormOf(const LowRank& op) {
-  Matrix a = Widened(op.a);
-  Matrix b = Widened(op.b);
-  if (!op.inner.empty()) ScaleRows(a, {op.inner.begin(), op.inner.end()});
-  if (!op.outer.empty()) ScaleRows(b, {op.outer.begin(), op.outer.end()});
+  Matrix own_a;
+  Matrix own_b;
+  const TensorView a = ScaledRows(op.a, op.inner, own_a);
+  const TensorView b = ScaledRows(op.b, op.outer, own_b);
   const auto scale = std::abs(static_cast<double>(op.scale));
   if (a.rows * (b.rows + a.cols) > b.rows * a.cols) {
-    return scale * std::sqrt(Square(Multiply(b, a).values));
+    return scale * std::sqrt(Square(Multiply(Widened(b), Widened(a)).values));
   }
   // |b a|^2 is the sum of (a a') * (b' b) elementwise: two squares of side rank.
   const std::vector<double> aa = RowGram(a);

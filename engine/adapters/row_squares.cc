@@ -4,7 +4,9 @@
 
 #include "absl/functional/function_ref.h"
 #include "engine/adapters/lowering_ops.h"
+#include "engine/base/check.h"
 #include "engine/base/give_way.h"
+#include "engine/io/float_bits.h"
 
 namespace polyad {
 namespace {
@@ -43,23 +45,37 @@ __attribute__((always_inline)) inline void TileLoop(const double* a, const doubl
   }
 }
 
-// forms[i] = b[i] gram b[i]'
-__attribute__((always_inline)) inline void FormsLoop(const Matrix& b,
-                                                     const std::vector<double>& gram,
-                                                     std::vector<double>& forms) {
-  const auto rank = static_cast<size_t>(b.cols);
-  std::vector<double> sums(rank);
-  for (int64_t i = 0; i < b.rows; ++i) {
-    const float* row = b.Row(i);
-    std::fill(sums.begin(), sums.end(), 0.0);
-    for (size_t k = 0; k < rank; ++k) {
-      const double factor = row[k];
-      const double* from = gram.data() + k * rank;
-      for (size_t j = 0; j < rank; ++j) sums[j] += factor * from[j];
+// The rows of b [rows, rank] times a gram whose columns are padded with zeros to `stride`, a
+// multiple of kLanes.
+struct Forms {
+  const float* b;
+  int64_t rank;
+  const double* gram;  // [rank, stride]
+  int64_t stride;
+};
+
+// forms[i] = b[i] gram b[i]' for kTile rows from `row`; sums is [kTile][stride].
+__attribute__((always_inline)) inline void FormsLoop(const Forms& of, int64_t row, double* sums,
+                                                     double* forms) {
+  const float* b = of.b + row * of.rank;
+  for (int64_t j = 0; j < of.stride; j += kLanes) {
+    Lanes lanes[kTile] = {};
+    for (int64_t k = 0; k < of.rank; ++k) {
+      const Lanes from = *reinterpret_cast<const Lanes*>(of.gram + k * of.stride + j);
+      for (int64_t i = 0; i < kTile; ++i) {
+        lanes[i] += static_cast<double>(b[i * of.rank + k]) * from;
+      }
     }
+    for (int64_t i = 0; i < kTile; ++i) {
+      *reinterpret_cast<Lanes*>(sums + i * of.stride + j) = lanes[i];
+    }
+  }
+  for (int64_t i = 0; i < kTile; ++i) {
     double form = 0;
-    for (size_t j = 0; j < rank; ++j) form += sums[j] * static_cast<double>(row[j]);
-    forms[static_cast<size_t>(i)] = form;
+    for (int64_t j = 0; j < of.rank; ++j) {
+      form += sums[i * of.stride + j] * static_cast<double>(b[i * of.rank + j]);
+    }
+    forms[row + i] = form;
   }
 }
 
@@ -68,15 +84,15 @@ __attribute__((target("avx512f"))) void TileWide(const double* a, const double* 
                                                  double sums[kTile][kTile]) {
   TileLoop(a, b, sums);
 }
-__attribute__((target("avx512f"))) void FormsWide(const Matrix& b, const std::vector<double>& gram,
-                                                  std::vector<double>& forms) {
-  FormsLoop(b, gram, forms);
+__attribute__((target("avx512f"))) void FormsWide(const Forms& of, int64_t row, double* sums,
+                                                  double* forms) {
+  FormsLoop(of, row, sums, forms);
 }
 const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #else
 void TileWide(const double* a, const double* b, double sums[kTile][kTile]) { TileLoop(a, b, sums); }
-void FormsWide(const Matrix& b, const std::vector<double>& gram, std::vector<double>& forms) {
-  FormsLoop(b, gram, forms);
+void FormsWide(const Forms& of, int64_t row, double* sums, double* forms) {
+  FormsLoop(of, row, sums, forms);
 }
 constexpr bool kWide = false;
 #endif
@@ -120,14 +136,49 @@ std::vector<double> GramOf(int64_t count, int64_t depth,
   return gram;
 }
 
+// b[i] gram b[i]' for each row of b. Rows go by fours, the last ones with rows of zeros.
 std::vector<double> QuadraticForms(const Matrix& b, const std::vector<double>& gram) {
-  std::vector<double> forms(static_cast<size_t>(b.rows));
-  if (kWide) {
-    FormsWide(b, gram, forms);
-  } else {
-    FormsLoop(b, gram, forms);
+  const int64_t rank = b.cols;
+  const int64_t stride = (rank + kLanes - 1) / kLanes * kLanes;
+  std::vector<double> padded(static_cast<size_t>(rank * stride));
+  for (int64_t k = 0; k < rank; ++k) {
+    std::copy_n(gram.begin() + k * rank, rank, padded.begin() + k * stride);
   }
+  std::vector<double> sums(static_cast<size_t>(kTile * stride));
+  std::vector<double> forms(static_cast<size_t>(b.rows + kTile));
+  const auto run = [&](const Forms& of, int64_t row, double* to) {
+    if (kWide) return FormsWide(of, row, sums.data(), to);
+    FormsLoop(of, row, sums.data(), to);
+  };
+  const int64_t whole = b.rows / kTile * kTile;
+  const Forms all{b.values.data(), rank, padded.data(), stride};
+  for (int64_t row = 0; row < whole; row += kTile) run(all, row, forms.data());
+  if (whole < b.rows) {
+    std::vector<float> last(static_cast<size_t>(kTile * rank));
+    std::copy(b.Row(whole), b.Row(whole) + (b.rows - whole) * rank, last.begin());
+    run({last.data(), rank, padded.data(), stride}, 0, forms.data() + whole);
+  }
+  forms.resize(static_cast<size_t>(b.rows));
   return forms;
+}
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+double ToDouble(float value) { return value; }
+double ToDouble(Half value) { return HalfToFloat(value.bits); }
+double ToDouble(BFloat16 value) { return BFloat16ToFloat(value.bits); }
+
+// Calls f with the numbers as they lie.
+template <typename Function>
+std::vector<double> WithNumbers(const TensorView& m, Function f) {
+  if (m.dtype == DType::kF32) return f(static_cast<const float*>(m.data));
+  if (m.dtype == DType::kF16) return f(static_cast<const Half*>(m.data));
+  POLYAD_CHECK(m.dtype == DType::kBF16, "adapter tensor dtype");
+  return f(static_cast<const BFloat16*>(m.data));
 }
 
 StatusOr<std::vector<double>> SquaresOfTheSum(const LoweringContext& context, SiteRef site,
@@ -145,20 +196,25 @@ StatusOr<std::vector<double>> SquaresOfTheSum(const LoweringContext& context, Si
 
 }  // namespace
 
-std::vector<double> RowGram(const Matrix& m) {
-  return GramOf(m.rows, m.cols, [&](int64_t begin, int64_t end, double* to) {
-    for (int64_t i = 0; i < m.rows; ++i, to += kChunk) {
-      std::copy(m.Row(i) + begin, m.Row(i) + end, to);
-    }
+std::vector<double> RowGram(const TensorView& m) {
+  return WithNumbers(m, [&](const auto* values) {
+    return GramOf(m.rows, m.cols, [&](int64_t begin, int64_t end, double* to) {
+      for (int64_t i = 0; i < m.rows; ++i, to += kChunk) {
+        const auto* row = values + i * m.cols;
+        for (int64_t k = begin; k < end; ++k) to[k - begin] = ToDouble(row[k]);
+      }
+    });
   });
 }
 
-std::vector<double> ColumnGram(const Matrix& m) {
-  return GramOf(m.cols, m.rows, [&](int64_t begin, int64_t end, double* to) {
-    for (int64_t k = begin; k < end; ++k, ++to) {
-      const float* row = m.Row(k);
-      for (int64_t j = 0; j < m.cols; ++j) to[j * kChunk] = row[j];
-    }
+std::vector<double> ColumnGram(const TensorView& m) {
+  return WithNumbers(m, [&](const auto* values) {
+    return GramOf(m.cols, m.rows, [&](int64_t begin, int64_t end, double* to) {
+      for (int64_t k = begin; k < end; ++k, ++to) {
+        const auto* row = values + k * m.cols;
+        for (int64_t j = 0; j < m.cols; ++j) to[j * kChunk] = ToDouble(row[j]);
+      }
+    });
   });
 }
 
@@ -167,10 +223,10 @@ StatusOr<std::vector<double>> ChangedRowSquares(const LoweringContext& context, 
   if (2 * a.rows > a.cols) return SquaresOfTheSum(context, site, b, a);  // no more work
   POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context.Base());
   POLYAD_ASSIGN_OR_RETURN(std::vector<double> squares, base->RowSquares(site, a.cols));
-  const TensorView inputs{a.values.data(), DType::kF32, a.rows, a.cols};
+  const TensorView inputs = ViewOf(a);
   POLYAD_ASSIGN_OR_RETURN(const std::vector<float> products, base->Products(site, inputs));
   GiveWay();
-  const std::vector<double> forms = QuadraticForms(b, RowGram(a));
+  const std::vector<double> forms = QuadraticForms(b, RowGram(inputs));
   GiveWay();
   for (int64_t i = 0; i < b.rows; ++i) {
     double cross = 0;

@@ -1,7 +1,7 @@
 #include "kernels/cpu/panel_factor.h"
 
 #include <algorithm>
-#include <vector>
+#include <memory>
 
 #include "kernels/cpu/packed_memory.h"
 #include "kernels/cpu/round_up.h"
@@ -10,14 +10,22 @@ namespace polyad::cpu {
 namespace {
 
 void WritePanels(const TensorView& matrix, float scale, WeightFormat format, char* to) {
-  std::vector<float> rows(static_cast<size_t>(std::min(matrix.rows, kPanelColumns) * matrix.cols));
+  const int64_t most = std::min(matrix.rows, kPanelColumns) * matrix.cols;
+  const auto decoded = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(most));
+  const bool as_stored = scale == 1.0f && format == WeightFormat::kBF16;
   for (int64_t first = 0; first < matrix.rows; first += kPanelColumns) {
     const int64_t columns = std::min(kPanelColumns, matrix.rows - first);
-    for (int64_t column = 0; column < columns; ++column) {
-      DecodeRow(matrix, first + column, rows.data() + column * matrix.cols);
+    const int64_t count = columns * matrix.cols;
+    const char* stored =
+        static_cast<const char*>(matrix.data) + RowBytes(matrix.dtype, first * matrix.cols);
+    if (as_stored && matrix.dtype == DType::kBF16) {
+      WriteBf16Panel(reinterpret_cast<const uint16_t*>(stored), matrix.cols, columns, to);
+    } else {
+      // Rows lie one behind another: as one they are decoded fastest.
+      DecodeRow({stored, matrix.dtype, 1, count}, 0, decoded.get());
+      for (int64_t i = 0; i < count; ++i) decoded[static_cast<size_t>(i)] *= scale;
+      WritePanel(format, decoded.get(), matrix.cols, columns, to);
     }
-    for (int64_t i = 0; i < columns * matrix.cols; ++i) rows[static_cast<size_t>(i)] *= scale;
-    WritePanel(format, rows.data(), matrix.cols, columns, to);
     to += PanelBytes(format, matrix.cols, kPanelColumns);
   }
 }

@@ -17,8 +17,8 @@ TEST(GramTest, SumsEveryPairOfRowsOrOfColumns) {
   for (const int64_t rank : {1, 3, 4, 5, 16}) {
     for (const int64_t depth : {1, 255, 256, 257, 700}) {
       const Matrix rows = RandomMatrix(rank, depth, 5);
-      const std::vector<double> of_rows = RowGram(rows);
-      EXPECT_EQ(of_rows, ColumnGram(Transposed(rows)));
+      const std::vector<double> of_rows = RowGram(ViewOf(rows));
+      EXPECT_EQ(of_rows, ColumnGram(ViewOf(Transposed(rows))));
       for (int64_t i = 0; i < rank; ++i) {
         for (int64_t j = 0; j < rank; ++j) {
           double expected = 0;
