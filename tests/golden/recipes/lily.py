@@ -14,6 +14,8 @@ def _config(targets, **options):
 
 CASES = [
     Case("llama", "lily", _config(["q_proj", "v_proj", "down_proj"], r=4, stride_A=2, num_B=3, scaling=0.7), _RULES),
+    Case("qwen2", "lily_all_linear", _config(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+                                             r=3, stride_A=1, num_B=2, scaling=0.5), _RULES),
 ]
 
 
