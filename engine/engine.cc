@@ -1,10 +1,15 @@
 #include "engine/engine.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <future>
+#include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
+#include "engine/base/worker_pool.h"
 #include "engine/engine_parts.h"
 #include "engine/runtime/engine_core.h"
 #include "engine/runtime/intake.h"
@@ -66,6 +71,7 @@ class EngineImpl final : public Engine {
   EngineImpl(const EngineOptions& options, EngineParts parts, Clock& clock,
              EngineObserver* observer)
       : parts_(std::move(parts)),
+        clock_(clock),
         max_prompt_bytes_(options.max_prompt_bytes),
         intake_(IntakeOptions(options, parts_),
                 {*parts_.tokenizer, clock,
@@ -77,7 +83,8 @@ class EngineImpl final : public Engine {
                    return parts_.adapters->Compose(uses, tenant);
                  }}),
         core_(LoopOptions(options, parts_), options.max_queued,
-              {*parts_.runner, *parts_.tokenizer, clock, observer, parts_.spill.get()}) {
+              {*parts_.runner, *parts_.tokenizer, clock, observer, parts_.spill.get()}),
+        readers_(1, static_cast<size_t>(options.max_queued), options.loader_niceness) {
     AdapterStore::Hooks hooks;
     hooks.force = [this](AdapterVersionId version) { core_.Retire(version); };
     hooks.prepare = [this](const AdapterStore::Lease& version) { ComputeHead(version); };
@@ -87,11 +94,18 @@ class EngineImpl final : public Engine {
     parts_.adapters->SetHooks(std::move(hooks));
   }
 
-  ~EngineImpl() override { parts_.adapters->SetHooks({}); }
+  ~EngineImpl() override {
+    stopping_ = true;
+    parts_.adapters->SetHooks({});
+  }
 
   StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) override {
     POLYAD_ASSIGN_OR_RETURN(const int64_t number, core_.registry().Begin(spec.request_id));
     std::string request_id = spec.request_id;
+    if (NeedsSwappedOut(spec)) {
+      POLYAD_RETURN_IF_ERROR(QueueForAdapter(std::move(spec), number, std::move(sink)));
+      return request_id;
+    }
     StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), number, std::move(sink));
     if (!arrive.ok()) {
       core_.registry().End(number);
@@ -128,6 +142,75 @@ class EngineImpl final : public Engine {
   bool Drain(int64_t wait_ms) override { return core_.registry().Drain(wait_ms); }
 
  private:
+  static std::vector<std::string> AdaptersOf(const RequestSpec& spec) {
+    std::vector<std::string> names;
+    for (const AdapterUse& use : spec.adapters) names.push_back(use.name);
+    if (names.empty() && !spec.model.empty()) names.push_back(spec.model);
+    return names;
+  }
+  bool NeedsSwappedOut(const RequestSpec& spec) const {
+    const std::vector<std::string> names = AdaptersOf(spec);
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+      return parts_.adapters->IsSwappedOut(name, spec.tenant);
+    });
+  }
+
+  // Reading starts when the request arrives, long before the scheduler would come to it.
+  Status QueueForAdapter(RequestSpec spec, int64_t number, std::shared_ptr<ResponseSink> sink) {
+    Status status = intake_.Check(spec);
+    const int64_t now_us = clock_.NowMicros();
+    if (status.ok() && !readers_.TryRun([this, spec = std::move(spec), number, sink, now_us] {
+          SubmitWithAdapter(spec, number, sink, now_us);
+        })) {
+      status = ResourceExhausted("adapters: too many requests wait for theirs to be read back");
+    }
+    if (!status.ok()) core_.registry().End(number);
+    return status;
+  }
+
+  void SubmitWithAdapter(RequestSpec spec, int64_t number, std::shared_ptr<ResponseSink> sink,
+                         int64_t arrival_us) {
+    const int32_t num_choices = spec.sampling.num_choices;
+    std::vector<AdapterStore::Lease> leases;  // until the request has its own
+    Status status = AcquireAll(spec, arrival_us, leases);
+    spec.adapter_wait_us = clock_.NowMicros() - arrival_us;
+    if (status.ok()) {
+      StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), number, sink);
+      if (arrive.ok()) {
+        status = core_.Post(*std::move(arrive));
+        if (status.ok()) return;
+      } else {
+        core_.registry().End(number);
+        status = arrive.status();
+      }
+    } else {
+      core_.registry().End(number);
+    }
+    for (int32_t choice = 0; choice < num_choices; ++choice) {
+      FinishEvent finish;
+      finish.choice = choice;
+      finish.reason = FinishReason::kError;
+      finish.status = status;
+      sink->OnEvent(std::move(finish));
+    }
+  }
+
+  Status AcquireAll(const RequestSpec& spec, int64_t arrival_us,
+                    std::vector<AdapterStore::Lease>& leases) {
+    const int64_t wait_ms =
+        spec.max_adapter_wait_ms > 0 ? spec.max_adapter_wait_ms : kDefaultAdapterWaitMs;
+    int64_t until_us = arrival_us + wait_ms * 1000;
+    if (spec.deadline_us > 0) until_us = std::min(until_us, spec.deadline_us);
+    for (const std::string& name : AdaptersOf(spec)) {
+      const int64_t left_ms = (until_us - clock_.NowMicros()) / 1000;
+      StatusOr<AdapterStore::Lease> lease = parts_.adapters->AcquireWaiting(
+          name, spec.tenant, std::max<int64_t>(left_ms, 0), [this] { return stopping_.load(); });
+      if (!lease.ok()) return lease.status();
+      leases.push_back(*std::move(lease));
+    }
+    return absl::OkStatus();
+  }
+
   // Computes the blocks of an adapter's soft prompt. Where that cannot be had (the server drains,
   // the queue is full), the version's first request does it.
   void ComputeHead(const AdapterStore::Lease& version) {
@@ -145,9 +228,12 @@ class EngineImpl final : public Engine {
   }
 
   EngineParts parts_;
+  Clock& clock_;
   const int64_t max_prompt_bytes_;
   const Intake intake_;
-  EngineCore core_;  // last: its threads stop before anything they use goes
+  EngineCore core_;  // its threads stop before anything they use goes
+  std::atomic<bool> stopping_{false};
+  WorkerPool readers_;  // one thread: whoever came first has its adapter first
 };
 
 }  // namespace

@@ -39,6 +39,7 @@ struct EngineOptions {
   int64_t max_prompt_bytes = 4 << 20;
   int64_t max_pending_events = 65536;  // engine -> delivery queue
   bool prefix_cache = true;
+  int loader_niceness = 0;  // of the thread that reads swapped-out adapters back (setpriority(2))
   AdapterStoreOptions adapters;
 };
 

@@ -100,6 +100,7 @@ void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to) {
   EncodeLoadReport(from.report, *to.mutable_report());
   to.set_pinned(from.pinned);
   to.set_retired(from.retired);
+  to.set_resident(from.resident);
   to.set_num_leases(from.num_leases);
   for (const std::string& alias : from.aliases) to.add_aliases(alias);
   for (const std::string& tenant : from.allowed_tenants) to.add_allowed_tenants(tenant);

@@ -55,6 +55,7 @@ int64_t StoreRegistry::WaitForChange(int64_t seen, int64_t wait_ms) const {
   return store_.WaitForChange(seen, wait_ms);
 }
 
+AdapterStore::SwapCounts StoreRegistry::swap_counts() const { return store_.swap_counts(); }
 int64_t StoreRegistry::resident_bytes() const { return store_.resident_bytes(); }
 
 }  // namespace polyad

@@ -30,6 +30,7 @@ class AdapterRegistry {
   virtual std::vector<AdapterInfo> List() const = 0;
   virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
   virtual int64_t resident_bytes() const = 0;
+  virtual AdapterStore::SwapCounts swap_counts() const = 0;
 };
 
 // The real one; `store` outlives it.
@@ -46,6 +47,7 @@ class StoreRegistry final : public AdapterRegistry {
   std::vector<AdapterInfo> List() const override;
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override;
   int64_t resident_bytes() const override;
+  AdapterStore::SwapCounts swap_counts() const override;
 
  private:
   AdapterStore& store_;

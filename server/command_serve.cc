@@ -22,9 +22,6 @@ namespace polyad {
 namespace {
 
 constexpr size_t kLoaderThreads = 2;
-// A load beside a busy engine gets a sixth of a core (the scheduler's weights are 215 and 1024):
-// enough for 35 ms of work in 200 ms, too little for a step on two cores to feel it.
-constexpr int kLoaderNiceness = 7;
 constexpr size_t kWaiterThreads = 4;
 constexpr size_t kMaxQueuedTasks = 64;
 

@@ -42,7 +42,7 @@ const std::vector<Knob>& Knobs() {
        "Directory that adapters may be loaded from while serving; may be repeated."},
       {"max-adapters", &C::max_adapters, "adapters", 1, kMiB, "", "Adapters held at a time."},
       {"max-adapter-mib", &C::max_adapter_mib, "MiB", 1, kMiB, "",
-       "Memory of all resident adapters."},
+       "Memory of all resident adapters; those that nobody uses make room for others."},
       {"max-adapter-file-mib", &C::max_adapter_file_mib, "MiB", 1, kMiB, "",
        "Largest adapter file that is read."},
       {"grpc-listen", &C::grpc_listen, "", 0, 0, "",

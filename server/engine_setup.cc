@@ -29,6 +29,7 @@ EngineOptions OptionsOf(const ServerConfig& config) {
   options.max_context = config.max_context;
   options.max_prompt_bytes = config.max_prompt_kib << 10;
   options.prefix_cache = config.prefix_cache;
+  options.loader_niceness = kLoaderNiceness;
   options.adapters.max_adapters = config.max_adapters;
   options.adapters.max_bytes = config.max_adapter_mib << 20;
   options.adapters.max_file_bytes = config.max_adapter_file_mib << 20;

@@ -11,6 +11,11 @@
 
 namespace polyad {
 
+// Of threads that load adapters. A load beside a busy engine gets a sixth of a core (the
+// scheduler's weights are 215 and 1024): enough for 35 ms of work in 200 ms, too little for a step
+// on two cores to feel it.
+inline constexpr int kLoaderNiceness = 7;
+
 // `clock` and `observer` (which may be null) outlive the engine.
 StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, BackendMaker make_backend,
                                              Clock& clock, EngineObserver* observer);

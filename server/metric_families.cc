@@ -46,6 +46,10 @@ std::string Join(const std::vector<std::string>& names) {
   return out;
 }
 
+// Tiers of polyad_adapters.
+constexpr char kResidentTier[] = "device";
+constexpr char kFileTier[] = "disk";
+
 std::vector<std::string> ServingNames(const MetricsSnapshot& snapshot) {
   std::vector<std::string> names;
   for (const AdapterInfo& adapter : snapshot.adapters) {
@@ -116,13 +120,19 @@ void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) 
             {"running_lora_adapters", Join(ServingNames(snapshot))},
             {"waiting_lora_adapters", Join(snapshot.load.waiting_adapters)}},
            static_cast<double>(snapshot.now_unix_seconds));
-  std::map<std::string, int64_t> by_family;
-  for (const AdapterInfo& adapter : snapshot.adapters) ++by_family[adapter.report.family];
+  std::map<std::pair<const char*, std::string>, int64_t> by_family;
+  for (const AdapterInfo& adapter : snapshot.adapters) {
+    ++by_family[{adapter.resident ? kResidentTier : kFileTier, adapter.report.family}];
+  }
   MetricFamily& adapters =
       AddFamily("polyad_adapters", "Adapters, by tier and family.", MetricType::Gauge, families);
-  for (const auto& [family, count] : by_family) {
-    AddValue(adapters, {{"tier", "device"}, {"family", family}}, static_cast<double>(count));
+  for (const auto& [key, count] : by_family) {
+    AddValue(adapters, {{"tier", key.first}, {"family", key.second}}, static_cast<double>(count));
   }
+  AddCounter("polyad_adapters_swapped_out_total", "Adapters let go of to make room for others.",
+             snapshot.adapter_swaps.swapped_out, families);
+  AddCounter("polyad_adapters_read_back_total", "Swapped-out adapters read again for a request.",
+             snapshot.adapter_swaps.read_back, families);
   AddGauge("polyad_adapter_bytes", "Bytes held by resident adapters.",
            static_cast<double>(snapshot.adapter_bytes), families);
 }

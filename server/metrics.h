@@ -24,6 +24,7 @@ struct MetricsSnapshot {
   EngineLoad load;
   std::vector<AdapterInfo> adapters;
   int64_t adapter_bytes = 0;
+  AdapterStore::SwapCounts adapter_swaps;
   int64_t block_size = 16;  // tokens per K/V block
   int64_t max_adapters = 0;
   int64_t now_unix_seconds = 0;

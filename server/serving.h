@@ -10,12 +10,12 @@
 #include <string>
 
 #include "engine/base/clock.h"
+#include "engine/base/worker_pool.h"
 #include "engine/engine.h"
 #include "server/adapter_registry.h"
 #include "server/auth.h"
 #include "server/metrics.h"
 #include "server/request_codec.h"
-#include "server/worker_pool.h"
 
 namespace polyad {
 

@@ -29,6 +29,11 @@ Status UnknownAdapter(std::string_view reference) {
                   std::string(reference.substr(0, kMaxAdapterNameBytes)));
 }
 
+// Of one that nobody leases but the store.
+bool IsIdle(const AdapterStore::Lease& lease, bool pinned) {
+  return lease != nullptr && !pinned && lease.use_count() == 1;
+}
+
 bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
   return allowed.empty() || std::find(allowed.begin(), allowed.end(), tenant) != allowed.end();
 }
@@ -96,18 +101,20 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
   const auto start = std::chrono::steady_clock::now();
   POLYAD_RETURN_IF_ERROR(CheckName(spec.name, options_.reserved_name));
   POLYAD_ASSIGN_OR_RETURN(AdapterVersion::Identity identity, Reserve(spec));
-  // fp32 files shrink to half when packed as bf16, so twice the room left bounds what is worth
-  // reading.
-  const int64_t room = options_.max_bytes - resident_bytes();
+  // fp32 files shrink to half when packed as bf16, so twice the room there may be bounds what is
+  // worth reading.
+  int64_t room = 0;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    room = options_.max_bytes - ResidentBytesLocked() + IdleBytesLocked();
+  }
   if (room <= 0) {
     return ResourceExhausted("adapter '%s': the adapter budget of %d bytes is used up", spec.name,
                              options_.max_bytes);
   }
-  const LoaderContext context{{spec_, options_.base.get(), spec.options},
-                              backend_,
-                              std::min(options_.max_file_bytes, 2 * room)};
-  POLYAD_ASSIGN_OR_RETURN(LoadedAdapter loaded, LoadAdapter(context, {spec.root, spec.path},
-                                                            std::move(identity), progress));
+  POLYAD_ASSIGN_OR_RETURN(
+      LoadedAdapter loaded,
+      LoadAdapter(ContextFor(spec, room), {spec.root, spec.path}, std::move(identity), progress));
   if (!spec.expected_digest.empty() && spec.expected_digest != loaded.report.digest) {
     return FailedPrecondition("adapter '%s': expected digest %s, got %s", spec.name,
                               spec.expected_digest, loaded.report.digest);
@@ -118,6 +125,12 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
   POLYAD_ASSIGN_OR_RETURN(LoadReport report, Install(spec, std::move(loaded), elapsed.count()));
   if (progress) progress(LoadState::kResident);
   return report;
+}
+
+LoaderContext AdapterStore::ContextFor(const LoadAdapterSpec& spec, int64_t room) const {
+  return {{spec_, options_.base.get(), spec.options},
+          backend_,
+          std::min(options_.max_file_bytes, 2 * room)};
 }
 
 void AdapterStore::Prepare(const Lease& version) {
@@ -133,25 +146,22 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
                                            double load_ms) {
   loaded.report.load_ms = load_ms;
   Entry entry;
-  // The deleter runs when the last lease ends, on whichever thread held it.
-  entry.lease = Lease(loaded.version.get(),
-                      [owned = loaded.version, signal = signal_](const AdapterVersion*) mutable {
-                        signal->Tell(std::move(owned));
-                      });
-  entry.watch = entry.lease;
+  entry.identity = loaded.version->identity();
   entry.report = loaded.report;
+  entry.lease = LeaseOf(std::move(loaded));
+  entry.watch = entry.lease;
+  entry.source = spec;
   entry.pinned = spec.pinned;
   entry.allowed_tenants = spec.allowed_tenants;
-  loaded.version.reset();
 
   std::lock_guard<std::mutex> lock(mutex_);
   POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));  // again: others loaded meanwhile
-  const int64_t bytes = ResidentBytesLocked() + entry.report.resident_bytes;
-  if (bytes > options_.max_bytes) {
+  if (!MakeRoomLocked(entry.report.resident_bytes)) {
     return ResourceExhausted("adapter '%s': needs %d bytes, the adapter budget has %d of %d left",
                              spec.name, entry.report.resident_bytes,
                              options_.max_bytes - ResidentBytesLocked(), options_.max_bytes);
   }
+  entry.last_used = ++use_counter_;
   LoadReport report = entry.report;
   const auto serving = entries_.find(spec.name);
   if (serving != entries_.end()) {
@@ -163,6 +173,62 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
   ++change_counter_;
   changed_.notify_all();
   return report;
+}
+
+// The deleter runs when the last lease ends, on whichever thread held it.
+AdapterStore::Lease AdapterStore::LeaseOf(LoadedAdapter loaded) const {
+  const AdapterVersion* version = loaded.version.get();
+  return Lease(version, [owned = std::move(loaded.version), signal = signal_](
+                            const AdapterVersion*) mutable { signal->Tell(std::move(owned)); });
+}
+
+bool AdapterStore::MakeRoomLocked(int64_t bytes) {
+  while (ResidentBytesLocked() + bytes > options_.max_bytes) {
+    Entry* oldest = nullptr;
+    for (auto& [name, entry] : entries_) {
+      if (!IsIdle(entry.lease, entry.pinned)) continue;
+      if (oldest == nullptr || entry.last_used < oldest->last_used) oldest = &entry;
+    }
+    if (oldest == nullptr) return false;
+    oldest->lease.reset();
+    ++swap_counts_.swapped_out;
+    ++change_counter_;
+  }
+  changed_.notify_all();
+  return true;
+}
+
+// Reads a swapped-out adapter's files again, with the lock let go meanwhile. Its room was made.
+Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mutex>& lock) {
+  Entry& entry = entries_.find(name)->second;
+  entry.is_reading = true;
+  const AdapterVersion::Identity identity = entry.identity;
+  const LoadAdapterSpec source = entry.source;
+  const int64_t bytes = entry.report.resident_bytes;
+  reserved_bytes_ += bytes;
+  lock.unlock();
+  StatusOr<LoadedAdapter> loaded = LoadAdapter(ContextFor(source, options_.max_bytes),
+                                               {source.root, source.path}, identity, nullptr);
+  if (loaded.ok() && loaded->version->identity().digest != identity.digest) {
+    loaded =
+        FailedPrecondition("adapter '%s': its files are no longer those that were loaded", name);
+  }
+  if (loaded.ok()) Prepare(loaded->version);
+  lock.lock();
+  reserved_bytes_ -= bytes;
+  changed_.notify_all();
+  const auto found = entries_.find(name);  // unless it was replaced or unloaded
+  if (found == entries_.end() || found->second.identity.id != identity.id) {
+    if (loaded.ok()) LeaseOf(*std::move(loaded));  // what was made ready for it is forgotten
+    return absl::OkStatus();
+  }
+  found->second.is_reading = false;
+  POLYAD_RETURN_IF_ERROR(loaded.status());
+  found->second.lease = LeaseOf(*std::move(loaded));
+  found->second.watch = found->second.lease;
+  ++swap_counts_.read_back;
+  ++change_counter_;
+  return absl::OkStatus();
 }
 
 void AdapterStore::RetireLocked(Entry entry) {
@@ -180,7 +246,7 @@ Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) 
     const auto found = entries_.find(name);
     if (found == entries_.end()) return UnknownAdapter(name);
     watch = found->second.watch;
-    id = found->second.lease->id();
+    id = found->second.identity.id;
     hook = force ? hooks_.force : nullptr;
     RetireLocked(std::move(found->second));
     entries_.erase(found);
@@ -208,28 +274,70 @@ void AdapterStore::SetHooks(Hooks hooks) {
 
 StatusOr<AdapterStore::Lease> AdapterStore::Acquire(std::string_view reference,
                                                     std::string_view tenant) const {
-  std::string_view name = reference.substr(0, reference.find('@'));
   std::lock_guard<std::mutex> lock(mutex_);
+  return AcquireLocked(reference, tenant);
+}
+
+std::string AdapterStore::NameOfLocked(std::string_view reference, std::string_view tenant) const {
+  std::string_view name = reference.substr(0, reference.find('@'));
   const auto alias = aliases_.find(name);
   if (alias != aliases_.end()) name = alias->second;
   const auto found = entries_.find(name);
-  if (found == entries_.end() || !TenantMay(found->second.allowed_tenants, tenant)) {
-    return UnknownAdapter(reference);
-  }
+  const bool may = found != entries_.end() && TenantMay(found->second.allowed_tenants, tenant);
+  return may ? found->first : "";
+}
+
+StatusOr<AdapterStore::Lease> AdapterStore::AcquireLocked(std::string_view reference,
+                                                          std::string_view tenant) const {
+  const std::string name = NameOfLocked(reference, tenant);
+  if (name.empty()) return UnknownAdapter(reference);
+  const Entry& entry = entries_.find(name)->second;
   const size_t at = reference.find('@');
-  if (at == std::string_view::npos) return found->second.lease;
-  if (reference.substr(at + 1) == std::to_string(found->second.report.version)) {
-    return found->second.lease;
+  const auto is_asked_for = [&](const Entry& one) {
+    return at == std::string_view::npos ||
+           reference.substr(at + 1) == std::to_string(one.report.version);
+  };
+  if (is_asked_for(entry)) {
+    if (entry.lease == nullptr) return Unavailable("adapter '%s': swapped out", name);
+    entry.last_used = ++use_counter_;
+    return entry.lease;
   }
   for (const Entry& retired : retired_) {  // an older version lives as long as somebody uses it
-    if (retired.report.name != name ||
-        reference.substr(at + 1) != std::to_string(retired.report.version) ||
+    if (retired.report.name != name || !is_asked_for(retired) ||
         !TenantMay(retired.allowed_tenants, tenant)) {
       continue;
     }
     if (Lease lease = retired.watch.lock()) return lease;
   }
   return UnknownAdapter(reference);
+}
+
+bool AdapterStore::IsSwappedOut(std::string_view reference, std::string_view tenant) const {
+  return absl::IsUnavailable(Acquire(reference, tenant).status());
+}
+
+StatusOr<AdapterStore::Lease> AdapterStore::AcquireWaiting(std::string_view reference,
+                                                           std::string_view tenant, int64_t wait_ms,
+                                                           const std::function<bool()>& stopped) {
+  // Leases end without this lock, so the end of one is looked for rather than waited for.
+  constexpr std::chrono::milliseconds kLook{5};
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (true) {
+    StatusOr<Lease> lease = AcquireLocked(reference, tenant);
+    if (!absl::IsUnavailable(lease.status())) return lease;
+    if (stopped()) return Unavailable("the server is stopping");
+    const std::string name = NameOfLocked(reference, tenant);
+    const Entry& entry = entries_.find(name)->second;
+    if (!entry.is_reading && MakeRoomLocked(entry.report.resident_bytes)) {
+      POLYAD_RETURN_IF_ERROR(ReadBack(name, lock));
+      continue;
+    }
+    if (std::chrono::steady_clock::now() >= until) {
+      return DeadlineExceeded("adapter '%s': no room to read it back within %d ms", name, wait_ms);
+    }
+    changed_.wait_for(lock, kLook);
+  }
 }
 
 StatusOr<AdapterStore::Lease> AdapterStore::Compose(const std::vector<AdapterUse>& uses,
@@ -276,12 +384,13 @@ Status AdapterStore::SetAlias(std::string_view alias, std::string_view target) {
   return absl::OkStatus();
 }
 
-AdapterInfo AdapterStore::InfoOf(const Entry& entry) const {
+AdapterInfo AdapterStore::InfoOf(const Entry& entry, bool retired) const {
   AdapterInfo info;
   info.report = entry.report;
   info.pinned = entry.pinned;
-  info.retired = entry.lease == nullptr;
-  info.num_leases = entry.watch.use_count() - (info.retired ? 0 : 1);
+  info.retired = retired;
+  info.resident = retired || entry.lease != nullptr;
+  info.num_leases = entry.watch.use_count() - (entry.lease == nullptr ? 0 : 1);
   info.allowed_tenants = entry.allowed_tenants;
   if (!info.retired) {
     for (const auto& [alias, target] : aliases_) {
@@ -296,15 +405,15 @@ StatusOr<AdapterInfo> AdapterStore::Get(std::string_view name) const {
   const auto alias = aliases_.find(name);
   const auto found = entries_.find(alias == aliases_.end() ? name : alias->second);
   if (found == entries_.end()) return UnknownAdapter(name);
-  return InfoOf(found->second);
+  return InfoOf(found->second, /*retired=*/false);
 }
 
 std::vector<AdapterInfo> AdapterStore::List() const {
   std::lock_guard<std::mutex> lock(mutex_);
   std::vector<AdapterInfo> infos;
-  for (const auto& [name, entry] : entries_) infos.push_back(InfoOf(entry));
+  for (const auto& [name, entry] : entries_) infos.push_back(InfoOf(entry, /*retired=*/false));
   for (const Entry& entry : retired_) {
-    if (!entry.watch.expired()) infos.push_back(InfoOf(entry));
+    if (!entry.watch.expired()) infos.push_back(InfoOf(entry, /*retired=*/true));
   }
   return infos;
 }
@@ -317,12 +426,27 @@ int64_t AdapterStore::WaitForChange(int64_t seen, int64_t wait_ms) const {
 }
 
 int64_t AdapterStore::ResidentBytesLocked() const {
-  int64_t bytes = 0;
-  for (const auto& [name, entry] : entries_) bytes += entry.report.resident_bytes;
+  int64_t bytes = reserved_bytes_;
+  for (const auto& [name, entry] : entries_) {
+    if (entry.lease != nullptr) bytes += entry.report.resident_bytes;
+  }
   for (const Entry& entry : retired_) {
     if (!entry.watch.expired()) bytes += entry.report.resident_bytes;
   }
   return bytes;
+}
+
+int64_t AdapterStore::IdleBytesLocked() const {
+  int64_t bytes = 0;
+  for (const auto& [name, entry] : entries_) {
+    if (IsIdle(entry.lease, entry.pinned)) bytes += entry.report.resident_bytes;
+  }
+  return bytes;
+}
+
+AdapterStore::SwapCounts AdapterStore::swap_counts() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return swap_counts_;
 }
 
 int64_t AdapterStore::resident_bytes() const {

@@ -3,7 +3,11 @@
 // Names -> immutable adapter versions. Loading (read, verify, lower, pack) runs on the caller's
 // thread, never the engine's, and swaps the finished version in atomically: until then the version
 // that served before goes on serving. A lease is a shared_ptr: requests in flight keep the version
-// they began with; unloading waits for leases to end. Thread-safe. Errors: NOT_FOUND unknown name;
+// they began with; unloading waits for leases to end.
+//
+// More adapters may be registered than memory holds. Room is made by swapping out versions that
+// nobody leases and that are not pinned, used longest ago first; a request for one has its files
+// read again, which must hold what they held. Thread-safe. Errors: NOT_FOUND unknown name;
 // FAILED_PRECONDITION another base or a lost compare-and-swap; INVALID_ARGUMENT malformed;
 // UNIMPLEMENTED known but not served; RESOURCE_EXHAUSTED over the adapter budget.
 
@@ -51,6 +55,7 @@ struct AdapterInfo {
   LoadReport report;
   bool pinned = false;
   bool retired = false;  // replaced or unloaded, still leased
+  bool resident = true;  // false: swapped out
   int64_t num_leases = 0;
   std::vector<std::string> aliases;
   std::vector<std::string> allowed_tenants;
@@ -66,6 +71,7 @@ struct AdapterStoreOptions {
 };
 
 struct LoadedAdapter;  // engine/adapters/adapter_loader.h
+struct LoaderContext;  // likewise
 
 class AdapterStore {
  public:
@@ -95,8 +101,14 @@ class AdapterStore {
   void SetHooks(Hooks hooks);
 
   // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the
-  // tenant may not see it.
+  // tenant may not see it; UNAVAILABLE where the adapter is swapped out.
   StatusOr<Lease> Acquire(std::string_view reference, std::string_view tenant) const;
+  bool IsSwappedOut(std::string_view reference, std::string_view tenant) const;
+  // Acquire on a thread that may wait: reads a swapped-out adapter back, once there is room.
+  // DEADLINE_EXCEEDED after `wait_ms`, UNAVAILABLE once `stopped`, FAILED_PRECONDITION where its
+  // files have changed.
+  StatusOr<Lease> AcquireWaiting(std::string_view reference, std::string_view tenant,
+                                 int64_t wait_ms, const std::function<bool()>& stopped);
   // Several at once, in order, each reference as for Acquire; INVALID_ARGUMENT where they cannot be
   // composed. Counts as a lease on each part.
   StatusOr<Lease> Compose(const std::vector<AdapterUse>& uses, std::string_view tenant);
@@ -111,23 +123,40 @@ class AdapterStore {
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const;
 
   int64_t resident_bytes() const;
+  struct SwapCounts {  // since start-up
+    int64_t swapped_out = 0;
+    int64_t read_back = 0;
+  };
+  SwapCounts swap_counts() const;
 
  private:
   struct Entry {
-    Lease lease;  // the store's own; reset when retired
+    Lease lease;  // the store's own; null when retired or swapped out
     std::weak_ptr<const AdapterVersion> watch;
+    AdapterVersion::Identity identity;
+    LoadAdapterSpec source;  // from where it is read again
     LoadReport report;
     bool pinned = false;
     std::vector<std::string> allowed_tenants;
+    bool is_reading = false;        // by a thread in ReadBack
+    mutable int64_t last_used = 0;  // of use_counter_
   };
   struct LeaseSignal;  // tells of the end of a version's last lease
 
   StatusOr<AdapterVersion::Identity> Reserve(const LoadAdapterSpec& spec);
+  LoaderContext ContextFor(const LoadAdapterSpec& spec, int64_t room) const;
   void Prepare(const Lease& version);
   StatusOr<LoadReport> Install(const LoadAdapterSpec& spec, LoadedAdapter loaded, double load_ms);
+  Lease LeaseOf(LoadedAdapter loaded) const;
+  Status ReadBack(const std::string& name, std::unique_lock<std::mutex>& lock);
   Status CheckMayInstall(const LoadAdapterSpec& spec) const;  // these need mutex_ held
-  AdapterInfo InfoOf(const Entry& entry) const;
+  StatusOr<Lease> AcquireLocked(std::string_view reference, std::string_view tenant) const;
+  // The name that a reference names now; empty where the tenant may see none.
+  std::string NameOfLocked(std::string_view reference, std::string_view tenant) const;
+  AdapterInfo InfoOf(const Entry& entry, bool retired) const;
   int64_t ResidentBytesLocked() const;
+  int64_t IdleBytesLocked() const;  // of what MakeRoomLocked may swap out
+  bool MakeRoomLocked(int64_t bytes);
   void RetireLocked(Entry entry);
 
   const ModelSpec& spec_;
@@ -146,6 +175,9 @@ class AdapterStore {
   CompositionCache compositions_;
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;
+  mutable int64_t use_counter_ = 0;
+  int64_t reserved_bytes_ = 0;  // of versions that are being read back
+  SwapCounts swap_counts_;
 };
 
 }  // namespace polyad

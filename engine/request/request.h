@@ -44,10 +44,12 @@ struct RequestSpec {
   StoppingParams stopping;
   OutputParams output;
   CacheParams cache;
-  int32_t priority = 0;     // larger first; [-100, 100]
-  int64_t deadline_us = 0;  // Clock micros; 0: none
-  int64_t max_adapter_wait_ms = 0;
+  int32_t priority = 0;             // larger first; [-100, 100]
+  int64_t deadline_us = 0;          // Clock micros; 0: none
+  int64_t max_adapter_wait_ms = 0;  // for a swapped-out adapter; 0: kDefaultAdapterWaitMs
+  int64_t adapter_wait_us = 0;      // what it waited
 };
+inline constexpr int64_t kDefaultAdapterWaitMs = 60'000;
 
 class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the base model
 
@@ -70,7 +72,8 @@ struct Request {
   float prompt_scale = 1.0f;
   int32_t priority = 0;
   int64_t arrival_us = 0;
-  int64_t deadline_us = 0;  // 0: none
+  int64_t adapter_wait_us = 0;  // from then until the adapter was there
+  int64_t deadline_us = 0;      // 0: none
   std::shared_ptr<ResponseSink> sink;
   bool is_head_request = false;  // the engine's own (runtime/soft_prompt_head.h); counts nowhere
 };

@@ -85,7 +85,9 @@ Timings EngineState::TimingsOf(const ActiveRequest& owner, const Sequence* seque
                                int64_t now_us) const {
   Timings timings;
   const int64_t admitted_us = owner.admitted_us > 0 ? owner.admitted_us : now_us;
-  timings.queue_ms = Millis(owner.request->arrival_us, admitted_us);
+  timings.adapter_wait_ms = static_cast<double>(owner.request->adapter_wait_us) / 1000.0;
+  timings.queue_ms =
+      Millis(owner.request->arrival_us + owner.request->adapter_wait_us, admitted_us);
   const int64_t first_us =
       sequence != nullptr && sequence->first_token_us > 0 ? sequence->first_token_us : now_us;
   timings.prefill_ms = Millis(admitted_us, first_us);

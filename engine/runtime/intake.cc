@@ -50,12 +50,14 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->output = spec.output;
   request->cache = std::move(spec.cache);
   request->priority = spec.priority;
-  request->arrival_us = parts_.clock.NowMicros();
+  const int64_t now_us = parts_.clock.NowMicros();
+  request->arrival_us = now_us - spec.adapter_wait_us;
+  request->adapter_wait_us = spec.adapter_wait_us;
   request->deadline_us = spec.deadline_us;
   request->sink = std::move(sink);
   POLYAD_RETURN_IF_ERROR(CheckFits(*request));
   POLYAD_RETURN_IF_ERROR(CheckWhole(*request));
-  if (request->deadline_us > 0 && request->arrival_us >= request->deadline_us) {
+  if (request->deadline_us > 0 && now_us >= request->deadline_us) {
     return DeadlineExceeded("the deadline passed before the request was queued");
   }
   Arrive arrive;

@@ -51,14 +51,14 @@ class Intake {
   // `number` is the registry's for this request; `spec.request_id` is set.
   StatusOr<Arrive> Prepare(RequestSpec spec, int64_t number,
                            std::shared_ptr<ResponseSink> sink) const;
-
+  // What of that needs no adapter: ranges and ids.
+  Status Check(const RequestSpec& spec) const;
   // The engine's own request for an adapter's soft prompt (soft_prompt_head.h). INVALID_ARGUMENT
   // where not even that fits.
   StatusOr<Arrive> PrepareHead(Lease adapter, int64_t number,
                                std::shared_ptr<ResponseSink> sink) const;
 
  private:
-  Status Check(const RequestSpec& spec) const;
   Status CheckIds(const RequestSpec& spec) const;
   Status CheckFits(const Request& request) const;
   Status CheckWhole(const Request& request) const;

@@ -15,8 +15,8 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/status.h"
+#include "engine/base/worker_pool.h"
 #include "server/http/http_exchange.h"
-#include "server/worker_pool.h"
 
 namespace polyad {
 

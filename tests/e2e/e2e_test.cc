@@ -250,6 +250,49 @@ TEST(ServeTest, ASoftPromptIsComputedByItsLoadAndGoesWithItsLastLease) {
   }
 }
 
+// Many more adapters than memory holds: requests in every order have their own adapter's tokens.
+TEST(ServeTest, AdaptersBeyondMemoryAreReadBackOnDemand) {
+  const std::vector<std::string> names = {"plain",       "rslora", "dora_all",
+                                          "ia3_default", "lokr",   "prefix_tuning"};
+  ServerProcess server(Flags({"--max-adapter-mib=1"}));
+  Admin admin(server);
+  int64_t largest = 0;
+  int64_t all = 0;
+  std::vector<std::string> loaded;
+  // Copies of the same six until they are three times what there is room for.
+  for (int copy = 0; all < (3 << 20); ++copy) {
+    ASSERT_LT(copy, 600);
+    for (const std::string& name : names) {
+      loaded.push_back(name + "." + std::to_string(copy));
+      const int64_t bytes = admin.Load(loaded.back(), name).report().resident_bytes();
+      largest = std::max(largest, bytes);
+      all += bytes;
+    }
+  }
+  EXPECT_LT(largest, 1 << 19) << "several fit";
+  EXPECT_LE(admin.GetLoad().adapter_bytes(), 1 << 20);
+  std::vector<std::thread> clients;
+  for (size_t client = 0; client < 4; ++client) {
+    clients.emplace_back([&, client] {
+      for (size_t i = 0; i < 12; ++i) {
+        const size_t which = (client * 31 + i * 17) % loaded.size();
+        const std::string directory = kAdapters + "/" + names[which % names.size()];
+        const auto expected = GoldenInts(directory, "prompt.1.greedy");
+        const Answer answer = Generate(server.Address("grpc"), loaded[which],
+                                       GoldenInts(directory, "prompt.1.tokens"),
+                                       static_cast<int64_t>(expected.size()));
+        EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+        EXPECT_EQ(answer.tokens, expected) << loaded[which];
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_LE(admin.GetLoad().adapter_bytes(), 1 << 20);
+  const std::string metrics = Ask(server.Address("http"), Get("/metrics"));
+  EXPECT_EQ(metrics.find("polyad_adapters_read_back_total 0"), std::string::npos);
+  EXPECT_NE(metrics.find("tier=\"disk\""), std::string::npos);
+}
+
 // A pool of 1 MiB, then memory of 1 MiB, then a file: what was driven out of all but the last comes
 // back, and the answers with it.
 TEST(ServeTest, EvictedPromptsComeBackFromMemoryAndFile) {

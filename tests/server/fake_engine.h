@@ -193,6 +193,7 @@ class FakeRegistry final : public AdapterRegistry {
     return changes_.load();
   }
   int64_t resident_bytes() const override { return 4096; }
+  AdapterStore::SwapCounts swap_counts() const override { return {}; }
 
  private:
   mutable std::mutex mutex_;

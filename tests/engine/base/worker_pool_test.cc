@@ -1,4 +1,4 @@
-#include "server/worker_pool.h"
+#include "engine/base/worker_pool.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>

@@ -1,4 +1,4 @@
-#include "server/worker_pool.h"
+#include "engine/base/worker_pool.h"
 
 #include <sched.h>
 #include <sys/resource.h>
