@@ -6,12 +6,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else __file__).resolve()
 ROOT = ROOT if ROOT.is_dir() else ROOT.parents[2]
 sys.path.insert(0, str(ROOT / "load_tests"))
 
+import bitdelta  # noqa: E402
 import load  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
@@ -99,6 +101,42 @@ class ReportTest(unittest.TestCase):
         self.assertEqual(
             lines[3], "| t, against its own base | 60.0 | polyad base | 80.0 | 0.75 | 0.70 | yes |"
         )
+
+
+class BitDeltaTest(unittest.TestCase):
+    FIGURES = {"gen_tok_s": 0.0, "itl_p50_ms": 0.0, "resident_bytes": 0.0}
+
+    def result(self, **changed):
+        result = {"bandwidth": 20e9, "packed_bytes": 12.5e6}
+        result["base"] = {**self.FIGURES, "itl_p50_ms": 10.0}
+        result["tenants"] = {"gen_tok_s": 800.0, "itl_p50_ms": 20.0, "resident_bytes": 0.5e9}
+        return {**result, **changed}
+
+    def test_a_step_is_bound_by_the_base_and_by_reading_every_tenant(self):
+        ((_, value, limit, holds, _),) = bitdelta.limits_of(self.result())
+        self.assertEqual((value, holds), (20.0, True))
+        self.assertAlmostEqual(limit, 1.15 * (10.0 + 10.0))
+
+    def test_copies_make_the_tokens_of_one_in_the_memory_of_all_and_the_best_peer_counts(self):
+        copy = {**self.FIGURES, "gen_tok_s": 80.0, "resident_bytes": 0.25e9}
+        peers = {f"processes-{n}": {**self.FIGURES, "gen_tok_s": n * 500.0} for n in (1, 2)}
+        rows = bitdelta.limits_of(self.result(copy=copy, **peers))
+        self.assertAlmostEqual(rows[1][1], (800 / 0.5) / (80 / 4.0))
+        self.assertTrue(rows[1][3])
+        self.assertAlmostEqual(rows[2][1], 0.8)
+        self.assertFalse(rows[2][3])
+
+    def test_a_tenant_differs_from_its_model_in_signs_alone(self):
+        header = b'{"a.bits":{"dtype":"I32","shape":[8],"data_offsets":[0,32]},'
+        header += b'"a.coef":{"dtype":"F32","shape":[1],"data_offsets":[32,36]}}'
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "zoo.safetensors"
+            whole = len(header).to_bytes(8, "little") + header + bytes(36)
+            path.write_bytes(whole)
+            bitdelta.turn_signs(path, seed=3)
+            turned = path.read_bytes()
+        self.assertEqual((turned[: -36], turned[-4:]), (whole[:-36], bytes(4)))
+        self.assertNotEqual(turned[-36:-4], bytes(32))
 
 
 class ChurnTest(unittest.TestCase):
