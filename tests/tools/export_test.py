@@ -26,6 +26,7 @@ import glora_supernet  # noqa: E402
 import llama_adapter  # noqa: E402
 import lycoris  # noqa: E402
 import peft_complete  # noqa: E402
+import peqa  # noqa: E402
 import places  # noqa: E402
 import propetl  # noqa: E402
 import qalora  # noqa: E402
@@ -348,6 +349,29 @@ class QaLoraTest(unittest.TestCase):
         x = numbers(12)
         np.testing.assert_allclose(state[f"{path}.lora_A.weight"] @ x, a @ x.reshape(3, 4).mean(axis=1), rtol=1e-4, atol=1e-5)
         self.assertEqual((config["r"], config["target_modules"]), (2, ["q_proj"]))
+
+
+class PeqaTest(unittest.TestCase):
+    def test_new_scales_over_the_same_integers_are_a_scale_a_row_or_a_change_of_each_group(self):
+        rows, groups = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
+        codes, old, new = numbers(6, 8), 1 + numbers(6, 2) ** 2, 1 + numbers(6, 2) ** 2
+        trained = {f"{rows}.scales": new[:, :1], f"{groups}.scales": new, "model.layers.0.mlp.up_proj.scales": old}
+        base = {f"{rows}.scales": old[:, :1], f"{groups}.scales": old, "model.layers.0.mlp.up_proj.scales": old}
+        for layout in ("rows", "gptq"):
+            laid = [{name: value.T if layout == "gptq" else value for name, value in state.items()}
+                    for state in (trained, base)]
+            config, tensors = written(peqa.convert(*laid, container.Container("peqa", "b", base_sha256="ab" * 32), 4, layout))
+            self.assertEqual(config["base"], {"name": "b", "weights_sha256": "ab" * 32})
+            self.assertEqual(set(tensors), {"L0.q.os.0.c", "L1.down.hd.0.u", "L1.down.hd.0.v"})
+            weight = old[:, :1] * codes
+            np.testing.assert_allclose(tensors["L0.q.os.0.c"][:, None] * weight, new[:, :1] * codes, rtol=1e-5)
+            weight = np.repeat(old, 4, axis=1) * codes
+            change = weight * (tensors["L1.down.hd.0.v"] @ tensors["L1.down.hd.0.u"])
+            np.testing.assert_allclose(weight + change, np.repeat(new, 4, axis=1) * codes, rtol=1e-4, atol=1e-6)
+        for spoiled in ({f"{rows}.weight": new}, {f"{rows}.scales": 0 * new[:, :1]}, {f"{rows}.scales": new},
+                        {"model.layers.3.mlp.up_proj.scales": new}):
+            with self.assertRaises(SystemExit):
+                peqa.convert(spoiled, base, container.Container("peqa", "b"), 4)
 
 
 class CommandTest(unittest.TestCase):

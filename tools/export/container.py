@@ -27,8 +27,8 @@ def _encode(array, dtype):
 
 
 class Container:
-    def __init__(self, family, base_name, dtype="F32"):
-        self.family, self.base_name, self.dtype = family, base_name, dtype
+    def __init__(self, family, base_name, dtype="F32", base_sha256=""):
+        self.family, self.base_name, self.dtype, self.base_sha256 = family, base_name, dtype, base_sha256
         self.tensors, self.sites, self.hooks, self._counts = {}, {}, [], {}
 
     def share(self, name, array):
@@ -51,8 +51,9 @@ class Container:
     def write(self, path):
         os.makedirs(path, exist_ok=True)
         weights_io.write_safetensors(f"{path}/zoo.safetensors", self.tensors)
+        digest = {"weights_sha256": self.base_sha256} if self.base_sha256 else {}
         weights_io.write_json(f"{path}/zoo.json", {
-            "zoo_version": 1, "family": self.family, "base": {"name": self.base_name},
+            "zoo_version": 1, "family": self.family, "base": {"name": self.base_name} | digest,
             "dtype": self.dtype.lower(), "sites": self.sites, "hooks": self.hooks})
 
 
