@@ -60,6 +60,7 @@ Intake::Options IntakeOptions(const EngineOptions& options, const EngineParts& p
   intake.vocab_size = parts.info.vocab_size;
   intake.max_context = parts.info.max_context;
   intake.num_blocks = parts.num_kv_blocks;
+  intake.rope_reaches = parts.rope_reaches;
   intake.max_prompt_bytes = options.max_prompt_bytes;
   intake.base_flops_per_token = 2 * parts.info.num_parameters;
   intake.prefix_cache = options.prefix_cache;
@@ -89,7 +90,10 @@ class EngineImpl final : public Engine {
     hooks.force = [this](AdapterVersionId version) { core_.Retire(version); };
     hooks.prepare = [this](const AdapterStore::Lease& version) { ComputeHead(version); };
     hooks.ended = [this](const AdapterVersion& version) {
-      if (version.shares_head()) core_.Forget(HeadChain(version).keys);
+      const auto& reaches =
+          version.rope() == nullptr ? parts_.rope_reaches : version.rope()->reaches();
+      const auto num_choices = std::max<int64_t>(static_cast<int64_t>(reaches.size()), 1);
+      if (version.shares_head()) core_.Forget(HeadKeys(version, num_choices));
     };
     parts_.adapters->SetHooks(std::move(hooks));
   }

@@ -48,6 +48,7 @@ struct ModelInfo {
   std::string architecture;
   int64_t vocab_size = 0;
   int64_t max_context = 0;
+  int64_t longest_context = 0;  // what an adapter's own rotary scaling may allow, at most
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;

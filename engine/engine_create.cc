@@ -1,5 +1,6 @@
 // Engine::Create: from a model on disk to a running engine.
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -28,6 +29,10 @@ ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend
   info.architecture = ArchitectureName(model.spec().architecture);
   info.vocab_size = model.spec().vocab_size;
   info.max_context = model.max_context();
+  info.longest_context = model.num_kv_blocks() * kBlockTokens;  // no request is longer
+  if (options.max_context > 0) {
+    info.longest_context = std::min(info.longest_context, options.max_context);
+  }
   info.num_parameters = model.num_parameters();
   info.weight_bytes = model.weight_bytes();
   info.kv_bytes = model.kv_bytes();
@@ -77,10 +82,12 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
                           Model::Load(files, *backend, model_options));
   parts.info = InfoOf(options, *model, *backend);
   parts.num_kv_blocks = model->num_kv_blocks();
+  parts.rope_reaches = model->rope_reaches();
   parts.eos_token_ids = model->spec().eos_ids;
   POLYAD_ASSIGN_OR_RETURN(parts.spill, MakeSpill(options, *model));
   AdapterStoreOptions store_options = options.adapters;
   shared_files->set_tokenizer({});  // read; the weights may be read again for adapters
+  store_options.max_context = parts.info.longest_context;
   store_options.base = std::make_shared<ServedBaseWeights>(shared_files, *model, *backend);
   parts.adapters = std::make_unique<AdapterStore>(model->spec(), *backend, store_options);
   parts.runner = std::move(model);

@@ -94,6 +94,11 @@ void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
   for (const OpReport& op : from.ops) EncodeOp(op, *to.add_ops());
   to.set_exactness(from.exactness);
   to.set_num_virtual_tokens(from.num_virtual_tokens);
+  to.set_max_context(from.max_context);
+}
+
+int64_t ContextOf(const LoadReport& report, int64_t of_base) {
+  return report.max_context > 0 ? report.max_context : of_base;
 }
 
 void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to) {

@@ -53,6 +53,7 @@ OrderedJson Describe(const LoadReport& report) {
   out["file_bytes"] = report.file_bytes;
   out["resident_bytes"] = report.resident_bytes;
   out["flops_per_token"] = report.flops_per_token;
+  if (report.max_context > 0) out["max_context"] = report.max_context;
   if (report.num_virtual_tokens > 0) out["num_virtual_tokens"] = report.num_virtual_tokens;
   for (const OpReport& op : report.ops) out["ops"].push_back(Describe(op));
   out["layer_delta_norms"] = report.layer_delta_norms;

@@ -1,6 +1,7 @@
 #include "server/grpc_service.h"
 
 #include "polyad/v1/inference.grpc.pb.h"
+#include "server/adapter_codec.h"
 #include "server/adapter_visibility.h"
 #include "server/grpc_call.h"
 #include "server/token_stream.h"
@@ -78,6 +79,7 @@ class InferenceServiceImpl final : public RawApi {
           for (const AdapterInfo& adapter : VisibleAdapters(serving_.registry, tenant)) {
             v1::ServedModel& model =
                 AddModel(adapter.report.name, base.name, adapter.report.version, response);
+            model.set_max_context(ContextOf(adapter.report, serving_.limits.max_context));
             for (const std::string& alias : adapter.aliases) model.add_aliases(alias);
           }
           return absl::OkStatus();

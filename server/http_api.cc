@@ -154,7 +154,8 @@ void HttpApi::ListModels(const Exchange& exchange, const std::string& tenant) {
   AppendModel(base, "", serving_.limits.max_context, body);
   for (const AdapterInfo& adapter : VisibleAdapters(serving_.registry, tenant)) {
     body += ',';
-    AppendModel(adapter.report.name, base, serving_.limits.max_context, body);
+    AppendModel(adapter.report.name, base, ContextOf(adapter.report, serving_.limits.max_context),
+                body);
   }
   body += "]}";
   exchange->Respond(200, kJson, body);
@@ -167,7 +168,7 @@ void HttpApi::GetModel(const Exchange& exchange, const std::string& tenant) {
   if (name == base) AppendModel(base, "", serving_.limits.max_context, body);
   for (const AdapterInfo& adapter : VisibleAdapters(serving_.registry, tenant)) {
     if (body.empty() && adapter.report.name == name) {
-      AppendModel(name, base, serving_.limits.max_context, body);
+      AppendModel(name, base, ContextOf(adapter.report, serving_.limits.max_context), body);
     }
   }
   if (body.empty()) {

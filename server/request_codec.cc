@@ -59,7 +59,7 @@ Status DecodePrompt(const v1::GenerateRequest& request, const DecodeLimits& limi
       }
       POLYAD_ASSIGN_OR_RETURN(std::vector<int32_t> ids,
                               DecodeTokenIds("token_ids.ids", request.token_ids().ids(),
-                                             limits.max_context, limits.vocab_size));
+                                             limits.most_tokens(), limits.vocab_size));
       spec.prompt = TokenPrompt{std::move(ids)};
       return absl::OkStatus();
     }
@@ -121,7 +121,7 @@ StatusOr<SamplingParams> DecodeSampling(const v1::Sampling& sampling, const Deco
 
 StatusOr<StoppingParams> DecodeStopping(const v1::Stopping& stopping, const DecodeLimits& limits) {
   StoppingParams out;
-  const int64_t most = std::min(kMaxOutputTokens, limits.max_context);
+  const int64_t most = std::min(kMaxOutputTokens, limits.most_tokens());
   out.max_tokens =
       stopping.has_max_tokens() ? stopping.max_tokens() : std::min(kDefaultMaxTokens, most);
   out.min_tokens = stopping.min_tokens();

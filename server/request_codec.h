@@ -5,6 +5,7 @@
 // pass through here (HTTP builds the same message first). Pure functions, any thread. Errors:
 // INVALID_ARGUMENT or UNIMPLEMENTED naming the field.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -32,6 +33,9 @@ struct DecodeLimits {
   int64_t vocab_size = 0;
   int64_t max_context = 0;  // tokens of prompt + output
   int64_t max_prompt_bytes = kMaxPromptBytes;
+  int64_t longest_context = 0;  // of adapters that scale theirs; where larger, it bounds requests
+
+  int64_t most_tokens() const { return std::max(max_context, longest_context); }
 };
 
 StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,

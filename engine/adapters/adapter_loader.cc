@@ -25,11 +25,16 @@ StatusOr<Directory> OpenLocation(const AdapterLocation& location) {
   return Directory::OpenBeneath(full.parent_path().string(), full.filename().string());
 }
 
-// Of the files and of what was chosen from them: another task of the same file is another adapter.
-Digest DigestOf(const AdapterSource& source, const AdapterOptions& options) {
-  if (options.empty()) return source.digest();
+// Of the files and of what was chosen from them: another task of the same file is another adapter,
+// and so is another rotation of the same tensors.
+Digest DigestOf(const AdapterSource& source, const AdapterOptions& options, bool has_rope) {
+  if (options.empty() && !has_rope) return source.digest();
   Sha256 sha;
   sha.Update(source.digest().data(), source.digest().size());
+  if (has_rope) {
+    sha.Update("config.json");
+    sha.Update(source.model_config());
+  }
   for (const auto& [key, value] : options) {
     sha.UpdateInt(static_cast<int64_t>(key.size()));
     sha.Update(key);
@@ -56,7 +61,7 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   LoadedAdapter loaded;
   const std::string name = identity.name;
   const int64_t version = identity.version;
-  identity.digest = DigestOf(source, context.lowering.options);
+  identity.digest = DigestOf(source, context.lowering.options, program.rope.has_value());
   const std::string digest = ToHex(identity.digest);
   loaded.version =
       std::make_shared<AdapterVersion>(std::move(identity), context.lowering.spec.num_layers);

@@ -16,6 +16,7 @@
 #include "engine/adapters/gated_prefix.h"
 #include "engine/adapters/scaling_pass.h"
 #include "engine/adapters/soft_prompt.h"
+#include "engine/spec/model_spec.h"
 #include "engine/spec/sites.h"
 #include "kernels/api/delta_op.h"
 
@@ -139,6 +140,14 @@ struct EmbeddingCoupling {
   Bottleneck second;
 };
 
+// A rotary embedding in place of the base's (LongLoRA: Chen et al. 2023), and how long its contexts
+// may be: as its configuration says, and as they are served.
+struct OwnRope {
+  RopeSpec rope;
+  int64_t max_position = 0;
+  int64_t max_context = 0;
+};
+
 // Memory of tensors that a lowering computed. Addresses stay as the arena grows and moves.
 class ProgramArena {
  public:
@@ -186,6 +195,7 @@ struct AdapterProgram {
   std::vector<EmbeddingCoupling> couplings;  // after positions are added
   std::vector<int32_t> invocation_tokens;    // activated adapters only
   std::optional<ScalingPassTensors> scaling_pass;
+  std::optional<OwnRope> rope;
   // Some of it depends on a request's whole prompt (zoo's class E4): the prompt is computed in one
   // piece, each later token alone, and no cached prefix is used.
   bool reads_whole_prompt = false;

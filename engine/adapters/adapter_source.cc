@@ -28,6 +28,7 @@ constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kAdapterHubSetup, "adapter_setup.json", "adapter.safetensors"},
     {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
     {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
+constexpr char kModelConfig[] = "config.json";
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
 constexpr int64_t kPieceBytes = 256 * 1024;  // read or hashed before it gives way
 
@@ -125,6 +126,15 @@ Status RefusePickle(const Directory& directory) {
 }  // namespace
 
 StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t max_file_bytes) {
+  POLYAD_ASSIGN_OR_RETURN(AdapterSource source, OpenAny(directory, max_file_bytes));
+  if (directory.Contains(kModelConfig)) {
+    POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile config, directory.OpenFile(kModelConfig));
+    POLYAD_ASSIGN_OR_RETURN(source.model_config_, config.ReadAll(kMaxConfigBytes));
+  }
+  return source;
+}
+
+StatusOr<AdapterSource> AdapterSource::OpenAny(const Directory& directory, int64_t max_file_bytes) {
   if (directory.Contains("adapter_setup.json")) return OpenSetup(directory, max_file_bytes);
   POLYAD_ASSIGN_OR_RETURN(AdapterSource source, OpenFiles(directory, max_file_bytes));
   if (source.format_ != AdapterFormat::kPeft || !IsMixture(source.config_)) return source;

@@ -44,6 +44,9 @@ class AdapterSource {
   AdapterFormat format() const { return format_; }
   const char* tensor_file() const;  // "adapter_model.safetensors"
   const OrderedJson& config() const { return config_; }
+  // A config.json beside the files, which is of a model and no part of the adapter's own format
+  // (own_rope.h); empty: there is none.
+  const std::string& model_config() const { return model_config_; }
   const Digest& digest() const { return digest_; }  // of config and tensors, as bytes
   int64_t file_bytes() const { return file_bytes_; }
   int64_t num_tensors() const;  // of its parts too
@@ -72,6 +75,7 @@ class AdapterSource {
   };
   static StatusOr<AdapterSource> Build(AdapterFormat format, const std::string& config,
                                        RandomAccessFile tensors);
+  static StatusOr<AdapterSource> OpenAny(const Directory& directory, int64_t max_file_bytes);
   static StatusOr<AdapterSource> OpenFiles(const Directory& directory, int64_t max_file_bytes);
   static StatusOr<AdapterSource> OpenSetup(const Directory& directory, int64_t max_file_bytes);
   static StatusOr<AdapterSource> OpenMixture(const Directory& directory, AdapterSource mixture,
@@ -81,6 +85,7 @@ class AdapterSource {
 
   AdapterFormat format_ = AdapterFormat::kPeft;
   std::string folder_;  // "0/" of a mixture's part, before its tensors' names in messages
+  std::string model_config_;
   OrderedJson config_;  // members in file order: patterns match first come, first served
   Digest digest_{};
   int64_t file_bytes_ = 0;

@@ -128,7 +128,7 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
 }
 
 LoaderContext AdapterStore::ContextFor(const LoadAdapterSpec& spec, int64_t room) const {
-  return {{spec_, options_.base.get(), spec.options},
+  return {{spec_, options_.base.get(), spec.options, options_.max_context},
           backend_,
           std::min(options_.max_file_bytes, 2 * room)};
 }

@@ -66,6 +66,7 @@ struct AdapterStoreOptions {
   int64_t max_bytes = int64_t{4} << 30;
   int64_t max_file_bytes = int64_t{2} << 30;
   int64_t max_aliases = 4096;
+  int64_t max_context = 0;                  // of any request that is served; 0: no limit
   std::string reserved_name;                // the base model's: no adapter or alias may take it
   std::shared_ptr<const BaseWeights> base;  // null: families that need the base are refused
 };

@@ -20,6 +20,7 @@
 #include "engine/adapters/soft_prompt.h"
 #include "engine/base/digest.h"
 #include "engine/base/strong_id.h"
+#include "engine/spec/rope_tables.h"
 #include "kernels/api/delta_op.h"
 
 namespace polyad {
@@ -163,6 +164,12 @@ class AdapterVersion {
     return found == prompt.end() ? std::numeric_limits<int64_t>::max() : found - prompt.begin();
   }
   const std::vector<PackedCoupling>& couplings() const { return couplings_; }
+  // What it turns queries and keys by in place of the base's tables, where it was trained with
+  // another scaling; null: nothing.
+  const RopeTables* rope() const { return rope_.get(); }
+  const std::shared_ptr<const RopeTables>& shared_rope() const { return rope_; }
+  // The longest context of its own scaling; 0: the base's.
+  int64_t max_context() const { return max_context_; }
   // What a first pass over the same tokens finds out about them; null: there is none.
   const ScalingPass* scaling_pass() const { return scaling_pass_.get(); }
   // How often a token's keys and values are kept: a first pass has a cache of its own.
@@ -205,6 +212,10 @@ class AdapterVersion {
     scaling_pass_ = std::make_shared<const ScalingPass>(std::move(pass));
   }
   void AddCoupling(PackedCoupling coupling) { couplings_.push_back(std::move(coupling)); }
+  void SetRope(std::shared_ptr<const RopeTables> rope, int64_t max_context) {
+    rope_ = std::move(rope);
+    max_context_ = max_context;
+  }
   void SetReadsWholePrompt() { reads_whole_prompt_ = true; }
   void SetReadsPositions() { reads_positions_ = true; }
   void AddPart(std::shared_ptr<const AdapterVersion> part) { parts_.push_back(std::move(part)); }
@@ -228,6 +239,8 @@ class AdapterVersion {
   std::vector<int32_t> invocation_tokens_;
   std::vector<PackedCoupling> couplings_;
   std::shared_ptr<const ScalingPass> scaling_pass_;
+  std::shared_ptr<const RopeTables> rope_;
+  int64_t max_context_ = 0;
   bool reads_whole_prompt_ = false;
   bool reads_positions_ = false;
   std::vector<std::shared_ptr<const AdapterVersion>> parts_;  // of a composition, in order

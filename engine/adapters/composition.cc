@@ -15,7 +15,7 @@ Status Refuse(const AdapterVersion& part, std::string_view why) {
 // What a scale means nothing for.
 bool HasTransforms(const AdapterVersion& part, int64_t num_layers) {
   if (part.replaces_norms() || !part.embedding_ops().empty() || part.soft_prompt() != nullptr ||
-      !part.couplings().empty()) {
+      !part.couplings().empty() || part.rope() != nullptr) {
     return true;
   }
   for (int64_t layer = 0; layer <= num_layers; ++layer) {
@@ -112,6 +112,13 @@ Status AddPart(const CompositionPart& part, int64_t num_layers, AdapterVersion& 
   if (adapter.shared_soft_prompt() != nullptr) {
     if (to.soft_prompt() != nullptr) return Refuse(adapter, "an earlier part has a soft prompt");
     to.SetSoftPrompt(adapter.shared_soft_prompt());
+  }
+  if (adapter.rope() != nullptr) {
+    if (to.rope() != nullptr && !(to.rope()->spec() == adapter.rope()->spec() &&
+                                  to.max_context() == adapter.max_context())) {
+      return Refuse(adapter, "an earlier part has another rotary scaling of its own");
+    }
+    to.SetRope(adapter.shared_rope(), adapter.max_context());
   }
   to.AddCost({0, adapter.cost().flops_per_token});
   to.AddPart(part.adapter);

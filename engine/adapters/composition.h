@@ -6,9 +6,10 @@
 //   y = W x + b + sum over parts of scale * delta(x),  and scale * f for its bottlenecks
 //
 // Parts whose change is no sum (transforms of a site's input or output, replaced norms or embedding
-// rows, soft prompts) take part at scale 1 only, in order; two parts may not both replace one norm
-// or both bring a soft prompt, and an activated adapter (aLoRA) composes with nothing. Several LoRA
-// parts are what PEFT's add_weighted_adapter(combination_type="cat") gives.
+// rows, soft prompts, a rotary scaling, which serves the whole) take part at scale 1 only, in
+// order; two parts may not both replace one norm, both bring a soft prompt or bring two rotary
+// scalings, and an activated adapter (aLoRA) composes with nothing. Several LoRA parts are what
+// PEFT's add_weighted_adapter(combination_type="cat") gives.
 
 #include <cstdint>
 #include <map>

@@ -1,10 +1,13 @@
 #include "engine/adapters/family_table.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "engine/adapters/adapterhub_config.h"
 #include "engine/adapters/base_replacements.h"
+#include "engine/adapters/own_rope.h"
 
 namespace polyad {
 
@@ -103,11 +106,22 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
   for (const Family& family : FamilyTable()) {
     if (family.format != source.format() || family.type != type) continue;
     const CountedBaseWeights counted(context.base);
-    LoweringContext lowering = context;
-    if (context.base != nullptr) lowering.base = &counted;
+    POLYAD_ASSIGN_OR_RETURN(std::optional<OwnRope> rope, ReadOwnRope(source, context));
+    ModelSpec spec = context.spec;
+    if (rope) spec.rope = rope->rope;
+    if (rope) spec.max_position = rope->max_position;
+    const LoweringContext lowering{spec, context.base == nullptr ? nullptr : &counted,
+                                   context.options, context.max_context};
     POLYAD_ASSIGN_OR_RETURN(AdapterProgram program, family.lower(source, lowering));
     if (source.format() == AdapterFormat::kPeft) {
       POLYAD_RETURN_IF_ERROR(LowerReplacements(source, lowering, program));
+    }
+    program.rope = std::move(rope);
+    if (program.rope && !program.invocation_tokens.empty()) {
+      return Unimplemented(
+          "config.json: another rotary scaling is not served with an activated adapter, which "
+          "shares "
+          "the base's keys before its invocation");
     }
     program.read_base = counted.num_reads() > 0;
     POLYAD_RETURN_IF_ERROR(source.CheckAllTaken());

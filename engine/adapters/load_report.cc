@@ -173,6 +173,7 @@ StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram&
   }
   report.ranks.assign(ranks.begin(), ranks.end());
   report.targets.assign(targets.begin(), targets.end());
+  if (program.rope) report.max_context = program.rope->max_context;
   if (program.soft_prompt) report.num_virtual_tokens = program.soft_prompt->num_tokens;
   POLYAD_ASSIGN_OR_RETURN(report.layer_delta_norms, LayerDeltaNorms(program, spec));
   return report;

@@ -37,6 +37,7 @@ struct LoadReport {
   std::vector<std::string> targets;  // distinct module names, e.g. "q_proj"
   std::vector<OpReport> ops;         // in the order of the program
   int64_t num_virtual_tokens = 0;    // of a soft prompt
+  int64_t max_context = 0;           // the longest context of its own rotary scaling; 0: the base's
   int64_t num_tensors_read = 0;
   int64_t file_bytes = 0;
   int64_t resident_bytes = 0;

@@ -29,6 +29,7 @@ struct LoweringContext {
   }
 
   AdapterOptions options = {};
+  int64_t max_context = 0;  // of any request that is served; 0: as long as the model allows
   mutable std::set<std::string> options_taken = {};  // by the one lowering that has this context
 
   bool HasOption(const std::string& key) const { return options.count(key) > 0; }

@@ -7,6 +7,7 @@
 
 #include "engine/io/float_bits.h"
 #include "engine/io/quote.h"
+#include "engine/spec/rope_frequencies.h"
 
 namespace polyad {
 namespace {
@@ -125,12 +126,8 @@ Status ModelDelta::CheckSettings() const {
     if (Close(values.first, values.second)) continue;
     return Differ(name, absl::StrFormat("%g", values.first), absl::StrFormat("%g", values.second));
   }
-  const std::vector<float> turns = RopeFrequencies(a.rope);
-  const std::vector<float> others = RopeFrequencies(b.rope);
-  for (size_t i = 0; i < turns.size() && i < others.size(); ++i) {
-    if (Close(turns[i], others[i])) continue;
-    return Differ("rotary scaling", absl::StrFormat("frequency %g", turns[i]),
-                  absl::StrFormat("%g", others[i]));
+  if (!TurnAlike(a.rope, b.rope, std::min(a.max_position, b.max_position))) {
+    return Differ("rotary scaling", "scaling", "another one");
   }
   if (a.sliding_window != b.sliding_window) {
     return Differ("sliding window", "window", "another one");

@@ -368,6 +368,12 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
   for (const EmbeddingCoupling& coupling : program.couplings) {
     POLYAD_RETURN_IF_ERROR(packer.PackCoupling(coupling));
   }
+  if (program.rope) {
+    const auto tables = std::make_shared<const RopeTables>(
+        program.rope->rope, program.rope->max_position, program.rope->max_context);
+    version.AddCost({tables->bytes(), 0});
+    version.SetRope(tables, program.rope->max_context);
+  }
   for (const NormReplacement& norm : program.norms) {
     version.ReplaceNorm(norm.layer, norm.site, {norm.weight, norm.bias});
   }

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "engine/adapters/lowering_ops.h"
+#include "engine/spec/rope_frequencies.h"
 
 namespace polyad {
 namespace {
@@ -25,12 +26,13 @@ void NormRow(NormKind kind, double eps, const NormVectors& norm, std::span<float
 }
 
 // Pairs (i, i + d / 2) of a head's first d elements, as kernels/api/backend.h has it.
-void Rotate(const std::vector<float>& frequencies, int64_t position, std::span<float> head) {
+void Rotate(const std::vector<float>& frequencies, double attention_factor, int64_t position,
+            std::span<float> head) {
   const size_t half = frequencies.size();
   for (size_t i = 0; i < half; ++i) {
     const float angle = static_cast<float>(position) * frequencies[i];  // fp32, as the tables
-    const double cos = std::cos(static_cast<double>(angle));
-    const double sin = std::sin(static_cast<double>(angle));
+    const double cos = std::cos(static_cast<double>(angle)) * attention_factor;
+    const double sin = std::sin(static_cast<double>(angle)) * attention_factor;
     const double a = head[i];
     const double b = head[i + half];
     head[i] = static_cast<float>(a * cos - b * sin);
@@ -75,6 +77,12 @@ StatusOr<std::vector<float>> KeysAndValuesOf(const LoweringContext& context, int
 StatusOr<std::vector<float>> KeysAndValuesOfStates(const LoweringContext& context, int64_t layer,
                                                    Matrix rows) {
   const ModelSpec& spec = context.spec;
+  if (RopeReaches(spec.rope, spec.max_position).size() > 1) {
+    return Unimplemented(
+        "prefix: states that are rotated while loading are not served where the rotation depends "
+        "on "
+        "how long a request is");
+  }
   POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context.Base());
   POLYAD_ASSIGN_OR_RETURN(const NormVectors norm, base->Norm(layer, NormSite::kAttention));
   const auto hidden = static_cast<size_t>(rows.cols);
@@ -96,7 +104,7 @@ StatusOr<std::vector<float>> KeysAndValuesOfStates(const LoweringContext& contex
       if (spec.qk_norm) {
         NormRow(NormKind::kRms, static_cast<double>(spec.norm_eps), head_norm, key);
       }
-      Rotate(frequencies, row, key);
+      Rotate(frequencies, spec.rope.attention_factor, row, key);
     }
   }
   return kv;

@@ -41,6 +41,7 @@ PrefixKey RootKey(const PrefixRoot& root) {
   AddText(hash, root.tenant);
   AddText(hash, root.salt);
   hash.UpdateInt(root.private_request);
+  hash.UpdateInt(root.rope_choice);
   return Truncate(hash.Finish());
 }
 

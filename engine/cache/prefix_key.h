@@ -32,6 +32,7 @@ struct PrefixRoot {
   std::string_view tenant;
   std::string_view salt;
   int64_t private_request = 0;  // not 0: a chain that only this request's choices share
+  int64_t rope_choice = 0;      // what its keys turn by, of the adapter's or the base's tables
 };
 
 PrefixKey RootKey(const PrefixRoot& root);

@@ -16,18 +16,18 @@ constexpr int64_t kStoredRows = 64;  // of keys and values, made and stored at a
 }  // namespace
 
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend,
-                 int64_t max_position)
+                 int64_t max_context)
     : spec_(spec),
       weights_(weights),
       backend_(backend),
-      rope_(spec, max_position),
+      rope_(spec.rope, spec.max_position, max_context),
       linear_(backend),
       scaling_(backend) {}
 
 StatusOr<std::unique_ptr<Decoder>> Decoder::Create(const ModelSpec& spec, const Weights& weights,
-                                                   Backend& backend, int64_t max_position,
+                                                   Backend& backend, int64_t max_context,
                                                    int64_t max_step_tokens) {
-  std::unique_ptr<Decoder> decoder(new Decoder(spec, weights, backend, max_position));
+  std::unique_ptr<Decoder> decoder(new Decoder(spec, weights, backend, max_context));
   POLYAD_RETURN_IF_ERROR(decoder->AllocateWorkspace(max_step_tokens));
   return decoder;
 }
@@ -85,6 +85,7 @@ void Decoder::RunLayers(const StepBatch& batch, KvStorage& kv) {
                           {batch.block_ids.data() + sequence.block_begin,
                            static_cast<size_t>(sequence.block_end - sequence.block_begin)}});
   }
+  FindRotations(batch);
   Embed(batch, space_.residual.Slice(0, batch.num_rows()));
   for (int64_t layer = 0; layer < spec_.num_layers; ++layer) Layer(layer, batch, kv);
 }
@@ -256,42 +257,54 @@ void Decoder::Norm(int64_t layer, NormSite site, std::span<const StepSegment> se
   }
 }
 
-// One call for all rows but where an adapter has q and k norms of its own.
+// One for all rows, but where an adapter has tables or norms of heads of its own, and where
+// sequences of different lengths turn differently.
+void Decoder::FindRotations(const StepBatch& batch) {
+  rotations_.clear();
+  size_t segment = 0;
+  for (const StepSequence& rows : batch.sequences) {
+    const RopeTable rope = (rows.rope == nullptr ? rope_ : *rows.rope).view(rows.rope_choice);
+    for (int64_t begin = rows.row_begin; begin < rows.row_end;) {
+      while (batch.segments[segment].row_end <= begin) ++segment;
+      const AdapterVersion* adapter = batch.segments[segment].adapter;
+      const bool own_norms = spec_.qk_norm && adapter != nullptr && adapter->replaces_norms();
+      const AdapterVersion* norms = own_norms ? adapter : nullptr;
+      const int64_t end = std::min(rows.row_end, batch.segments[segment].row_end);
+      if (rotations_.empty() || rotations_.back().rope.cos != rope.cos ||
+          rotations_.back().norms != norms) {
+        rotations_.push_back({begin, end, rope, norms});
+      }
+      rotations_.back().row_end = end;
+      begin = end;
+    }
+  }
+}
+
 void Decoder::RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   const LayerWeights& weights = weights_.layers[static_cast<size_t>(layer)];
-  const auto run = [&](int64_t begin, int64_t end, const AdapterVersion* adapter) {
-    if (begin == end) return;
+  for (const Rotation& rows : rotations_) {
     QkvArgs store;
-    store.qkv = space_.qkv.Slice(begin, end);
+    store.qkv = space_.qkv.Slice(rows.row_begin, rows.row_end);
     store.num_heads = spec_.num_heads;
     if (spec_.qk_norm) {
-      const NormVectors* q =
-          adapter == nullptr ? nullptr : adapter->Norm(layer, NormSite::kQueryHead);
-      const NormVectors* k =
-          adapter == nullptr ? nullptr : adapter->Norm(layer, NormSite::kKeyHead);
+      const auto own = [&](NormSite site) {
+        return rows.norms == nullptr ? nullptr : rows.norms->Norm(layer, site);
+      };
+      const NormVectors* q = own(NormSite::kQueryHead);
+      const NormVectors* k = own(NormSite::kKeyHead);
       store.q_norm = q == nullptr ? weights.q_norm.weight.data() : q->weight.data();
       store.k_norm = k == nullptr ? weights.k_norm.weight.data() : k->weight.data();
       store.norm_eps = spec_.norm_eps;
     }
-    const auto first = static_cast<size_t>(begin);
-    const auto count = static_cast<size_t>(end - begin);
-    store.rope = rope_.view();
+    const auto first = static_cast<size_t>(rows.row_begin);
+    const auto count = static_cast<size_t>(rows.row_end - rows.row_begin);
+    store.rope = rows.rope;
     store.positions = std::span(batch.positions).subspan(first, count);
     store.slots = std::span(batch.slots).subspan(first, count);
     store.kv = &kv;
     store.layer = layer;
     backend_.RotateAndStore(store);
-  };
-  int64_t done = 0;
-  for (const StepSegment& segment : batch.segments) {
-    if (!spec_.qk_norm || segment.adapter == nullptr || !segment.adapter->replaces_norms()) {
-      continue;
-    }
-    run(done, segment.row_begin, nullptr);
-    run(segment.row_begin, segment.row_end, segment.adapter);
-    done = segment.row_end;
   }
-  run(done, batch.num_rows(), nullptr);
 }
 
 void Decoder::Attend(int64_t layer, const StepBatch& batch, KvStorage& kv) {

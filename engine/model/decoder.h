@@ -13,11 +13,11 @@
 #include "engine/base/status.h"
 #include "engine/model/adapted_linear.h"
 #include "engine/model/input_observer.h"
-#include "engine/model/rope_tables.h"
 #include "engine/model/scaling_pass_runner.h"
 #include "engine/model/step_batch.h"
 #include "engine/model/weights.h"
 #include "engine/spec/model_spec.h"
+#include "engine/spec/rope_tables.h"
 #include "kernels/api/backend.h"
 
 namespace polyad {
@@ -39,16 +39,25 @@ struct Workspace {
 class Decoder {
  public:
   static StatusOr<std::unique_ptr<Decoder>> Create(const ModelSpec& spec, const Weights& weights,
-                                                   Backend& backend, int64_t max_position,
+                                                   Backend& backend, int64_t max_context,
                                                    int64_t max_step_tokens);
 
+  const RopeTables& rope() const { return rope_; }
   void Observe(InputObserver* observer) { observer_ = observer; }  // null: nobody
 
   // Logits [sample_rows, vocab] of the batch; K/V of every row are in the cache afterwards.
   FloatRows Forward(const StepBatch& batch, KvStorage& kv);
 
  private:
-  Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend, int64_t max_position);
+  // Rows that are rotated alike: by the same tables, after the same norms of heads.
+  struct Rotation {
+    int64_t row_begin = 0;
+    int64_t row_end = 0;
+    RopeTable rope;
+    const AdapterVersion* norms = nullptr;  // null: the base's
+  };
+
+  Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend, int64_t max_context);
   Status AllocateWorkspace(int64_t max_step_tokens);
   void FindCoefficients(const StepBatch& batch, KvStorage& kv);
   void RunLayers(const StepBatch& batch, KvStorage& kv);
@@ -64,6 +73,7 @@ class Decoder {
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void AddGatedPrefixes(int64_t layer, const StepBatch& batch, bool after_projection,
                         ActivationRows out);
+  void FindRotations(const StepBatch& batch);
   void RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv);
   FloatRows Head(const StepBatch& batch);
   // The base's norm for every row, then an adapter's own where it replaces it.
@@ -82,6 +92,7 @@ class Decoder {
   Workspace space_;
   InputObserver* observer_ = nullptr;
   std::vector<AttentionSequence> sequences_;  // reused between layers
+  std::vector<Rotation> rotations_;           // likewise
   std::vector<StepSegment> sample_segments_;  // reused between steps
   std::vector<int32_t> prompt_rows_;          // reused between soft prompts
   std::vector<int64_t> prefix_slots_;         // likewise

@@ -26,9 +26,10 @@ StatusOr<std::unique_ptr<Model>> Model::Load(const ModelFiles& files, Backend& b
   POLYAD_ASSIGN_OR_RETURN(model->weights_, LoadWeights(files, backend));
   model->num_parameters_ = CountParameters(model->spec_);
   POLYAD_RETURN_IF_ERROR(model->AllocateKv(options.kv_bytes));
-  POLYAD_ASSIGN_OR_RETURN(
-      model->decoder_, Decoder::Create(model->spec_, model->weights_, backend, model->max_context_,
-                                       options.max_step_tokens));
+  // No context is longer than the cache, so no position is beyond it.
+  const int64_t longest = std::min(model->max_context_, model->num_kv_blocks() * kBlockTokens);
+  POLYAD_ASSIGN_OR_RETURN(model->decoder_, Decoder::Create(model->spec_, model->weights_, backend,
+                                                           longest, options.max_step_tokens));
   return model;
 }
 

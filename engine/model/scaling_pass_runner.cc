@@ -94,6 +94,8 @@ void ScalingPassRunner::AppendSequence(const StepBatch& step, const StepSequence
   own.row_begin = batch_.num_rows();
   own.row_end = own.row_begin + count;
   own.context_end = rows.context_end;
+  own.rope = rows.rope;
+  own.rope_choice = rows.rope_choice;
   own.block_begin = static_cast<int64_t>(batch_.block_ids.size());
   const auto table = step.block_ids.begin();
   batch_.block_ids.insert(batch_.block_ids.end(), table + rows.first_pass_begin,

@@ -35,6 +35,10 @@ struct StepSequence {
   // Range of block_ids too: the table of the first pass's cache, where the adapter has one.
   int64_t first_pass_begin = 0;
   int64_t first_pass_end = 0;
+  // What its queries and keys turn by: an adapter's own tables, or the model's (null), and which of
+  // them. The same in every step of a sequence.
+  const RopeTables* rope = nullptr;
+  int64_t rope_choice = 0;
 };
 
 // Rows of virtual tokens: row_begin + i is the soft prompt's embedding first + i, times scale.

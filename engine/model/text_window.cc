@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "engine/spec/rope_frequencies.h"
+
 namespace polyad {
 
 StatusOr<FloatRows> RunWindow(Model& model, std::span<const int32_t> tokens,
@@ -19,7 +21,11 @@ StatusOr<FloatRows> RunWindow(Model& model, std::span<const int32_t> tokens,
   batch.slots.assign(batch.positions.begin(), batch.positions.end());  // blocks from the first on
   batch.block_ids.resize(static_cast<size_t>(num_blocks));
   std::iota(batch.block_ids.begin(), batch.block_ids.end(), 0);
-  batch.sequences.push_back({0, count, count, 0, num_blocks, nullptr});
+  StepSequence rows{0, count, count, 0, num_blocks, nullptr};
+  if (adapter != nullptr) rows.rope = adapter->rope();
+  rows.rope_choice =
+      RopeChoice(rows.rope == nullptr ? model.rope_reaches() : rows.rope->reaches(), count);
+  batch.sequences.push_back(rows);
   batch.segments.push_back({adapter, 0, count, 0});
   return model.Run(batch);
 }

@@ -70,6 +70,10 @@ struct Request {
   // embeddings, and what multiplies it.
   int64_t prompt_row = 0;
   float prompt_scale = 1.0f;
+  int64_t max_context = 0;  // the longest it may have, virtual tokens too; 0: the engine's
+  // Which of the rotary tables of its adapter or the base turn all its queries and keys: told by
+  // how long it may get (engine/spec/rope_frequencies.h).
+  int64_t rope_choice = 0;
   int32_t priority = 0;
   int64_t arrival_us = 0;
   int64_t adapter_wait_us = 0;  // from then until the adapter was there

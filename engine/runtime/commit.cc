@@ -54,7 +54,7 @@ bool Ends(const Sequence& sequence, const EngineLimits& limits, FinishEvent& eve
   }
   event.reason = FinishReason::kLength;
   return sequence.num_output() >= stopping.max_tokens ||
-         sequence.num_positions() >= limits.max_context;
+         sequence.num_positions() >= owner.max_context(limits.max_context);
 }
 
 void AppendToken(Sequence& sequence, SampledItem sampled, EngineState& state,

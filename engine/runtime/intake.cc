@@ -10,6 +10,7 @@
 #include "engine/runtime/scheduler.h"
 #include "engine/runtime/sequence.h"
 #include "engine/runtime/soft_prompt_head.h"
+#include "engine/spec/rope_frequencies.h"
 
 namespace polyad {
 namespace {
@@ -55,7 +56,9 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->adapter_wait_us = spec.adapter_wait_us;
   request->deadline_us = spec.deadline_us;
   request->sink = std::move(sink);
+  request->max_context = MaxContext(request->adapter.get());
   POLYAD_RETURN_IF_ERROR(CheckFits(*request));
+  request->rope_choice = RopeChoiceOf(*request);
   POLYAD_RETURN_IF_ERROR(CheckWhole(*request));
   if (request->deadline_us > 0 && now_us >= request->deadline_us) {
     return DeadlineExceeded("the deadline passed before the request was queued");
@@ -73,7 +76,9 @@ StatusOr<Arrive> Intake::PrepareHead(Lease adapter, int64_t number,
   const std::shared_ptr<Request> request =
       MakeHeadRequest(std::move(adapter), parts_.clock.NowMicros());
   request->sink = std::move(sink);
+  request->max_context = MaxContext(request->adapter.get());
   POLYAD_RETURN_IF_ERROR(CheckFits(*request));
+  request->rope_choice = RopeChoiceOf(*request);
   return Arrive{number, request, KeysOf(*request, number), TokenCost(request->adapter.get())};
 }
 
@@ -90,11 +95,10 @@ Status Intake::Check(const RequestSpec& spec) const {
   POLYAD_RETURN_IF_ERROR(
       CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, -2, 2));
   POLYAD_RETURN_IF_ERROR(CheckRange("priority", spec.priority, -100, 100));
-  const auto most = static_cast<double>(options_.max_context);
   POLYAD_RETURN_IF_ERROR(
       CheckRange("stopping.max_tokens", static_cast<double>(spec.stopping.max_tokens), 0, 1e9));
   POLYAD_RETURN_IF_ERROR(
-      CheckRange("stopping.min_tokens", static_cast<double>(spec.stopping.min_tokens), 0, most));
+      CheckRange("stopping.min_tokens", static_cast<double>(spec.stopping.min_tokens), 0, 1e9));
   if (spec.output.logprobs) {
     POLYAD_RETURN_IF_ERROR(CheckRange("output.logprobs", *spec.output.logprobs, 0, kMaxLogprobs));
   }
@@ -144,24 +148,44 @@ StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {
   return ids;
 }
 
-// A token that is only sampled needs neither a position nor a place in the cache, hence the last
-// one is free. Virtual tokens need both, padding no position.
+// An adapter's own scaling says how long its contexts are.
+int64_t Intake::MaxContext(const AdapterVersion* adapter) const {
+  const bool own = adapter != nullptr && adapter->max_context() > 0;
+  return own ? adapter->max_context() : options_.max_context;
+}
+
+// Positions that it takes at most. A token that is only sampled needs neither a position nor a
+// place in the cache, hence the last one is free. Virtual tokens need both, padding no position.
+int64_t Intake::NumPositions(const Request& request) const {
+  const AdapterVersion* adapter = request.adapter.get();
+  const int64_t num_virtual =
+      adapter == nullptr ? 0 : adapter->num_virtual_tokens() - adapter->num_padding();
+  const int64_t begin = num_virtual + static_cast<int64_t>(request.prompt_tokens.size());
+  const int64_t end = begin + std::max<int64_t>(request.stopping.max_tokens, 1);
+  return std::min(end, request.max_context + 1) - 1;
+}
+
+// Told before the first token runs and for good, so that chunks, caches and preemptions change
+// nothing (docs/decisions/0008-one-rotation-for-a-sequence.md).
+int64_t Intake::RopeChoiceOf(const Request& request) const {
+  const RopeTables* own = request.adapter == nullptr ? nullptr : request.adapter->rope();
+  return RopeChoice(own == nullptr ? options_.rope_reaches : own->reaches(), NumPositions(request));
+}
+
 Status Intake::CheckFits(const Request& request) const {
   const int64_t num_padding = request.adapter == nullptr ? 0 : request.adapter->num_padding();
   const int64_t num_virtual =
       request.adapter == nullptr ? 0 : request.adapter->num_virtual_tokens() - num_padding;
   const auto num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
   const int64_t wanted = request.stopping.max_tokens;
-  const int64_t most = options_.max_context - (wanted > 0 ? 1 : 0) - num_virtual;
+  const int64_t most = request.max_context - (wanted > 0 ? 1 : 0) - num_virtual;
   if (num_prompt > most) {
     const std::string beside =
         num_virtual > 0 ? absl::StrFormat(" beside the adapter's %d", num_virtual) : "";
     return InvalidArgument("prompt: expected at most %d tokens%s, got %d",
                            std::max<int64_t>(most, 0), beside, num_prompt);
   }
-  const int64_t begin = num_virtual + num_prompt;
-  const int64_t num_tokens =
-      std::min(begin + std::max<int64_t>(wanted, 1), options_.max_context + 1) - 1 + num_padding;
+  const int64_t num_tokens = NumPositions(request) + num_padding;
   const int64_t num_caches = request.adapter == nullptr ? 1 : request.adapter->num_caches();
   if (num_caches * BlocksFor(num_tokens) > options_.num_blocks) {
     return InvalidArgument(
@@ -238,6 +262,7 @@ PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   root.tenant = request.tenant;
   root.salt = request.cache.salt;
   root.private_request = is_private ? number : 0;
+  root.rope_choice = request.rope_choice;
   PrefixChain chain;
   chain.tail_owner = OwnerOf(request.tenant);
   chain.head_owner = chain.tail_owner;
@@ -251,7 +276,7 @@ PrefixChain Intake::KeysOf(const Request& request, int64_t number) const {
   }
   const PrefixKey owner = RootKey(root);
   if (shares_prompt) {
-    PrefixChain head = HeadChain(*adapter);
+    PrefixChain head = HeadChain(*adapter, request.rope_choice);
     chain.keys = std::move(head.keys);
     chain.num_head_blocks = head.num_head_blocks;
     // A composition comes and goes with its requests; nobody forgets its blocks.

@@ -35,9 +35,10 @@ class Intake {
         compose = nullptr;
   };
   struct Options {
-    std::string model_name;   // the base model's: asks for no adapter
-    int64_t vocab_size = 0;   // of the logits
-    int64_t max_context = 0;  // tokens of prompt and output, virtual ones too
+    std::string model_name;                  // the base model's: asks for no adapter
+    int64_t vocab_size = 0;                  // of the logits
+    int64_t max_context = 0;                 // tokens of prompt and output, virtual ones too
+    std::vector<int64_t> rope_reaches = {};  // the base's (RopeTables::reaches); empty: one
     int64_t num_blocks = 0;
     int64_t max_prompt_bytes = 0;
     int64_t base_flops_per_token = 0;  // adapters cost in proportion; 0: they cost nothing
@@ -60,6 +61,9 @@ class Intake {
 
  private:
   Status CheckIds(const RequestSpec& spec) const;
+  int64_t MaxContext(const AdapterVersion* adapter) const;
+  int64_t NumPositions(const Request& request) const;
+  int64_t RopeChoiceOf(const Request& request) const;
   Status CheckFits(const Request& request) const;
   Status CheckWhole(const Request& request) const;
   StatusOr<std::vector<int32_t>> Encode(const RequestSpec& spec) const;

@@ -43,6 +43,11 @@ struct ActiveRequest {
   int64_t cached_tokens = 0;  // of the prompt, at the first admission
   int64_t admitted_us = 0;    // 0: still in the queue
   bool prompt_done = false;   // prompt computed; the other choices exist from here on
+
+  // Tokens that it may hold, virtual ones too.
+  int64_t max_context(int64_t of_engine) const {
+    return request->max_context > 0 ? request->max_context : of_engine;
+  }
 };
 
 struct Sequence {

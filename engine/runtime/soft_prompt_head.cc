@@ -16,14 +16,24 @@ constexpr int32_t kPriority = 100;
 
 }  // namespace
 
-PrefixChain HeadChain(const AdapterVersion& adapter) {
+PrefixChain HeadChain(const AdapterVersion& adapter, int64_t rope_choice) {
   POLYAD_CHECK(adapter.shares_head(), "only a shared soft prompt has blocks of its own");
   const AdapterVersion::Identity& identity = adapter.identity();
   PrefixChain chain;
-  chain.keys = {RootKey({identity.digest, identity.id, "", "", 0})};
+  const int64_t turns_by = adapter.soft_prompt()->stores_kv ? 0 : rope_choice;  // as stored
+  chain.keys = {RootKey({identity.digest, identity.id, "", "", 0, turns_by})};
   chain.num_head_blocks = adapter.num_virtual_tokens() / kBlockTokens;
   ExtendKeys(VirtualTokensOf(&adapter), chain);
   return chain;
+}
+
+std::vector<PrefixKey> HeadKeys(const AdapterVersion& adapter, int64_t num_choices) {
+  std::vector<PrefixKey> keys;
+  for (int64_t choice = 0; choice < num_choices; ++choice) {
+    const PrefixChain chain = HeadChain(adapter, choice);
+    keys.insert(keys.end(), chain.keys.begin(), chain.keys.end());
+  }
+  return keys;
 }
 
 std::shared_ptr<Request> MakeHeadRequest(std::shared_ptr<const AdapterVersion> adapter,

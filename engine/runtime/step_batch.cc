@@ -76,6 +76,9 @@ void AppendSequence(const FlatStep::Item& item, int64_t row_begin, StepBatch& ba
   rows.block_begin = static_cast<int64_t>(batch.block_ids.size());
   rows.block_end = AppendTable(*item.sequence, 0, batch);
   rows.soft_prompt = PromptOf(*item.sequence);
+  const AdapterVersion* adapter = AdapterOf(*item.sequence);
+  rows.rope = adapter == nullptr ? nullptr : adapter->rope();
+  rows.rope_choice = item.sequence->owner->request->rope_choice;
   if (item.sequence->num_caches() > 1) {
     rows.first_pass_begin = rows.block_end;
     rows.first_pass_end = AppendTable(*item.sequence, 1, batch);
@@ -137,7 +140,10 @@ FlatStep Flatten(const StepPlan& plan, EngineState& state) {
   std::sort(flat.items.begin(), flat.items.end(), [](const auto& a, const auto& b) {
     const int64_t rank_a = AdapterRank(a);
     const int64_t rank_b = AdapterRank(b);
-    return rank_a != rank_b ? rank_a < rank_b : a.work.id < b.work.id;
+    if (rank_a != rank_b) return rank_a < rank_b;
+    const int64_t rope_a = a.sequence->owner->request->rope_choice;
+    const int64_t rope_b = b.sequence->owner->request->rope_choice;
+    return rope_a != rope_b ? rope_a < rope_b : a.work.id < b.work.id;
   });
   for (FlatStep::Item& item : flat.items) {
     AppendRows(item, flat.batch);

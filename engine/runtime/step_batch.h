@@ -2,8 +2,8 @@
 
 // A plan made flat: the device-ready arrays of one step. Sequences are sorted by adapter (the base
 // model first, then by version id) so that each adapter is one segment (those that read
-// whole prompts: one for each sequence), and by age within; a sequence's rows stay together. Pure
-// function.
+// whole prompts: one for each sequence), within by what they turn by, and then by age; a sequence's
+// rows stay together. Pure function.
 
 #include <vector>
 

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "engine/io/quote.h"
+#include "engine/spec/gguf_rope.h"
 
 namespace polyad {
 
@@ -29,6 +30,7 @@ class ArchitectureKeys {
       : metadata_(metadata), prefix_(std::move(prefix)) {}
 
   const GgufMetadata& metadata() const { return metadata_; }
+  const std::string& prefix() const { return prefix_; }
   std::string Key(const std::string& suffix) const { return prefix_ + "." + suffix; }
   bool Has(const std::string& suffix) const { return metadata_.Has(Key(suffix)); }
 
@@ -122,46 +124,6 @@ Status ReadHeadDim(const ArchitectureKeys& keys, ModelSpec& spec) {
   return absl::OkStatus();
 }
 
-Status ReadFrequencyFactors(const GgufFile& file, RopeSpec& rope) {
-  if (file.Find("rope_freqs.weight") == nullptr) return absl::OkStatus();
-  POLYAD_ASSIGN_OR_RETURN(const OwnedTensor tensor, file.Read("rope_freqs.weight"));
-  POLYAD_ASSIGN_OR_RETURN(rope.frequency_factors, ToFloats(tensor));
-  if (static_cast<int64_t>(rope.frequency_factors.size()) != rope.rotary_dim / 2) {
-    return InvalidArgument("tensor 'rope_freqs.weight': expected [%d], got %s", rope.rotary_dim / 2,
-                           ShapeToString(tensor.shape));
-  }
-  for (const float factor : rope.frequency_factors) {
-    if (!(factor > 0.0f && std::isfinite(factor))) {
-      return InvalidArgument("tensor 'rope_freqs.weight': expected positive factors");
-    }
-  }
-  return absl::OkStatus();
-}
-
-Status ReadRope(const GgufFile& file, const ArchitectureKeys& keys, ModelSpec& spec) {
-  const GgufMetadata& metadata = keys.metadata();
-  RopeSpec& rope = spec.rope;
-  POLYAD_ASSIGN_OR_RETURN(rope.theta,
-                          metadata.NumberOr(keys.Key("rope.freq_base"), 10000.0, 1.0, 1e12));
-  POLYAD_ASSIGN_OR_RETURN(rope.rotary_dim,
-                          keys.IntOr("rope.dimension_count", spec.head_dim, SpecLimits::kHeadDim));
-  POLYAD_ASSIGN_OR_RETURN(const std::string type,
-                          metadata.StringOr(keys.Key("rope.scaling.type"), "none"));
-  // The older spelling of linear scaling is a bare factor.
-  POLYAD_ASSIGN_OR_RETURN(const double old_factor,
-                          metadata.NumberOr(keys.Key("rope.scale_linear"), 1.0, 1e-6, 1e6));
-  POLYAD_ASSIGN_OR_RETURN(const double factor, metadata.NumberOr(keys.Key("rope.scaling.factor"),
-                                                                 old_factor, 1e-6, 1e6));
-  if (type == "linear" || (type == "none" && old_factor != 1.0)) {
-    rope.scaling = RopeScaling::kLinear;
-    rope.factor = factor;
-  } else if (type != "none") {
-    return Unimplemented("key '%s': %s is not supported", keys.Key("rope.scaling.type"),
-                         Quote(type));
-  }
-  return ReadFrequencyFactors(file, rope);
-}
-
 Status ReadLlamaLike(const GgufFile& file, const ArchitectureKeys& keys, ModelSpec& spec) {
   POLYAD_ASSIGN_OR_RETURN(
       const double eps,
@@ -170,7 +132,7 @@ Status ReadLlamaLike(const GgufFile& file, const ArchitectureKeys& keys, ModelSp
   spec.norm_eps = static_cast<float>(eps);
   spec.activation = ActivationKind::kSilu;
   spec.qk_norm = spec.architecture == Architecture::kQwen3;
-  POLYAD_RETURN_IF_ERROR(ReadRope(file, keys, spec));
+  POLYAD_RETURN_IF_ERROR(ReadGgufRope(file, keys.prefix(), spec));
   POLYAD_ASSIGN_OR_RETURN(
       const int64_t window,
       keys.metadata().IntOr(keys.Key("attention.sliding_window"), 0, 0, SpecLimits::kPositions));

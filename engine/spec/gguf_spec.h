@@ -2,9 +2,8 @@
 
 // A GGUF file's metadata as a ModelSpec and a tokenizer. Architectures: llama (which is also how
 // Mistral files say it), qwen2, qwen3, gpt2. Whether biases and a separate head exist is read off
-// the tensors; rope_freqs.weight (llama3 scaling already worked out) becomes
-// RopeSpec::frequency_factors. Keys: gguf 0.19 constants. What changes the maths and is not served
-// (experts, yarn, per-layer heads) refuses the model with the key and its value.
+// the tensors; the rotary part is gguf_rope.h's. Keys: gguf 0.19 constants. What changes the maths
+// and is not served (experts, per-layer heads) refuses the model with the key and its value.
 
 #include "engine/base/status.h"
 #include "engine/io/gguf.h"

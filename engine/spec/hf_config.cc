@@ -8,6 +8,7 @@
 #include "engine/io/quote.h"
 #include "engine/spec/hf_rope.h"
 #include "engine/spec/quantization_config.h"
+#include "engine/spec/rope_frequencies.h"
 
 namespace polyad {
 
@@ -215,7 +216,8 @@ Status ReadLlamaLike(const JsonFields& config, ModelSpec& spec) {
   POLYAD_RETURN_IF_ERROR(ReadBiases(config, spec));
   POLYAD_RETURN_IF_ERROR(ReadSlidingWindow(config, spec));
   spec.qk_norm = spec.architecture == Architecture::kQwen3;
-  POLYAD_ASSIGN_OR_RETURN(spec.rope, ReadHfRope(config, spec.head_dim, spec.max_position));
+  POLYAD_ASSIGN_OR_RETURN(spec.rope, ReadHfRope(config, {spec.head_dim, spec.max_position}));
+  spec.max_position = ScaledMaxPosition(spec.rope, spec.max_position);
   POLYAD_ASSIGN_OR_RETURN(spec.tie_embeddings, config.BoolOr("tie_word_embeddings", false));
   spec.attention_scale = 1.0f / std::sqrt(static_cast<float>(spec.head_dim));
   return absl::OkStatus();

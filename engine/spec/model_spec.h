@@ -17,28 +17,26 @@ namespace polyad {
 
 enum class Architecture { kLlama, kMistral, kQwen2, kQwen3, kGpt2 };
 
-// Rotary embedding. A pair i of a head turns by position * f(i), f(i) = theta^(-2i / rotary_dim),
-// then scaled: kLinear divides f by factor; kLlama3 blends f and f / factor by wavelength
-// (transformers 5.19, modeling_rope_utils "llama3"); frequency_factors (GGUF's rope_freqs.weight)
-// divides f(i) by its i-th element.
-enum class RopeScaling { kNone, kLinear, kLlama3 };
+// Rotary embedding (rope_frequencies.h): how far a pair of a head turns from position to position.
+enum class RopeScaling { kNone, kLinear, kLlama3, kDynamic, kYarn, kLongRope };
 
 struct RopeSpec {
   double theta = 10000.0;
-  int64_t rotary_dim = 0;  // 0: the model has no rotary embedding
+  int64_t rotary_dim = 0;  // of a head, its first elements; 0: the model has no rotary embedding
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1.0;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
-  int64_t original_max_position = 0;
+  double low_freq_factor = 1.0;          // kLlama3
+  double high_freq_factor = 4.0;         // kLlama3
+  double beta_fast = 32.0;               // kYarn
+  double beta_slow = 1.0;                // kYarn
+  bool whole_pairs = true;               // kYarn: its blend begins and ends at whole pairs
+  double attention_factor = 1.0;         // what cos and sin are multiplied by
+  int64_t original_max_position = 0;     // what it was trained on before it was scaled
   std::vector<float> frequency_factors;  // empty, or [rotary_dim / 2]
+  std::vector<float> long_factors;       // kLongRope: for contexts beyond the original
 
   friend bool operator==(const RopeSpec&, const RopeSpec&) = default;
 };
-
-// f(i) for each pair, scaled: [rotary_dim / 2]. In fp32, operation for operation as transformers
-// computes it.
-std::vector<float> RopeFrequencies(const RopeSpec& rope);
 
 // What a request gets when it does not say. Absent means the server's own default.
 struct GenerationDefaults {
@@ -61,7 +59,7 @@ struct ModelSpec {
   int64_t head_dim = 0;
   int64_t intermediate_size = 0;
   int64_t vocab_size = 0;
-  int64_t max_position = 0;
+  int64_t max_position = 0;  // the longest context, scaled
 
   NormKind norm = NormKind::kRms;
   float norm_eps = 1e-6f;

@@ -251,7 +251,10 @@ SiteWeights WeightsOf(Site site) {
 
 bool IsIgnorableTensor(const ModelSpec& spec, const std::string& tensor_name) {
   const std::string_view name = tensor_name;
-  if (name.ends_with(".rotary_emb.inv_freq") || name == "rope_freqs.weight") return true;
+  if (name.ends_with(".rotary_emb.inv_freq") || name == "rope_freqs.weight" ||
+      name == "rope_factors_short.weight" || name == "rope_factors_long.weight") {
+    return true;
+  }
   if (spec.architecture == Architecture::kGpt2 &&
       (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))) {
     return true;

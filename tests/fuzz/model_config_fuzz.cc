@@ -7,6 +7,7 @@
 
 #include "engine/base/check.h"
 #include "engine/spec/hf_config.h"
+#include "engine/spec/rope_frequencies.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);

@@ -83,13 +83,14 @@ RECIPES = (
     "biadapter",
     "glora_supernet",
     "llama_adapter",
+    "longlora",
 )
 # Those whose library needs an environment of its own (requirements_adapterhub.txt); made when named.
 OTHER_RECIPES = (
     "adapterhub",
     "adapterhub_setups",
 )
-PARTS = ("models", "gguf", "quantised", *RECIPES)  # what no argument means
+PARTS = ("models", "gguf", "quantised", "rope", *RECIPES)  # what no argument means
 ON_REQUEST = (*OTHER_RECIPES, "smollm2")
 # Float32 sums may be ordered otherwise on another machine; token ids and weights may not differ.
 LOGIT_TOLERANCE = 1e-3
@@ -105,6 +106,9 @@ def build(parts, out, smollm2_dir):
     if "quantised" in parts:
         import quantized_models
         quantized_models.build(out)
+    if "rope" in parts:
+        import rope_goldens
+        rope_goldens.build(out)
     for name in (*RECIPES, *OTHER_RECIPES):
         if name in parts:
             importlib.import_module(f"recipes.{name}").build(out)

@@ -147,7 +147,7 @@ void FakeModel::StorePrefix(const StepBatch& batch, const StepPrefix& prefix) {
     const int64_t index = prefix.first + i - prefix.slot_begin;
     if (index >= end) Violate("a prefix is stored past its end, or embeddings are stored");
     Entry& entry = entries_[static_cast<size_t>(batch.prefix_slots[static_cast<size_t>(i)])];
-    entry = {VirtualToken(index), index, prefix.prompt->bytes};  // the simulation's adapter id
+    entry = {VirtualToken(index), index, prefix.prompt->bytes, -1};  // the simulation's adapter id
   }
 }
 
@@ -163,8 +163,8 @@ void FakeModel::Store(const StepBatch& batch, const StepSequence& rows) {
         batch.block_ids[static_cast<size_t>(rows.block_begin + index / kBlockTokens)];
     if (batch.slots[r] != block * kBlockTokens + index % kBlockTokens)
       Violate("a slot is not its block's");
-    entries_[static_cast<size_t>(batch.slots[r])] = {TokenOf(batch, row), index,
-                                                     adapter ? adapter->id().value() : -1};
+    entries_[static_cast<size_t>(batch.slots[r])] = {
+        TokenOf(batch, row), index, adapter ? adapter->id().value() : -1, rows.rope_choice};
   }
 }
 
@@ -203,6 +203,8 @@ void FakeModel::Read(const StepBatch& batch, const StepSequence& rows) {
     may_be_base = may_be_base && entry.adapter == -1;
     if (entry.adapter != expected && !may_be_base)
       Violate("a cached key was computed with another adapter");
+    if (entry.rope_choice != rows.rope_choice && entry.rope_choice != -1)
+      Violate("a cached key was rotated otherwise");
     state = FakeChain(state, entry.token, entry.adapter);
     if (index >= first_row) {
       row_states_[static_cast<size_t>(rows.row_begin + index - first_row)] = state;

@@ -39,6 +39,7 @@ class FakeModel final : public StepRunner {
     int32_t token = 0;
     int64_t index = -1;  // in its sequence
     int64_t adapter = -1;
+    int64_t rope_choice = 0;  // what it was rotated by; -1: nothing
   };
 
   void CheckShape(const StepBatch& batch);

@@ -24,7 +24,8 @@ namespace polyad {
 namespace {
 
 constexpr int kArrivalTicks = 60;
-constexpr int kMaxTicks = 20000;  // a history that is not over by then has stalled
+constexpr int64_t kNumReaches = 2;  // of the rotary tables, at most
+constexpr int kMaxTicks = 20000;    // a history that is not over by then has stalled
 
 class Dice {
  public:
@@ -167,6 +168,7 @@ class World {
     options.num_blocks = num_blocks_;
     options.max_prompt_bytes = 1000;
     options.prefix_cache = dice_.Chance(85);
+    if (dice_.Chance(50)) options.rope_reaches = {dice_.Between(8, 100), 200};
     return options;
   }
 
@@ -231,7 +233,7 @@ class World {
     for (const auto& version : all_versions_) {
       if (!version->shares_head() || MayBeAskedFor(version)) continue;
       if (!forgotten_.insert(version->id()).second) continue;
-      inbox_.PushUrgent(ForgetHead{HeadChain(*version).keys});
+      inbox_.PushUrgent(ForgetHead{HeadKeys(*version, kNumReaches)});
     }
   }
   // Embeddings, or keys and values with text after them or beside them; the fake needs no numbers,
@@ -463,9 +465,11 @@ class World {
     if (inbox_.size() > 0) loop_.Step();
     for (const auto& version : all_versions_) {
       if (!forgotten_.contains(version->id())) continue;
-      const PrefixChain head = HeadChain(*version);
-      if (loop_.state().pool.FindPrefix(head.keys, head.num_head_blocks).num_blocks > 0) {
-        Fail("a forgotten version's soft prompt is found");
+      for (int64_t choice = 0; choice < kNumReaches; ++choice) {
+        const PrefixChain head = HeadChain(*version, choice);
+        if (loop_.state().pool.FindPrefix(head.keys, head.num_head_blocks).num_blocks > 0) {
+          Fail("a forgotten version's soft prompt is found");
+        }
       }
       ++result_.num_forgotten_heads;
     }

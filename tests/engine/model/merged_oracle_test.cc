@@ -132,6 +132,7 @@ AdapterProgram Merged(const AdapterProgram& program, const ModelSpec& spec,
   }
   merged.embedding_ops = program.embedding_ops;
   merged.norms = program.norms;
+  merged.rope = program.rope;
   return merged;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/io/json.h"
 #include "engine/model/served_base_weights.h"
+#include "engine/spec/rope_frequencies.h"
 #include "kernels/backend_factory.h"
 
 namespace polyad {
@@ -187,8 +188,12 @@ void StepHarness::AppendChunk(const TestChunk& chunk, StepBatch& batch) {
   batch.block_ids.insert(batch.block_ids.end(), sequence.blocks.begin(), sequence.blocks.end());
   batch.sequences.push_back({row_begin, batch.num_rows(), end, block_begin,
                              static_cast<int64_t>(batch.block_ids.size()), prompt});
+  StepSequence& rows = batch.sequences.back();
+  if (sequence.adapter != nullptr) rows.rope = sequence.adapter->rope();
+  rows.rope_choice =
+      RopeChoice(rows.rope == nullptr ? model_.rope_reaches() : rows.rope->reaches(),
+                 std::max<int64_t>(sequence.reach, static_cast<int64_t>(sequence.tokens.size())));
   if (twice) {
-    StepSequence& rows = batch.sequences.back();
     rows.first_pass_begin = rows.block_end;
     batch.block_ids.insert(batch.block_ids.end(), sequence.first_pass_blocks.begin(),
                            sequence.first_pass_blocks.end());
@@ -229,6 +234,7 @@ std::vector<int32_t> StepHarness::Greedy(const std::vector<int32_t>& prompt,
                                          std::shared_ptr<const AdapterVersion> adapter,
                                          int64_t num_tokens) {
   TestSequence sequence = MakeSequence(prompt, std::move(adapter));
+  sequence.reach = static_cast<int64_t>(sequence.tokens.size()) + num_tokens - 1;
   std::vector<int32_t> generated;
   while (static_cast<int64_t>(generated.size()) < num_tokens) {
     const int64_t count = static_cast<int64_t>(sequence.tokens.size()) - sequence.num_computed;

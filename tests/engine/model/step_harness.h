@@ -30,6 +30,7 @@ struct TestSequence {
   int64_t adapter_begin = 0;  // tokens before it are the base model's
   PromptChoice prompt_choice = {};
   std::vector<int32_t> first_pass_blocks = {};  // of an adapter that has a second cache
+  int64_t reach = 0;  // how long it is said to get, where that is longer than it is
 };
 // A sequence that begins with the adapter's virtual tokens, if it has any.
 TestSequence MakeSequence(const std::vector<int32_t>& prompt,

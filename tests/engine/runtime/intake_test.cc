@@ -44,6 +44,7 @@ class IntakeTest : public ::testing::Test {
     options.prefix_cache = prefix_cache;
     options.max_whole_tokens = 20;
     options.max_whole_scored = 8;
+    options.rope_reaches = reaches_;
     return Intake(options,
                   {tokenizer_, clock_,
                    [this](std::string_view name, std::string_view) -> StatusOr<Intake::Lease> {
@@ -88,6 +89,7 @@ class IntakeTest : public ::testing::Test {
   }
 
   std::shared_ptr<const AdapterVersion> adapter_;
+  std::vector<int64_t> reaches_;
 };
 
 TEST_F(IntakeTest, TakesTextOrIds) {
@@ -305,6 +307,42 @@ TEST_F(IntakeTest, APromptChosenByTheTextIsTheRequestsOwn) {
   EXPECT_NE(KeysOf(spec, 1)[1], KeysOf(spec, 2)[1]);
   spec.prompt = TokenPrompt{{3}};
   EXPECT_EQ(Prepare(spec)->request->prompt_row, 0);
+}
+
+TEST_F(IntakeTest, HowLongARequestMayGetDecidesWhatItTurnsBy) {
+  reaches_ = {32, 100};
+  const auto choice_of = [this](size_t num_prompt, int64_t max_tokens) {
+    return Prepare(Spec(std::vector<int32_t>(num_prompt, 1), max_tokens))->request->rope_choice;
+  };
+  EXPECT_EQ(choice_of(29, 4), 0);  // the last token that is sampled is in no context
+  EXPECT_EQ(choice_of(29, 5), 1);
+  EXPECT_EQ(choice_of(32, 0), 0);
+  EXPECT_EQ(choice_of(32, 1), 0);
+  EXPECT_EQ(choice_of(33, 0), 1);
+  // What is turned otherwise is no prefix of it.
+  const std::vector<int32_t> prompt(20, 1);
+  EXPECT_EQ(KeysOf(Spec(prompt, 4))[1], KeysOf(Spec(prompt, 5))[1]);
+  EXPECT_NE(KeysOf(Spec(prompt, 4))[1], KeysOf(Spec(prompt, 40))[1]);
+}
+
+TEST_F(IntakeTest, AnAdaptersOwnScalingSaysHowLongItsRequestsAre) {
+  RequestSpec spec = Spec(std::vector<int32_t>(50, 1), 4);
+  spec.model = "pirate";
+  EXPECT_EQ(Prepare(spec)->request->max_context, 100);
+  RopeSpec rope;
+  rope.rotary_dim = 4;
+  rope.scaling = RopeScaling::kDynamic;
+  rope.factor = 4.0;
+  rope.original_max_position = 10;
+  auto version = std::make_shared<AdapterVersion>(adapter_->identity(), 1);
+  version->SetRope(std::make_shared<const RopeTables>(rope, 40, 40), 40);
+  adapter_ = version;
+  ExpectInvalid(spec, "at most 39 tokens");
+  spec.prompt = TokenPrompt{std::vector<int32_t>(17, 1)};
+  EXPECT_EQ(Prepare(spec)->request->max_context, 40);
+  EXPECT_EQ(Prepare(spec)->request->rope_choice, 1);
+  spec.stopping.max_tokens = 1000;  // ends with the context
+  EXPECT_EQ(Prepare(spec)->request->rope_choice, 2);
 }
 
 TEST_F(IntakeTest, RefusesWhatIsTooLateAlready) {

@@ -33,8 +33,9 @@ class StepBatchTest : public ::testing::Test {
 
   void Add(int64_t number, std::vector<int32_t> prompt,
            std::shared_ptr<const AdapterVersion> adapter, bool scores = false,
-           int64_t adapter_begin = 0) {
+           int64_t adapter_begin = 0, int64_t rope_choice = 0) {
     auto request = std::make_shared<Request>();
+    request->rope_choice = rope_choice;
     request->adapter_begin = adapter_begin;
     request->prompt_tokens = std::move(prompt);
     request->adapter = std::move(adapter);
@@ -71,6 +72,25 @@ class StepBatchTest : public ::testing::Test {
 
   EngineState state_;
 };
+
+TEST_F(StepBatchTest, SequencesCarryWhatTheyTurnByAndStandTogether) {
+  AdapterVersion::Identity identity;
+  identity.id = AdapterVersionId(3);
+  auto scaled = std::make_shared<AdapterVersion>(identity, 1);
+  scaled->SetRope(std::make_shared<const RopeTables>(), 50);
+  Add(1, {11}, nullptr, false, 0, 1);
+  Add(2, {21}, nullptr);
+  Add(3, {31}, scaled, false, 0, 2);
+  Add(4, {41}, nullptr, false, 0, 1);
+  const StepBatch batch = FlattenAll({{1, 1}, {2, 1}, {3, 1}, {4, 1}}).batch;
+  EXPECT_THAT(batch.token_ids, ElementsAre(21, 11, 41, 31));
+  EXPECT_EQ(batch.sequences[0].rope, nullptr);
+  EXPECT_EQ(batch.sequences[1].rope_choice, 1);
+  EXPECT_EQ(batch.sequences[2].rope_choice, 1);
+  EXPECT_EQ(batch.sequences[3].rope, scaled->rope());
+  EXPECT_EQ(batch.sequences[3].rope_choice, 2);
+  EXPECT_EQ(batch.segments.size(), 2u);
+}
 
 TEST_F(StepBatchTest, SortsRowsByAdapterWithTheBaseFirst) {
   const auto seven = Adapter(7);

@@ -1,5 +1,6 @@
 #include "engine/spec/gguf_spec.h"
 
+#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
@@ -73,6 +74,52 @@ TEST(GgufSpecTest, EqualPerLayerValuesAreOneValue) {
   EXPECT_EQ(spec->num_kv_heads, 2);
 }
 
+TEST(GgufSpecTest, ReadsScalingsAsLlamaCppDoes) {
+  const auto linear = Spec(Llama().F32("llama.rope.scaling.factor", 4.0f));
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  EXPECT_EQ(linear->rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ(linear->max_position, 512);
+  const auto none = Spec(
+      Llama().F32("llama.rope.scaling.factor", 4.0f).String("llama.rope.scaling.type", "none"));
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(none->rope.scaling, RopeScaling::kNone);
+  const auto yarn = Spec(Llama()
+                             .String("llama.rope.scaling.type", "yarn")
+                             .F32("llama.rope.scaling.factor", 8.0f)
+                             .F32("llama.rope.scaling.attn_factor", 2.0f)
+                             .F32("llama.rope.scaling.yarn_beta_fast", 16.0f)
+                             .U32("llama.rope.scaling.original_context_length", 32));
+  ASSERT_TRUE(yarn.ok()) << yarn.status();
+  EXPECT_EQ(yarn->rope.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(yarn->rope.factor, 8.0);
+  EXPECT_EQ(yarn->rope.original_max_position, 32);
+  EXPECT_EQ(yarn->rope.beta_fast, 16.0);
+  EXPECT_EQ(yarn->rope.beta_slow, 1.0);
+  EXPECT_NEAR(yarn->rope.attention_factor, 2.0 * 1.2079, 1e-3);
+  EXPECT_EQ(yarn->max_position, 256);
+}
+
+TEST(GgufSpecTest, FactorsOfTwoLengthsAreLongRope) {
+  GgufBuilder builder = Llama();
+  builder.U32("llama.rope.scaling.original_context_length", 32)
+      .F32("llama.rope.scaling.attn_factor", 1.25f)
+      .Tensor("token_embd.weight", {32, 100}, 0, 0)
+      .Tensor("rope_factors_short.weight", {4}, 0, 32 * 100 * 4)
+      .Tensor("rope_factors_long.weight", {4}, 0, 32 * 100 * 4 + 32);
+  std::string bytes(32 * 100 * 4 + 64, '\0');
+  const float factors[] = {1.0f, 1.5f, 2.0f, 2.5f, 0, 0, 0, 0, 4.0f, 5.0f, 6.0f, 7.0f};
+  std::memcpy(bytes.data() + 32 * 100 * 4, factors, sizeof(factors));
+  const auto file = GgufFile::FromFile(RandomAccessFile::FromBytes(builder.Build(bytes), "x.gguf"));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto spec = SpecFromGguf(*file);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->rope.scaling, RopeScaling::kLongRope);
+  EXPECT_EQ(spec->rope.original_max_position, 32);
+  EXPECT_EQ(spec->rope.attention_factor, 1.25);
+  EXPECT_THAT(spec->rope.frequency_factors, ElementsAre(1.0f, 1.5f, 2.0f, 2.5f));
+  EXPECT_THAT(spec->rope.long_factors, ElementsAre(4.0f, 5.0f, 6.0f, 7.0f));
+}
+
 TEST(GgufSpecTest, RefusesWhatItCannotServeByName) {
   struct Case {
     GgufBuilder builder;
@@ -103,7 +150,12 @@ TEST(GgufSpecTest, RefusesWhatItCannotServeByName) {
       {Llama().U32("llama.expert_count", 8), "8 experts"},
       {Llama().F32("llama.attention.scale", 0.5f), "attention.scale"},
       {Llama().F32("llama.logit_scale", 0.5f), "logit_scale"},
-      {Llama().String("llama.rope.scaling.type", "yarn"), "'yarn'"},
+      {Llama().String("llama.rope.scaling.type", "alibi"), "'alibi'"},
+      {Llama().String("llama.rope.scaling.type", "longrope"), "rope_factors_short.weight"},
+      {Llama()
+           .String("llama.rope.scaling.type", "yarn")
+           .F32("llama.rope.scaling.yarn_log_multiplier", 0.1f),
+       "yarn_log_multiplier"},
       {Llama().F32("llama.rope.freq_base", 0.0f), "freq_base"},
       {Llama().U32("llama.rope.dimension_count", 4), "4 of a head's 8"},
       {Llama().U32("llama.attention.value_length", 16), "value_length"},

@@ -50,9 +50,24 @@ TEST(HfConfigTest, RefusesWhatItCannotServeByName) {
       {R"({"quantization_config": {}})", kUnserved, "quantization_config"},
       {R"({"hidden_act": "mish"})", kUnserved, "'mish'"},
       {R"({"hidden_act": 3})", kInvalid, "'hidden_act': expected a string"},
-      {R"({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}})", kUnserved, "'yarn'"},
-      {R"({"rope_scaling": {"type": "dynamic", "factor": 2.0}})", kUnserved, "'dynamic'"},
-      {R"({"rope_parameters": {"rope_type": "longrope"}})", kUnserved, "'longrope'"},
+      {R"({"rope_scaling": {"rope_type": "yarn"}})", kInvalid, "'factor'"},
+      {R"({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 1,
+           "beta_slow": 2}})",
+       kInvalid, "beta_fast"},
+      {R"({"rope_scaling": {"type": "dynamic"}})", kInvalid, "'factor'"},
+      {R"({"rope_scaling": {"type": "su", "factor": 2.0}})", kUnserved, "'su'"},
+      {R"({"rope_scaling": {"type": "mrope", "factor": 2.0}})", kUnserved, "'mrope'"},
+      {R"({"rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 1000}})", kUnserved,
+       "'alpha'"},
+      {R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})", kUnserved,
+       "'full_attention'"},
+      {R"({"rope_parameters": {"rope_type": "longrope"}})", kInvalid, "'short_factor'"},
+      {R"({"rope_parameters": {"rope_type": "longrope", "short_factor": [1, 1, 1],
+           "long_factor": [1, 1, 1]}})",
+       kInvalid, "list of 8 positive numbers"},
+      {R"({"rope_parameters": {"rope_type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 0],
+           "long_factor": [1, 1, 1, 1, 1, 1, 1, 1]}})",
+       kInvalid, "got 0"},
       {R"({"rope_scaling": {"type": "linear"}})", kInvalid, "'factor'"},
       {R"({"rope_scaling": {"type": "linear", "factor": 0}})", kInvalid, "'factor'"},
       {R"({"rope_scaling": {"type": "linear", "factor": "2"}})", kInvalid, "'factor'"},
@@ -65,9 +80,9 @@ TEST(HfConfigTest, RefusesWhatItCannotServeByName) {
            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}})",
        kInvalid, "disagree"},
       {R"({"rope_theta": 0})", kInvalid, "'rope_theta'"},
-      {R"({"partial_rotary_factor": 0.5})", kUnserved, "partial_rotary_factor"},
-      {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}})", kUnserved,
-       "0.25"},
+      {R"({"partial_rotary_factor": 0.2})", kUnserved, "partial_rotary_factor"},
+      {R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.0}})", kUnserved,
+       "0 of a head's 16"},
       {R"({"hidden_size": 0})", kInvalid, "'hidden_size': expected an integer in [1, 65536]"},
       {R"({"hidden_size": -64})", kInvalid, "got -64"},
       {R"({"hidden_size": 65537})", kInvalid, "got 65537"},
@@ -198,6 +213,27 @@ TEST(HfConfigTest, BothSpellingsOfRopeSayTheSame) {
   ASSERT_TRUE(linear.ok());
   EXPECT_EQ(linear->rope.scaling, RopeScaling::kLinear);
   EXPECT_EQ(linear->rope.factor, 4.0);
+  EXPECT_EQ(linear->max_position, 512);
+}
+
+TEST(HfConfigTest, TheConfigurationsOwnOriginalLengthCounts) {
+  const auto spec = Spec(R"({"original_max_position_embeddings": 32,
+      "rope_scaling": {"rope_type": "yarn", "factor": null,
+                       "original_max_position_embeddings": 64}})");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->rope.original_max_position, 32);
+  EXPECT_EQ(spec->rope.factor, 4.0);
+  EXPECT_NEAR(spec->rope.attention_factor, 1.1386, 1e-4);
+}
+
+TEST(HfConfigTest, PartOfAHeadMayTurn) {
+  const auto outer = Spec(R"({"partial_rotary_factor": 0.5})");
+  ASSERT_TRUE(outer.ok()) << outer.status();
+  EXPECT_EQ(outer->rope.rotary_dim, 8);
+  const auto inner = Spec(R"({"partial_rotary_factor": 0.5,
+      "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}})");
+  ASSERT_TRUE(inner.ok()) << inner.status();
+  EXPECT_EQ(inner->rope.rotary_dim, 4);
 }
 
 TEST(HfConfigTest, WindowsFollowTheArchitecture) {
@@ -241,40 +277,6 @@ TEST(HfConfigTest, WarnsOfWhatItIgnores) {
   EXPECT_EQ(spec->warnings.size(), 3u);
   EXPECT_FALSE(spec->bos_id.has_value());
   EXPECT_THAT(spec->eos_ids, ElementsAre(2));
-}
-
-// Values of transformers 5.19's _compute_llama3_parameters for head_dim 16, theta 10000, factor 8,
-// 1, 4, original 32.
-TEST(RopeFrequenciesTest, ScalesAsTransformersDoes) {
-  RopeSpec rope;
-  rope.rotary_dim = 16;
-  rope.scaling = RopeScaling::kLlama3;
-  rope.factor = 8.0;
-  rope.low_freq_factor = 1.0;
-  rope.high_freq_factor = 4.0;
-  rope.original_max_position = 32;
-  const std::vector<float> expected = {
-      1.0f,           0.0958399773f,   0.0125000002f,   0.00395284733f,
-      0.00124999997f, 0.000395284733f, 0.000125000006f, 3.95284733e-05f};
-  const std::vector<float> frequencies = RopeFrequencies(rope);
-  ASSERT_EQ(frequencies.size(), expected.size());
-  for (size_t i = 0; i < expected.size(); ++i) {
-    EXPECT_NEAR(frequencies[i], expected[i], 4e-7f * expected[i]) << i;
-  }
-}
-
-TEST(RopeFrequenciesTest, LinearAndExplicitFactorsDivide) {
-  RopeSpec plain;
-  plain.rotary_dim = 4;
-  RopeSpec linear = plain;
-  linear.scaling = RopeScaling::kLinear;
-  linear.factor = 4.0;
-  RopeSpec factors = plain;
-  factors.frequency_factors = {1.0f, 2.0f};
-  const std::vector<float> base = RopeFrequencies(plain);
-  EXPECT_THAT(base, ElementsAre(1.0f, 0.01f));
-  EXPECT_THAT(RopeFrequencies(linear), ElementsAre(0.25f, base[1] / 4.0f));
-  EXPECT_THAT(RopeFrequencies(factors), ElementsAre(1.0f, base[1] / 2.0f));
 }
 
 }  // namespace

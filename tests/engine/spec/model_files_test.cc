@@ -8,6 +8,7 @@
 
 #include "engine/io/float_bits.h"
 #include "engine/io/json.h"
+#include "engine/spec/rope_frequencies.h"
 #include "engine/spec/weight_layout.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
