@@ -255,32 +255,25 @@ class Compressor {
   Status WriteRows(const Part& part, const WeightPair& pair) {
     const auto cols = static_cast<size_t>(pair.cols());
     std::vector<float> row(cols);
-    std::vector<uint8_t> bytes;
     std::vector<float> scales;
+    POLYAD_RETURN_IF_ERROR(writer_->Write(BytesOf(part.rows)));
     for (const int32_t at : part.rows) {
       pair.Change(at, row.data());
       POLYAD_RETURN_IF_ERROR(CheckFinite(part, row));
-      AppendRow(row, bytes, scales);
+      POLYAD_RETURN_IF_ERROR(WriteRow(row, scales));
     }
-    POLYAD_RETURN_IF_ERROR(writer_->Write(BytesOf(part.rows)));
-    POLYAD_RETURN_IF_ERROR(writer_->Write(bytes));
     if (options_.rest != RestFormat::kInt8) return absl::OkStatus();
     return writer_->Write(BytesOf(scales));
   }
 
-  void AppendRow(const std::vector<float>& row, std::vector<uint8_t>& bytes,
-                 std::vector<float>& scales) const {
-    const auto append = [&bytes](const auto& values) {
-      const std::span<const uint8_t> raw = BytesOf(values);
-      bytes.insert(bytes.end(), raw.begin(), raw.end());
-    };
+  Status WriteRow(const std::vector<float>& row, std::vector<float>& scales) {
     switch (options_.rest) {
       case RestFormat::kF32:
-        return append(row);
+        return writer_->WritePiece(BytesOf(row));
       case RestFormat::kBF16: {
         std::vector<uint16_t> rounded;
         for (const float value : row) rounded.push_back(FloatToBFloat16(value));
-        return append(rounded);
+        return writer_->WritePiece(BytesOf(rounded));
       }
       case RestFormat::kInt8: {
         float largest = 0;
@@ -291,9 +284,10 @@ class Compressor {
           const float steps = largest > 0 ? std::nearbyint(value / scales.back()) : 0.0f;
           codes.push_back(static_cast<int8_t>(std::clamp(steps, -127.0f, 127.0f)));
         }
-        return append(codes);
+        return writer_->WritePiece(BytesOf(codes));
       }
     }
+    return absl::OkStatus();
   }
 
   static Status CheckFinite(const Part& part, const std::vector<float>& values) {

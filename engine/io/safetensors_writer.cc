@@ -46,8 +46,20 @@ Status SafetensorsWriter::WriteBytes(const void* data, size_t size) {
 
 Status SafetensorsWriter::Write(std::span<const uint8_t> bytes) {
   POLYAD_CHECK(next_ < tensors_.size(), "a tensor that was announced");
-  POLYAD_CHECK(static_cast<int64_t>(bytes.size()) == tensors_[next_].bytes, "the size announced");
+  POLYAD_CHECK(written_ == 0 && static_cast<int64_t>(bytes.size()) == tensors_[next_].bytes,
+               "the size announced");
   ++next_;
+  return WriteBytes(bytes.data(), bytes.size());
+}
+
+Status SafetensorsWriter::WritePiece(std::span<const uint8_t> bytes) {
+  POLYAD_CHECK(next_ < tensors_.size(), "a tensor that was announced");
+  written_ += static_cast<int64_t>(bytes.size());
+  POLYAD_CHECK(written_ <= tensors_[next_].bytes, "the size announced");
+  if (written_ == tensors_[next_].bytes) {
+    ++next_;
+    written_ = 0;
+  }
   return WriteBytes(bytes.data(), bytes.size());
 }
 

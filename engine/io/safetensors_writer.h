@@ -33,6 +33,8 @@ class SafetensorsWriter {
 
   // The next tensor's bytes, exactly as many as were announced.
   Status Write(std::span<const uint8_t> bytes);
+  // The next of them, for a tensor that nobody holds whole; none is empty.
+  Status WritePiece(std::span<const uint8_t> bytes);
   Status Finish();  // every tensor was written
 
  private:
@@ -44,6 +46,7 @@ class SafetensorsWriter {
   const std::string path_;
   const std::vector<TensorToWrite> tensors_;
   size_t next_ = 0;
+  int64_t written_ = 0;  // bytes of the tensor `next_`
   std::FILE* file_ = nullptr;
 };
 
