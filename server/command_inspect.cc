@@ -3,6 +3,8 @@
 #include "absl/strings/numbers.h"
 #include "engine/adapters/adapter_loader.h"
 #include "engine/adapters/file_base_weights.h"
+#include "engine/base/digest.h"
+#include "engine/inspect_base.h"
 #include "engine/io/file.h"
 #include "engine/io/json.h"
 #include "engine/spec/model_files.h"
@@ -13,7 +15,8 @@
 namespace polyad {
 namespace {
 
-OrderedJson Describe(const ModelSpec& spec) {
+OrderedJson Describe(const BaseReport& report) {
+  const ModelSpec& spec = report.spec;
   OrderedJson out;
   out["kind"] = "model";
   out["name"] = spec.name;
@@ -26,6 +29,7 @@ OrderedJson Describe(const ModelSpec& spec) {
   out["intermediate_size"] = spec.intermediate_size;
   out["vocab_size"] = spec.vocab_size;
   out["max_context"] = spec.max_position;
+  out["weights_sha256"] = ToHex(report.weights_sha256);
   out["warnings"] = spec.warnings;
   return out;
 }
@@ -109,11 +113,19 @@ StatusOr<AdapterOptions> TakeOptions(OwnFlags& flags) {
   return options;
 }
 
+bool IsAdapter(const std::string& path) {
+  for (const char* file :
+       {"/adapter_config.json", "/zoo.json", "/adapter.gguf", "/adapter_setup.json"}) {
+    if (FileExists(path + file)) return true;
+  }
+  return false;
+}
+
 StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
                               const AdapterOptions& options, BackendMaker make_backend) {
-  if (!FileExists(path + "/adapter_config.json") && !FileExists(path + "/zoo.json")) {
-    POLYAD_ASSIGN_OR_RETURN(const ModelFiles files, OpenModel(path));
-    return Describe(files.spec());
+  if (!IsAdapter(path)) {
+    POLYAD_ASSIGN_OR_RETURN(const BaseReport report, InspectBase(path));
+    return Describe(report);
   }
   if (model.empty()) {
     return InvalidArgument(
@@ -134,8 +146,9 @@ int RunInspect(const Arguments& args, BackendMaker make_backend) {
   if (args.empty() || WantsHelp(args)) {
     std::printf(
         "usage: polyad inspect PATH [--model PATH] [--option KEY=NUMBER]... [--json]\n\n"
-        "Says what a model directory, GGUF file or adapter directory is. For an adapter, --model\n"
-        "names the base; the report is what loading it there would give, or why it is refused.\n"
+        "Says what a model directory, GGUF file or adapter directory is. Every weight of a model\n"
+        "is read, for the SHA-256 that tells it from others. For an adapter, --model names the\n"
+        "base; the report is what loading it there would give, or why it is refused.\n"
         "--option chooses among the adapters of a file that holds several, such as task=2.\n"
         "Exit codes: 0 it would be served, 2 bad flag, 3 it would be refused.\n");
     return args.empty() ? kExitUsage : kExitOk;

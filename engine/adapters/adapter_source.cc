@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/adapters/adapterhub_setup.h"
+#include "engine/adapters/base_record.h"
 #include "engine/adapters/mixture_config.h"
 #include "engine/base/check.h"
 #include "engine/base/give_way.h"
@@ -126,7 +127,9 @@ Status RefusePickle(const Directory& directory) {
 }  // namespace
 
 StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t max_file_bytes) {
+  POLYAD_ASSIGN_OR_RETURN(std::string base_digest, ReadBaseRecord(directory));
   POLYAD_ASSIGN_OR_RETURN(AdapterSource source, OpenAny(directory, max_file_bytes));
+  source.set_base_digest(std::move(base_digest));
   if (directory.Contains(kModelConfig)) {
     POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile config, directory.OpenFile(kModelConfig));
     POLYAD_ASSIGN_OR_RETURN(source.model_config_, config.ReadAll(kMaxConfigBytes));

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/base/digest.h"
@@ -48,6 +49,9 @@ class AdapterSource {
   // (own_rope.h); empty: there is none.
   const std::string& model_config() const { return model_config_; }
   const Digest& digest() const { return digest_; }  // of config and tensors, as bytes
+  // Hex, of the base it says it belongs to (base_record.h); empty: it does not say.
+  const std::string& base_digest() const { return base_digest_; }
+  void set_base_digest(std::string digest) { base_digest_ = std::move(digest); }
   int64_t file_bytes() const { return file_bytes_; }
   int64_t num_tensors() const;  // of its parts too
   std::vector<AdapterSource>& parts() { return parts_; }
@@ -88,6 +92,7 @@ class AdapterSource {
   std::string model_config_;
   OrderedJson config_;  // members in file order: patterns match first come, first served
   Digest digest_{};
+  std::string base_digest_;
   int64_t file_bytes_ = 0;
   std::vector<Entry> tensors_;
   std::unordered_map<std::string, size_t> index_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/adapters/adapterhub_config.h"
+#include "engine/adapters/base_record.h"
 #include "engine/adapters/base_replacements.h"
 #include "engine/adapters/own_rope.h"
 
@@ -106,6 +107,7 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
   for (const Family& family : FamilyTable()) {
     if (family.format != source.format() || family.type != type) continue;
     const CountedBaseWeights counted(context.base);
+    POLYAD_RETURN_IF_ERROR(CheckBelongs(kBaseRecord, source.base_digest(), context));
     POLYAD_ASSIGN_OR_RETURN(std::optional<OwnRope> rope, ReadOwnRope(source, context));
     ModelSpec spec = context.spec;
     if (rope) spec.rope = rope->rope;

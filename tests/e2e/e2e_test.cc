@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -449,10 +450,27 @@ TEST(ServeTest, ExitCodesSayWhatIsWrong) {
   }
 }
 
+TEST(InspectTest, AnAdapterThatNamesItsBaseIsRefusedOverAnother) {
+  const TemporaryDirectory directory;
+  const std::string adapter = directory.path() + "/adapter";
+  const std::string other = directory.path() + "/other";
+  std::filesystem::copy(kAdapters + "/plain", adapter);
+  ASSERT_EQ(RunProgram("quantize --model " + kModel + " --out " + other).exit_code, 0);
+  const auto base = nlohmann::json::parse(RunProgram("inspect --json " + kModel).text);
+  std::ofstream(adapter + "/polyad_base.json")
+      << "{\"weights_sha256\": " << base["weights_sha256"] << "}";
+  EXPECT_EQ(RunProgram("inspect " + adapter + " --model " + kModel).exit_code, 0);
+  const Output refused = RunProgram("inspect " + adapter + " --model " + other);
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_NE(refused.text.find("polyad_base.json"), std::string::npos) << refused.text;
+}
+
 TEST(InspectTest, SaysWhatAModelAndAnAdapterAre) {
   const Output model = RunProgram("inspect --json " + kModel);
   EXPECT_EQ(model.exit_code, 0) << model.text;
-  EXPECT_EQ(nlohmann::json::parse(model.text)["architecture"], "llama");
+  const auto base = nlohmann::json::parse(model.text);
+  EXPECT_EQ(base["architecture"], "llama");
+  EXPECT_EQ(base["weights_sha256"].get<std::string>().size(), 64u);
   const Output adapter =
       RunProgram("inspect " + kAdapters + "/plain --model " + kModel + " --json");
   ASSERT_EQ(adapter.exit_code, 0) << adapter.text;

@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT / "tools/export"), str(ROOT / "tools")]
 import adamix  # noqa: E402
 import adaptformer  # noqa: E402
 import arrow  # noqa: E402
+import base_record  # noqa: E402
 import biadapter  # noqa: E402
 import bitdelta  # noqa: E402
 import command  # noqa: E402
@@ -349,6 +350,19 @@ class QaLoraTest(unittest.TestCase):
         x = numbers(12)
         np.testing.assert_allclose(state[f"{path}.lora_A.weight"] @ x, a @ x.reshape(3, 4).mean(axis=1), rtol=1e-4, atol=1e-5)
         self.assertEqual((config["r"], config["target_modules"]), (2, ["q_proj"]))
+
+
+class BaseRecordTest(unittest.TestCase):
+    def test_writes_a_digest_in_lower_case_beside_the_adapter_and_refuses_anything_else(self):
+        with tempfile.TemporaryDirectory() as path:
+            base_record.record(path, "AB" * 32, "q4")
+            self.assertEqual(weights_io.read_json(f"{path}/polyad_base.json"),
+                             {"name": "q4", "weights_sha256": "ab" * 32})
+            for wrong in ("ab" * 31, "zz" * 32, ""):
+                with self.assertRaises(SystemExit):
+                    base_record.record(path, wrong, "")
+            with self.assertRaises(SystemExit):
+                base_record.record(f"{path}/nothing", "ab" * 32, "")
 
 
 class PeqaTest(unittest.TestCase):

@@ -5,7 +5,7 @@ PEQA (Kim et al. 2023) trains the scales of a quantised base and nothing else: W
 is s' / s times W. TRAINED and SCALES are files with <module>.scales of the same shapes, [out], [out, 1] or [out, groups],
 or with --layout gptq [groups, out], so that SCALES may be a GPTQ base's own weights. Modules whose scales are the base's
 are left out; a scale a row is a number for each output, a scale a group (of --group inputs) a change of its columns.
---sha256 is the base's digest, as zoo.json of what `polyad compress` makes names it: over any other the container is refused.
+--sha256 is what `polyad inspect` prints as weights_sha256 of the base: over any other the container is then refused.
 Files are .safetensors, or torch's, which need torch. Needs numpy.
 """
 import numpy as np

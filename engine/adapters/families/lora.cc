@@ -268,8 +268,9 @@ class LoraLowering {
 }  // namespace
 
 StatusOr<AdapterProgram> LowerLora(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_ASSIGN_OR_RETURN(const LoraConfig config,
-                          ReadLoraConfig(source.config(), context.spec.vocab_size));
+  POLYAD_ASSIGN_OR_RETURN(
+      const LoraConfig config,
+      ReadLoraConfig(source.config(), context.spec.vocab_size, source.base_digest()));
   if (config.on_parameters && context.spec.architecture == Architecture::kGpt2) {
     return Unimplemented(
         "adapter_config.json: target_parameters is not served on GPT-2, whose weights are stored "

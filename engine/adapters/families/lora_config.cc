@@ -45,7 +45,17 @@ struct Refused {
 constexpr Refused kRefused[] = {{"layer_replication", "it changes the base model's layers"},
                                 {"arrow_config", "Arrow routing"}};
 
-StatusOr<LoraStart> ReadStart(const OrderedJsonFields& config) {
+// PEFT writes loftq_config only where the adapter makes up for what quantising one base lost.
+Status CheckLoftq(const OrderedJsonFields& config, const std::string& base_digest) {
+  const OrderedJson* loftq = config.Find("loftq_config");
+  if (loftq == nullptr || loftq->empty() || !base_digest.empty()) return absl::OkStatus();
+  return FailedPrecondition(
+      "adapter_config.json: loftq_config: a LoftQ adapter belongs to the one quantised base that "
+      "it "
+      "was made with, and nothing says which; record it with tools/export/base_record.py");
+}
+
+StatusOr<LoraStart> ReadStart(const OrderedJsonFields& config, const std::string& base_digest) {
   const OrderedJson* init = config.Find("init_lora_weights");
   if (init == nullptr || init->is_boolean()) return LoraStart::kUnchanged;
   POLYAD_ASSIGN_OR_RETURN(const std::string name, config.String("init_lora_weights"));
@@ -54,12 +64,12 @@ StatusOr<LoraStart> ReadStart(const OrderedJsonFields& config) {
   }
   if (name == "pissa") return LoraStart::kPissa;
   if (name == "olora") return LoraStart::kOlora;
+  if (!base_digest.empty()) return LoraStart::kUnchanged;
   return Unimplemented(
       "adapter_config.json: init_lora_weights = '%s' changed the base weights in training in a way "
-      "the file does not "
-      "tell; convert the adapter first (save_pretrained with "
-      "path_initial_model_for_weight_conversion), or serve it on "
-      "the base it was published with and set the key to true",
+      "the file does not tell; convert the adapter first (save_pretrained with "
+      "path_initial_model_for_weight_conversion), or record the changed base that it was published "
+      "with (tools/export/base_record.py)",
       name);
 }
 
@@ -115,7 +125,8 @@ double LoraConfig::ScaleOf(const std::string& path, double rank) const {
   return alphas.For(path) / (rank_stabilised ? std::sqrt(rank) : rank);
 }
 
-StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size) {
+StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size,
+                                    const std::string& base_digest) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields config,
                           OrderedJsonFields::Of(json, "adapter_config.json"));
   for (const Refused& refused : kRefused)
@@ -136,7 +147,8 @@ StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size)
   lora.monteclora = config.Has("monteclora_config");
   const OrderedJson* parameters = config.Find("target_parameters");
   lora.on_parameters = parameters != nullptr && !parameters->empty();
-  POLYAD_ASSIGN_OR_RETURN(lora.start, ReadStart(config));
+  POLYAD_ASSIGN_OR_RETURN(lora.start, ReadStart(config, base_digest));
+  POLYAD_RETURN_IF_ERROR(CheckLoftq(config, base_digest));
   if (config.Has("kasa_config")) lora.start = LoraStart::kKasa;
   POLYAD_ASSIGN_OR_RETURN(lora.invocation_tokens, ReadInvocation(config, vocab_size));
   lora.trained_tokens = config.Find("trainable_token_indices");

@@ -37,7 +37,9 @@ struct LoraConfig {
   double ScaleOf(const std::string& path, double rank) const;
 };
 
-// Borrows `json`.
-StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size);
+// Borrows `json`. `base_digest` is what the directory records of its base (base_record.h): where it
+// does, an adapter whose training began by changing the base belongs to those weights as they are.
+StatusOr<LoraConfig> ReadLoraConfig(const OrderedJson& json, int64_t vocab_size,
+                                    const std::string& base_digest);
 
 }  // namespace polyad

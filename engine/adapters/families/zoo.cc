@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/adapters/base_record.h"
 #include "engine/adapters/families/container_hooks.h"
 #include "engine/adapters/families/container_mixture.h"
 #include "engine/adapters/families/container_prompts.h"
@@ -16,7 +17,6 @@
 #include "engine/adapters/lowering_ops.h"
 #include "engine/adapters/transform_ops.h"
 #include "engine/adapters/zoo_container.h"
-#include "engine/io/quote.h"
 
 namespace polyad {
 namespace {
@@ -378,16 +378,6 @@ StatusOr<std::optional<int64_t>> ChosenTask(const ZooContainer& container,
   return std::optional(chosen);
 }
 
-// A change of one set of weights is none of another's.
-Status CheckBase(const ZooContainer& container, const LoweringContext& context) {
-  if (container.base_digest().empty()) return absl::OkStatus();
-  POLYAD_ASSIGN_OR_RETURN(const BaseWeights* base, context.Base());
-  POLYAD_ASSIGN_OR_RETURN(const Digest digest, base->WeightsDigest());
-  if (ToHex(digest) == container.base_digest()) return absl::OkStatus();
-  return FailedPrecondition("zoo.json: base: expected weights of SHA-256 %s, this base's are %s",
-                            Quote(container.base_digest()), ToHex(digest));
-}
-
 }  // namespace
 
 StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringContext& context) {
@@ -395,7 +385,8 @@ StatusOr<AdapterProgram> LowerContainer(AdapterSource& source, const LoweringCon
   if (!container.hooks().empty()) {
     return Unimplemented("zoo.json: key 'hooks': hooks are not served");
   }
-  POLYAD_RETURN_IF_ERROR(CheckBase(container, context));
+  // A change of one set of weights is none of another's.
+  POLYAD_RETURN_IF_ERROR(CheckBelongs("zoo.json: base", container.base_digest(), context));
   AdapterProgram program;
   program.family = container.family();
   POLYAD_ASSIGN_OR_RETURN(const std::optional<int64_t> chosen, ChosenTask(container, context));
