@@ -18,6 +18,7 @@
 #include "engine/request/request.h"
 #include "engine/runtime/engine_load.h"
 #include "engine/spec/model_spec.h"
+#include "engine/spec/weight_bytes.h"
 #include "engine/text/tokenizer.h"
 #include "kernels/api/backend.h"
 
@@ -50,7 +51,7 @@ struct ModelInfo {
   int64_t max_context = 0;
   int64_t longest_context = 0;  // what an adapter's own rotary scaling may allow, at most
   int64_t num_parameters = 0;
-  int64_t weight_bytes = 0;
+  WeightBytes weight_bytes;
   int64_t kv_bytes = 0;
   BackendInfo backend;
   std::string compute_mode;

@@ -10,6 +10,16 @@ bool IsHexDigest(std::string_view text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdefABCDEF") == text.npos;
 }
 
+void EncodeBytes(const PrecisionBytes& from, v1::BytesByPrecision& to) {
+  to.set_f32(from[Precision::kF32]);
+  to.set_f16(from[Precision::kF16]);
+  to.set_bf16(from[Precision::kBF16]);
+  to.set_bits8(from[Precision::k8Bit]);
+  to.set_bits4(from[Precision::k4Bit]);
+  to.set_bits1(from[Precision::k1Bit]);
+  to.set_index(from[Precision::kIndex]);
+}
+
 }  // namespace
 
 Status CheckAdapterName(std::string_view field, std::string_view name) {
@@ -74,7 +84,7 @@ void EncodeOp(const OpReport& from, v1::OpReport& to) {
   to.set_target(from.target);
   to.set_count(from.count);
   to.set_rank(from.rank);
-  to.set_bytes(from.bytes);
+  to.set_bytes(from.bytes.total());
   to.set_flops_per_token(from.flops_per_token);
 }
 
@@ -87,7 +97,8 @@ void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
   for (const std::string& target : from.targets) to.add_targets(target);
   to.set_num_tensors_read(from.num_tensors_read);
   to.set_file_bytes(from.file_bytes);
-  to.set_resident_bytes(from.resident_bytes);
+  to.set_resident_bytes(from.resident_bytes.total());
+  EncodeBytes(from.resident_bytes, *to.mutable_resident_bytes_by_precision());
   to.set_flops_per_token(from.flops_per_token);
   to.mutable_layer_delta_norms()->Add(from.layer_delta_norms.begin(), from.layer_delta_norms.end());
   to.set_load_ms(from.load_ms);
@@ -120,7 +131,9 @@ void EncodeServerInfo(const ModelInfo& from, std::string_view version,
   model->set_vocab_size(from.vocab_size);
   model->set_max_context(from.max_context);
   model->set_num_parameters(from.num_parameters);
-  model->set_weight_bytes(from.weight_bytes);
+  model->set_weight_bytes(from.weight_bytes.total());
+  EncodeBytes(from.weight_bytes.embeddings, *model->mutable_embedding_bytes());
+  EncodeBytes(from.weight_bytes.layers, *model->mutable_layer_bytes());
   model->set_kv_bytes(from.kv_bytes);
   model->set_load_seconds(from.load_seconds);
   to.set_backend(from.backend.name);
@@ -154,6 +167,11 @@ void EncodeLoad(const EngineLoad& from, v1::GetLoadResponse& to) {
   for (const std::string& name : from.waiting_adapters) to.add_waiting_adapters(name);
   to.set_draining(from.draining);
   to.set_last_step_age_ms(from.last_step_age_ms);
+}
+
+void EncodeAdapterBytes(const PrecisionBytes& from, v1::GetLoadResponse& to) {
+  to.set_adapter_bytes(from.total());
+  EncodeBytes(from, *to.mutable_adapter_bytes_by_precision());
 }
 
 }  // namespace polyad

@@ -29,5 +29,6 @@ void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to);
 void EncodeServerInfo(const ModelInfo& from, std::string_view version,
                       v1::GetServerInfoResponse& to);
 void EncodeLoad(const EngineLoad& from, v1::GetLoadResponse& to);
+void EncodeAdapterBytes(const PrecisionBytes& from, v1::GetLoadResponse& to);
 
 }  // namespace polyad

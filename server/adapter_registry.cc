@@ -56,6 +56,6 @@ int64_t StoreRegistry::WaitForChange(int64_t seen, int64_t wait_ms) const {
 }
 
 AdapterStore::SwapCounts StoreRegistry::swap_counts() const { return store_.swap_counts(); }
-int64_t StoreRegistry::resident_bytes() const { return store_.resident_bytes(); }
+PrecisionBytes StoreRegistry::resident_bytes() const { return store_.resident_bytes(); }
 
 }  // namespace polyad

@@ -29,7 +29,7 @@ class AdapterRegistry {
   virtual StatusOr<AdapterInfo> Get(std::string_view name) const = 0;
   virtual std::vector<AdapterInfo> List() const = 0;
   virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
-  virtual int64_t resident_bytes() const = 0;
+  virtual PrecisionBytes resident_bytes() const = 0;
   virtual AdapterStore::SwapCounts swap_counts() const = 0;
 };
 
@@ -46,7 +46,7 @@ class StoreRegistry final : public AdapterRegistry {
   StatusOr<AdapterInfo> Get(std::string_view name) const override;
   std::vector<AdapterInfo> List() const override;
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override;
-  int64_t resident_bytes() const override;
+  PrecisionBytes resident_bytes() const override;
   AdapterStore::SwapCounts swap_counts() const override;
 
  private:

@@ -127,7 +127,7 @@ class AdminServiceImpl final : public RawApi {
     return Handle<v1::GetLoadRequest, v1::GetLoadResponse>(
         context, in, out, [this](const auto&, auto& response) -> Status {
           EncodeLoad(serving_.engine.load(), response);
-          response.set_adapter_bytes(serving_.registry.resident_bytes());
+          EncodeAdapterBytes(serving_.registry.resident_bytes(), response);
           return absl::OkStatus();
         });
   }

@@ -15,6 +15,15 @@
 namespace polyad {
 namespace {
 
+// The precisions that hold anything.
+OrderedJson Describe(const PrecisionBytes& bytes) {
+  OrderedJson out = OrderedJson::object();
+  for (const Precision precision : kPrecisions) {
+    if (bytes[precision] > 0) out[std::string(NameOf(precision))] = bytes[precision];
+  }
+  return out;
+}
+
 OrderedJson Describe(const BaseReport& report) {
   const ModelSpec& spec = report.spec;
   OrderedJson out;
@@ -29,6 +38,9 @@ OrderedJson Describe(const BaseReport& report) {
   out["intermediate_size"] = spec.intermediate_size;
   out["vocab_size"] = spec.vocab_size;
   out["max_context"] = spec.max_position;
+  out["weight_bytes"] = report.bytes.total();
+  out["embedding_bytes"] = Describe(report.bytes.embeddings);
+  out["layer_bytes"] = Describe(report.bytes.layers);
   out["weights_sha256"] = ToHex(report.weights_sha256);
   out["warnings"] = spec.warnings;
   return out;
@@ -41,7 +53,7 @@ OrderedJson Describe(const OpReport& op) {
   out["target"] = op.target;
   out["count"] = op.count;
   if (op.rank > 0) out["rank"] = op.rank;
-  out["bytes"] = op.bytes;
+  out["bytes"] = op.bytes.total();
   out["flops_per_token"] = op.flops_per_token;
   return out;
 }
@@ -55,7 +67,8 @@ OrderedJson Describe(const LoadReport& report) {
   out["targets"] = report.targets;
   out["num_tensors_read"] = report.num_tensors_read;
   out["file_bytes"] = report.file_bytes;
-  out["resident_bytes"] = report.resident_bytes;
+  out["resident_bytes"] = report.resident_bytes.total();
+  out["bytes_by_precision"] = Describe(report.resident_bytes);
   out["flops_per_token"] = report.flops_per_token;
   if (report.max_context > 0) out["max_context"] = report.max_context;
   if (report.num_virtual_tokens > 0) out["num_virtual_tokens"] = report.num_virtual_tokens;
@@ -65,19 +78,23 @@ OrderedJson Describe(const LoadReport& report) {
   return out;
 }
 
+// Members on one line: texts as they are, numbers with their names.
+std::string LineOf(const OrderedJson& object) {
+  constexpr auto kReplace = OrderedJson::error_handler_t::replace;
+  std::string line;
+  for (const auto& [name, value] : object.items()) {
+    const bool text = value.is_string();
+    const std::string shown = text ? value.get<std::string>() : value.dump(-1, ' ', true, kReplace);
+    line += (line.empty() ? "" : " ") + (text ? shown : name + "=" + shown);
+  }
+  return line;
+}
+
 // One line for each op: what, where, how often, how much.
 void PrintRows(const std::string& key, const OrderedJson& rows) {
-  constexpr auto kReplace = OrderedJson::error_handler_t::replace;
   std::string head = key;
   for (const OrderedJson& row : rows) {
-    std::string line;
-    for (const auto& [name, value] : row.items()) {
-      const bool text = value.is_string();
-      const std::string shown =
-          text ? value.get<std::string>() : value.dump(-1, ' ', true, kReplace);
-      line += (line.empty() ? "" : " ") + (text ? shown : name + "=" + shown);
-    }
-    std::printf("%-18s %s\n", head.c_str(), line.c_str());
+    std::printf("%-18s %s\n", head.c_str(), LineOf(row).c_str());
     head.clear();
   }
 }
@@ -93,8 +110,9 @@ void Print(const OrderedJson& described, bool as_json) {
       PrintRows(key, value);
       continue;
     }
-    const std::string text =
-        value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', true, kReplace);
+    const std::string text = value.is_string()   ? value.get<std::string>()
+                             : value.is_object() ? LineOf(value)
+                                                 : value.dump(-1, ' ', true, kReplace);
     std::printf("%-18s %s\n", key.c_str(), text.c_str());
   }
 }
@@ -123,8 +141,9 @@ bool IsAdapter(const std::string& path) {
 
 StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
                               const AdapterOptions& options, BackendMaker make_backend) {
+  POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend("cpu", {}));
   if (!IsAdapter(path)) {
-    POLYAD_ASSIGN_OR_RETURN(const BaseReport report, InspectBase(path));
+    POLYAD_ASSIGN_OR_RETURN(const BaseReport report, InspectBase(path, *backend));
     return Describe(report);
   }
   if (model.empty()) {
@@ -134,7 +153,6 @@ StatusOr<OrderedJson> Inspect(const std::string& path, const std::string& model,
   POLYAD_ASSIGN_OR_RETURN(ModelFiles opened, OpenModel(model));
   const auto base = std::make_shared<const ModelFiles>(std::move(opened));
   const FileBaseWeights weights(base);
-  POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, make_backend("cpu", {}));
   POLYAD_ASSIGN_OR_RETURN(const LoadReport report,
                           InspectAdapter(path, {{base->spec(), &weights, options}, *backend}));
   return Describe(report);
@@ -147,8 +165,9 @@ int RunInspect(const Arguments& args, BackendMaker make_backend) {
     std::printf(
         "usage: polyad inspect PATH [--model PATH] [--option KEY=NUMBER]... [--json]\n\n"
         "Says what a model directory, GGUF file or adapter directory is. Every weight of a model\n"
-        "is read, for the SHA-256 that tells it from others. For an adapter, --model names the\n"
-        "base; the report is what loading it there would give, or why it is refused.\n"
+        "is read: what it would occupy by precision, and the SHA-256 that tells it from others.\n"
+        "For an adapter, --model names the base; the report is what loading it there would give,\n"
+        "or why it is refused.\n"
         "--option chooses among the adapters of a file that holds several, such as task=2.\n"
         "Exit codes: 0 it would be served, 2 bad flag, 3 it would be refused.\n");
     return args.empty() ? kExitUsage : kExitOk;

@@ -62,7 +62,7 @@ StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, Backend
         {{"name", info.name},
          {"architecture", info.architecture},
          {"parameters", info.num_parameters},
-         {"weight_bytes", info.weight_bytes},
+         {"weight_bytes", info.weight_bytes.total()},
          {"kv_bytes", info.kv_bytes},
          {"isa", info.backend.isa},
          {"threads", info.backend.num_threads},

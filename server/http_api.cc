@@ -133,6 +133,7 @@ void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
   snapshot.load = serving_.engine.load();
   snapshot.adapters = serving_.registry.List();
   snapshot.adapter_bytes = serving_.registry.resident_bytes();
+  snapshot.weight_bytes = serving_.engine.model_info().weight_bytes;
   snapshot.adapter_swaps = serving_.registry.swap_counts();
   snapshot.block_size = serving_.kv_block_size;
   snapshot.max_adapters = serving_.max_adapters;

@@ -58,6 +58,22 @@ std::vector<std::string> ServingNames(const MetricsSnapshot& snapshot) {
   return names;
 }
 
+// Every series always, so that a sum over some of them never misses one.
+void AppendBytes(const MetricsSnapshot& snapshot, Families& families) {
+  MetricFamily& family = AddFamily(
+      "polyad_weight_bytes", "Bytes of weights in memory, by what they are of and the precision.",
+      MetricType::Gauge, families);
+  const auto add = [&family](const char* part, const PrecisionBytes& bytes) {
+    for (const Precision precision : kPrecisions) {
+      AddValue(family, {{"part", part}, {"precision", std::string(NameOf(precision))}},
+               static_cast<double>(bytes[precision]));
+    }
+  };
+  add("base_embeddings", snapshot.weight_bytes.embeddings);
+  add("base_layers", snapshot.weight_bytes.layers);
+  add("adapters", snapshot.adapter_bytes);
+}
+
 }  // namespace
 
 void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
@@ -134,7 +150,8 @@ void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) 
   AddCounter("polyad_adapters_read_back_total", "Swapped-out adapters read again for a request.",
              snapshot.adapter_swaps.read_back, families);
   AddGauge("polyad_adapter_bytes", "Bytes held by resident adapters.",
-           static_cast<double>(snapshot.adapter_bytes), families);
+           static_cast<double>(snapshot.adapter_bytes.total()), families);
+  AppendBytes(snapshot, families);
 }
 
 void AdapterTraffic::Counts::Add(const Usage& usage) {

@@ -23,7 +23,8 @@ inline constexpr size_t kMaxAdapterSeries = 32;
 struct MetricsSnapshot {
   EngineLoad load;
   std::vector<AdapterInfo> adapters;
-  int64_t adapter_bytes = 0;
+  PrecisionBytes adapter_bytes;
+  WeightBytes weight_bytes;
   AdapterStore::SwapCounts adapter_swaps;
   int64_t block_size = 16;  // tokens per K/V block
   int64_t max_adapters = 0;

@@ -65,15 +65,12 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   const std::string digest = ToHex(identity.digest);
   loaded.version =
       std::make_shared<AdapterVersion>(std::move(identity), context.lowering.spec.num_layers);
-  POLYAD_ASSIGN_OR_RETURN(
-      const std::vector<DeltaCost> costs,
-      PackProgram(program, context.lowering.spec, context.backend, *loaded.version));
+  POLYAD_ASSIGN_OR_RETURN(const ProgramCosts costs, PackProgram(program, context.lowering.spec,
+                                                                context.backend, *loaded.version));
   POLYAD_ASSIGN_OR_RETURN(loaded.report, ReportOf(source, program, context.lowering.spec, costs));
   loaded.report.name = name;
   loaded.report.version = version;
   loaded.report.digest = digest;
-  loaded.report.resident_bytes = loaded.version->cost().bytes;
-  loaded.report.flops_per_token = loaded.version->cost().flops_per_token;
   return loaded;
 }
 

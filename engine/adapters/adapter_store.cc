@@ -106,7 +106,7 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
   int64_t room = 0;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    room = options_.max_bytes - ResidentBytesLocked() + IdleBytesLocked();
+    room = options_.max_bytes - ResidentBytesLocked().total() + IdleBytesLocked();
   }
   if (room <= 0) {
     return ResourceExhausted("adapter '%s': the adapter budget of %d bytes is used up", spec.name,
@@ -156,10 +156,10 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
 
   std::lock_guard<std::mutex> lock(mutex_);
   POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));  // again: others loaded meanwhile
-  if (!MakeRoomLocked(entry.report.resident_bytes)) {
+  if (const int64_t wanted = entry.report.resident_bytes.total(); !MakeRoomLocked(wanted)) {
     return ResourceExhausted("adapter '%s': needs %d bytes, the adapter budget has %d of %d left",
-                             spec.name, entry.report.resident_bytes,
-                             options_.max_bytes - ResidentBytesLocked(), options_.max_bytes);
+                             spec.name, wanted, options_.max_bytes - ResidentBytesLocked().total(),
+                             options_.max_bytes);
   }
   entry.last_used = ++use_counter_;
   LoadReport report = entry.report;
@@ -183,7 +183,7 @@ AdapterStore::Lease AdapterStore::LeaseOf(LoadedAdapter loaded) const {
 }
 
 bool AdapterStore::MakeRoomLocked(int64_t bytes) {
-  while (ResidentBytesLocked() + bytes > options_.max_bytes) {
+  while (ResidentBytesLocked().total() + bytes > options_.max_bytes) {
     Entry* oldest = nullptr;
     for (auto& [name, entry] : entries_) {
       if (!IsIdle(entry.lease, entry.pinned)) continue;
@@ -204,7 +204,7 @@ Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mut
   entry.is_reading = true;
   const AdapterVersion::Identity identity = entry.identity;
   const LoadAdapterSpec source = entry.source;
-  const int64_t bytes = entry.report.resident_bytes;
+  const PrecisionBytes bytes = entry.report.resident_bytes;
   reserved_bytes_ += bytes;
   lock.unlock();
   StatusOr<LoadedAdapter> loaded = LoadAdapter(ContextFor(source, options_.max_bytes),
@@ -329,7 +329,7 @@ StatusOr<AdapterStore::Lease> AdapterStore::AcquireWaiting(std::string_view refe
     if (stopped()) return Unavailable("the server is stopping");
     const std::string name = NameOfLocked(reference, tenant);
     const Entry& entry = entries_.find(name)->second;
-    if (!entry.is_reading && MakeRoomLocked(entry.report.resident_bytes)) {
+    if (!entry.is_reading && MakeRoomLocked(entry.report.resident_bytes.total())) {
       POLYAD_RETURN_IF_ERROR(ReadBack(name, lock));
       continue;
     }
@@ -425,8 +425,8 @@ int64_t AdapterStore::WaitForChange(int64_t seen, int64_t wait_ms) const {
   return change_counter_;
 }
 
-int64_t AdapterStore::ResidentBytesLocked() const {
-  int64_t bytes = reserved_bytes_;
+PrecisionBytes AdapterStore::ResidentBytesLocked() const {
+  PrecisionBytes bytes = reserved_bytes_;
   for (const auto& [name, entry] : entries_) {
     if (entry.lease != nullptr) bytes += entry.report.resident_bytes;
   }
@@ -439,7 +439,7 @@ int64_t AdapterStore::ResidentBytesLocked() const {
 int64_t AdapterStore::IdleBytesLocked() const {
   int64_t bytes = 0;
   for (const auto& [name, entry] : entries_) {
-    if (IsIdle(entry.lease, entry.pinned)) bytes += entry.report.resident_bytes;
+    if (IsIdle(entry.lease, entry.pinned)) bytes += entry.report.resident_bytes.total();
   }
   return bytes;
 }
@@ -449,7 +449,7 @@ AdapterStore::SwapCounts AdapterStore::swap_counts() const {
   return swap_counts_;
 }
 
-int64_t AdapterStore::resident_bytes() const {
+PrecisionBytes AdapterStore::resident_bytes() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return ResidentBytesLocked();
 }

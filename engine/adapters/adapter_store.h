@@ -123,7 +123,7 @@ class AdapterStore {
   // (WatchAdapters).
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const;
 
-  int64_t resident_bytes() const;
+  PrecisionBytes resident_bytes() const;
   struct SwapCounts {  // since start-up
     int64_t swapped_out = 0;
     int64_t read_back = 0;
@@ -155,7 +155,7 @@ class AdapterStore {
   // The name that a reference names now; empty where the tenant may see none.
   std::string NameOfLocked(std::string_view reference, std::string_view tenant) const;
   AdapterInfo InfoOf(const Entry& entry, bool retired) const;
-  int64_t ResidentBytesLocked() const;
+  PrecisionBytes ResidentBytesLocked() const;
   int64_t IdleBytesLocked() const;  // of what MakeRoomLocked may swap out
   bool MakeRoomLocked(int64_t bytes);
   void RetireLocked(Entry entry);
@@ -177,7 +177,7 @@ class AdapterStore {
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;
   mutable int64_t use_counter_ = 0;
-  int64_t reserved_bytes_ = 0;  // of versions that are being read back
+  PrecisionBytes reserved_bytes_;  // of versions that are being read back
   SwapCounts swap_counts_;
 };
 

@@ -201,14 +201,10 @@ class AdapterVersion {
   void ReplaceNorm(int64_t layer, NormSite site, NormVectors norm) {
     norms_[{layer, site}] = std::move(norm);
   }
-  void SetSoftPrompt(std::shared_ptr<const SoftPrompt> prompt) {
-    soft_prompt_ = std::move(prompt);
-    AddCost({soft_prompt_->bytes, 0});
-  }
+  void SetSoftPrompt(std::shared_ptr<const SoftPrompt> prompt) { soft_prompt_ = std::move(prompt); }
   void AddGatedPrefix(GatedPrefix prefix) { gated_prefixes_.push_back(std::move(prefix)); }
   void SetInvocationTokens(std::vector<int32_t> tokens) { invocation_tokens_ = std::move(tokens); }
   void SetScalingPass(ScalingPass pass) {
-    AddCost(pass.cost);
     scaling_pass_ = std::make_shared<const ScalingPass>(std::move(pass));
   }
   void AddCoupling(PackedCoupling coupling) { couplings_.push_back(std::move(coupling)); }
@@ -219,10 +215,7 @@ class AdapterVersion {
   void SetReadsWholePrompt() { reads_whole_prompt_ = true; }
   void SetReadsPositions() { reads_positions_ = true; }
   void AddPart(std::shared_ptr<const AdapterVersion> part) { parts_.push_back(std::move(part)); }
-  void AddCost(const DeltaCost& cost) {
-    cost_.bytes += cost.bytes;
-    cost_.flops_per_token += cost.flops_per_token;
-  }
+  void AddCost(const DeltaCost& cost) { cost_ += cost; }
 
  private:
   static size_t Index(int64_t layer, SiteGroup group) {

@@ -120,7 +120,7 @@ Status AddPart(const CompositionPart& part, int64_t num_layers, AdapterVersion& 
     }
     to.SetRope(adapter.shared_rope(), adapter.max_context());
   }
-  to.AddCost({0, adapter.cost().flops_per_token});
+  to.AddCost({{}, adapter.cost().flops_per_token});  // its bytes stay its own
   to.AddPart(part.adapter);
   return absl::OkStatus();
 }

@@ -31,8 +31,6 @@ struct GatedPrefix {
   std::vector<float> gate;
   bool after_projection = false;
   std::shared_ptr<void> memory;
-
-  int64_t bytes() const { return 4 * (kv.rows * kv.cols + static_cast<int64_t>(gate.size())); }
 };
 
 // INVALID_ARGUMENT where a size is not the model's.

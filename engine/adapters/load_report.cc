@@ -95,58 +95,78 @@ std::string_view ExactnessOf(const AdapterProgram& program) {
   return program.read_base ? "E2" : "E1";
 }
 
-std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec,
-                            std::span<const DeltaCost> costs) {
-  OpTally tally;
+std::string PlaceOf(SubLayer sub_layer) {
+  return sub_layer == SubLayer::kMlp ? "mlp" : "attention";
+}
+
+std::string_view KindOf(const SubLayerHook& hook) {
+  if (hook.fusion) return "Fusion";
+  return hook.rows.kind != HookRows::Kind::kAll ? "Intervention" : NameOf(hook.op);
+}
+
+void AddOps(const AdapterProgram& program, const ModelSpec& spec, const ProgramCosts& costs,
+            OpTally& tally) {
   size_t next = 0;
+  for (const Mixture& mixture : program.mixtures) {
+    tally.Add("Mixture", "delta", ModuleOf(spec, mixture.site), mixture.rule.num_experts,
+              costs.mixtures[next++]);
+  }
+  next = 0;
   for (const SiteOp& op : program.ops) {
     tally.Add(NameOf(op.op), NameOf(op.stage), ModuleOf(spec, op.site), RankOf(op.op),
-              costs[next++]);
+              costs.ops[next++]);
   }
+  const std::string embedding = ModuleOf(spec, {-1, Site::kEmbed});
+  next = 0;
   for (const DeltaOp& op : program.embedding_ops) {
-    tally.Add(NameOf(op), "embedding", ModuleOf(spec, {-1, Site::kEmbed}), RankOf(op),
-              costs[next++]);
+    tally.Add(NameOf(op), "embedding", embedding, RankOf(op), costs.embedding_ops[next++]);
   }
-  for (const TokenRouter& router : program.routers) {
-    const auto width = static_cast<int64_t>(router.weight.size());
-    tally.Add("TokenRouter", "sub_layer", router.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
-              0, {4 * width, 2 * width});
-  }
-  for (const SubLayerHook& hook : program.hooks) {
-    const std::string_view kind = hook.fusion                              ? "Fusion"
-                                  : hook.rows.kind != HookRows::Kind::kAll ? "Intervention"
-                                                                           : NameOf(hook.op);
-    tally.Add(kind, "sub_layer", hook.sub_layer == SubLayer::kMlp ? "mlp" : "attention",
-              RankOf(hook.op), costs[next++]);
-  }
+  next = 0;
   for (const Bottleneck& op : program.stream_ops) {
-    tally.Add("Bottleneck", "embedding", "embedding", op.down.rows, costs[next++]);
+    tally.Add("Bottleneck", "embedding", "embedding", op.down.rows, costs.stream_ops[next++]);
   }
+  next = 0;
   for (const EmbeddingCoupling& coupling : program.couplings) {
-    const int64_t floats = 2 * (coupling.first.down.rows * coupling.first.down.cols +
-                                coupling.second.down.rows * coupling.second.down.cols);
-    tally.Add("Coupling", "embedding", ModuleOf(spec, {-1, Site::kEmbed}), coupling.first.down.rows,
-              {floats * 4, floats * 2});
+    tally.Add("Coupling", "embedding", embedding, coupling.first.down.rows,
+              costs.couplings[next++]);
   }
+}
+
+void AddLayerParts(const AdapterProgram& program, const ProgramCosts& costs, OpTally& tally) {
+  size_t next = 0;
+  for (const TokenRouter& router : program.routers) {
+    tally.Add("TokenRouter", "sub_layer", PlaceOf(router.sub_layer), 0, costs.routers[next++]);
+  }
+  next = 0;
+  for (const SubLayerHook& hook : program.hooks) {
+    tally.Add(KindOf(hook), "sub_layer", PlaceOf(hook.sub_layer), RankOf(hook.op),
+              costs.hooks[next++]);
+  }
+  next = 0;
   for (const GatedPrefixTensors& prefix : program.gated_prefixes) {
-    const auto floats = static_cast<int64_t>(prefix.kv.size() + prefix.gate.size());
     tally.Add("GatedPrefix", "attention", "attention", prefix.num_keys,
-              {floats * 4, 4 * prefix.num_keys * spec.QueryWidth()});
+              costs.gated_prefixes[next++]);
   }
+  next = 0;
+  for (const NormReplacement& norm : program.norms) {
+    tally.Add("Norm", "norm", std::string(NameOf(norm.site)), 0, costs.norms[next++]);
+  }
+}
+
+std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec,
+                            const ProgramCosts& costs) {
+  OpTally tally;
+  AddOps(program, spec, costs, tally);
+  AddLayerParts(program, costs, tally);
   if (program.soft_prompt) {
     const SoftPromptTensors& prompt = *program.soft_prompt;
-    int64_t floats = static_cast<int64_t>(prompt.embeddings.size());
-    for (const auto& layer : prompt.kv) floats += static_cast<int64_t>(layer.size());
     tally.Add(prompt.kv.empty() ? "EmbeddingPrompt" : "KvPrefix", "prompt", "prompt",
-              prompt.num_tokens, {floats * 4, 0});
+              prompt.num_tokens, costs.soft_prompt);
   }
+  if (program.rope) tally.Add("RopeTables", "attention", "attention", 0, costs.rope);
   if (program.scaling_pass) {
-    const ScalingPassTensors& pass = *program.scaling_pass;
-    tally.Add("Classifier", "scaling_pass", "hidden", pass.rule.size(), pass.cost());
-  }
-  for (const NormReplacement& norm : program.norms) {
-    const auto floats = static_cast<int64_t>(norm.weight.size() + norm.bias.size());
-    tally.Add("Norm", "norm", std::string(NameOf(norm.site)), 0, {floats * 4, 0});
+    tally.Add("Classifier", "scaling_pass", "hidden", program.scaling_pass->rule.size(),
+              costs.scaling_pass);
   }
   return tally.Take();
 }
@@ -154,10 +174,11 @@ std::vector<OpReport> OpsOf(const AdapterProgram& program, const ModelSpec& spec
 }  // namespace
 
 StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram& program,
-                              const ModelSpec& spec, std::span<const DeltaCost> costs) {
-  POLYAD_CHECK(costs.size() == program.ops.size() + program.embedding_ops.size() +
-                                   program.hooks.size() + program.stream_ops.size(),
-               "one cost for each packed op");
+                              const ModelSpec& spec, const ProgramCosts& costs) {
+  POLYAD_CHECK(costs.ops.size() == program.ops.size() &&
+                   costs.hooks.size() == program.hooks.size() &&
+                   costs.norms.size() == program.norms.size(),
+               "one cost for each part of the program");
   LoadReport report;
   report.family = program.family;
   report.exactness = ExactnessOf(program);
@@ -165,6 +186,9 @@ StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram&
   report.num_tensors_read = source.num_tensors();
   report.file_bytes = source.file_bytes();
   report.ops = OpsOf(program, spec, costs);
+  const DeltaCost sum = costs.Sum();
+  report.resident_bytes = sum.bytes;
+  report.flops_per_token = sum.flops_per_token;
   std::set<int64_t> ranks;
   std::set<std::string> targets;
   for (const SiteOp& op : program.ops) {

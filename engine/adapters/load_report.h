@@ -4,26 +4,28 @@
 // ops it lowers to and where, what they cost, and how far they change the base. A plain value.
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "engine/adapters/adapter_program.h"
 #include "engine/adapters/adapter_source.h"
+#include "engine/adapters/program_costs.h"
 #include "engine/base/status.h"
 #include "engine/spec/model_spec.h"
+#include "kernels/api/precision_bytes.h"
 
 namespace polyad {
 
 // One kind of op at one kind of place, over all layers.
 struct OpReport {
   std::string op;  // "LowRank"
-  // "input", "output", "delta", "after", "sub_layer", "embedding", "norm", "scaling_pass"
+  // "input", "output", "delta", "after", "sub_layer", "embedding", "attention", "prompt", "norm",
+  // "scaling_pass"
   std::string stage;
-  std::string target;  // "q_proj"; "attention", "mlp", "final" for hooks and norms
-  int64_t count = 0;   // places it runs at, one a layer
-  int64_t rank = 0;    // the largest; 0 where the op has none
-  int64_t bytes = 0;   // resident
+  std::string target;    // "q_proj"; "attention", "mlp", "final" for hooks and norms
+  int64_t count = 0;     // places it runs at, one a layer
+  int64_t rank = 0;      // the largest; 0 where the op has none
+  PrecisionBytes bytes;  // resident
   int64_t flops_per_token = 0;
 };
 
@@ -40,17 +42,16 @@ struct LoadReport {
   int64_t max_context = 0;           // the longest context of its own rotary scaling; 0: the base's
   int64_t num_tensors_read = 0;
   int64_t file_bytes = 0;
-  int64_t resident_bytes = 0;
+  PrecisionBytes resident_bytes;  // those of all ops
   int64_t flops_per_token = 0;
   std::vector<double>
       layer_delta_norms;  // Frobenius norm of the summed change per layer: sqrt(sum |dW|^2)
   double load_ms = 0;
 };
 
-// Everything but name, version and load_ms. `costs` are those of the program's packed ops: site
-// ops, then embedding ops, then hooks, then the stream's. INVALID_ARGUMENT where the program
-// changes nothing.
+// Everything but name, version and load_ms. `costs` are what packing the program gave.
+// INVALID_ARGUMENT where the program changes nothing.
 StatusOr<LoadReport> ReportOf(const AdapterSource& source, const AdapterProgram& program,
-                              const ModelSpec& spec, std::span<const DeltaCost> costs);
+                              const ModelSpec& spec, const ProgramCosts& costs);
 
 }  // namespace polyad

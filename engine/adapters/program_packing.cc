@@ -41,6 +41,16 @@ bool IsDelta(const DeltaOp& op) {
          !std::holds_alternative<EmbeddingLowRank>(op);
 }
 
+DeltaCost CostOf(const SegmentGate& gate) {
+  const size_t width = gate.weight.size();
+  return {FloatBytes(width), 2 * static_cast<int64_t>(width)};
+}
+
+DeltaCost CostOf(const GatedPrefix& prefix, int64_t query_width) {
+  const auto floats = static_cast<size_t>(prefix.kv.rows * prefix.kv.cols) + prefix.gate.size();
+  return {FloatBytes(floats), 4 * prefix.kv.rows * query_width};
+}
+
 class Packer {
  public:
   Packer(const ModelSpec& spec, Backend& backend, AdapterVersion& version)
@@ -49,7 +59,7 @@ class Packer {
   Status PackSiteOp(const SiteOp& site_op) {
     const SiteShape site = ShapeOf(spec_, site_op.site.site);
     POLYAD_RETURN_IF_ERROR(CheckFits(site_op, site));
-    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> op, Pack(site_op.op));
+    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> op, Pack(site_op.op, costs_.ops));
     const SiteGroup group = GroupOf(site_op.site.site);
     GroupOps& ops = GroupAt(site_op.site);
     switch (site_op.stage) {
@@ -88,8 +98,7 @@ class Packer {
                              rule.num_experts);
     }
     PackedMixture packed;
-    POLYAD_ASSIGN_OR_RETURN(packed.scores, backend_.PackDelta(mixture.scores, share_));
-    version_.AddCost(packed.scores->cost());
+    POLYAD_ASSIGN_OR_RETURN(packed.scores, Pack(mixture.scores, costs_.mixtures));
     packed.rule = rule;
     std::vector<PackedMixture>& all = GroupAt(mixture.site).mixtures;
     mixtures_.push_back({mixture.site, all.size()});
@@ -98,7 +107,8 @@ class Packer {
   }
 
   Status PackEmbeddingOp(const DeltaOp& op) {
-    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, Pack(op));
+    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed,
+                            Pack(op, costs_.embedding_ops));
     if (ShapeOf(op).out != spec_.hidden_size || IsDelta(op)) {
       return InvalidArgument("embedding: expected an embedding op of width %d, got %s of %d",
                              spec_.hidden_size, NameOf(op), ShapeOf(op).out);
@@ -131,8 +141,9 @@ class Packer {
     packed.adds_residual = hook.adds_residual;
     packed.gate = hook.gate;
     POLYAD_CHECK(GateFits(hook.gate, spec_.hidden_size), "a hook's gate");
-    AddGateCost(hook.gate);
-    costs_.push_back(cost);
+    cost += CostOf(hook.gate);
+    cost.bytes += FloatBytes(hook.norm.weight.size() + hook.norm.bias.size());
+    costs_.hooks.push_back(cost);
     version_.MutableAt(hook.layer, GroupOf(hook.sub_layer)).hooks.push_back(std::move(packed));
     return absl::OkStatus();
   }
@@ -141,14 +152,14 @@ class Packer {
     const auto width = static_cast<int64_t>(router.weight.size());
     POLYAD_CHECK(width == spec_.hidden_size && router.layer >= 0 && router.layer < spec_.num_layers,
                  "a router's place and width");
-    version_.AddCost({4 * width, 2 * width});
+    costs_.routers.push_back({FloatBytes(router.weight.size()), 2 * width});
     version_.MutableAt(router.layer, GroupOf(router.sub_layer))
         .routers.push_back(std::make_shared<const TokenRouter>(router));
   }
 
   Status PackStreamOp(const Bottleneck& op) {
     POLYAD_RETURN_IF_ERROR(CheckWidth(op, -1));
-    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, Pack(op));
+    POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, Pack(op, costs_.stream_ops));
     version_.AddStreamOp({0, std::move(packed)});
     return absl::OkStatus();
   }
@@ -165,11 +176,44 @@ class Packer {
     DeltaCost cost;
     POLYAD_ASSIGN_OR_RETURN(packed.first, PackInto(coupling.first, cost));
     POLYAD_ASSIGN_OR_RETURN(packed.second, PackInto(coupling.second, cost));
+    costs_.couplings.push_back(cost);
     version_.AddCoupling(std::move(packed));
     return absl::OkStatus();
   }
 
-  std::vector<DeltaCost> TakeCosts() { return std::move(costs_); }
+  void ReplaceNorm(const NormReplacement& norm) {
+    costs_.norms.push_back({FloatBytes(norm.weight.size() + norm.bias.size())});
+    version_.ReplaceNorm(norm.layer, norm.site, {norm.weight, norm.bias});
+  }
+
+  Status PackSoftPrompt(const SoftPromptTensors& tensors) {
+    POLYAD_ASSIGN_OR_RETURN(auto prompt, polyad::PackSoftPrompt(tensors, spec_, backend_));
+    costs_.soft_prompt.bytes = {Precision::kF32, prompt->bytes};
+    version_.SetSoftPrompt(std::move(prompt));
+    return absl::OkStatus();
+  }
+
+  void MakeRope(const OwnRope& own) {
+    const auto tables = std::make_shared<const RopeTables>(own.rope, own.max_position, own.max_context);
+    costs_.rope.bytes = {Precision::kF32, tables->bytes()};
+    version_.SetRope(tables, own.max_context);
+  }
+
+  Status PackGatedPrefix(const GatedPrefixTensors& tensors) {
+    POLYAD_ASSIGN_OR_RETURN(GatedPrefix prefix, polyad::PackGatedPrefix(tensors, spec_, backend_));
+    costs_.gated_prefixes.push_back(CostOf(prefix, spec_.QueryWidth()));
+    version_.AddGatedPrefix(std::move(prefix));
+    return absl::OkStatus();
+  }
+
+  Status PackScalingPass(const ScalingPassTensors& tensors) {
+    POLYAD_ASSIGN_OR_RETURN(ScalingPass pass, polyad::PackScalingPass(tensors, spec_, backend_));
+    costs_.scaling_pass = pass.cost;
+    version_.SetScalingPass(std::move(pass));
+    return absl::OkStatus();
+  }
+
+  ProgramCosts TakeCosts() { return std::move(costs_); }
 
  private:
   GroupOps& GroupAt(SiteRef site) {
@@ -184,19 +228,18 @@ class Packer {
     return mixture;
   }
 
-  StatusOr<std::shared_ptr<const PackedDelta>> Pack(const DeltaOp& op) {
+  StatusOr<std::shared_ptr<const PackedDelta>> Pack(const DeltaOp& op,
+                                                    std::vector<DeltaCost>& costs) {
     DeltaCost cost;
     POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed, PackInto(op, cost));
-    costs_.push_back(cost);
+    costs.push_back(cost);
     return packed;
   }
   // Adds to what several ops cost together.
   StatusOr<std::shared_ptr<const PackedDelta>> PackInto(const DeltaOp& op, DeltaCost& cost) {
     POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const PackedDelta> packed,
                             backend_.PackDelta(op, share_));
-    version_.AddCost(packed->cost());
-    cost.bytes += packed->cost().bytes;
-    cost.flops_per_token += packed->cost().flops_per_token;
+    cost += packed->cost();
     GiveWay();
     return packed;
   }
@@ -241,16 +284,12 @@ class Packer {
            (op.stage == OpStage::kDelta || op.stage == OpStage::kOutput) &&
            op.site.site != Site::kHead;
   }
-  void AddGateCost(const SegmentGate& gate) {
-    const auto width = static_cast<int64_t>(gate.weight.size());
-    version_.AddCost({4 * width, 2 * width});
-  }
   void AddGate(const SiteOp& site_op, SiteDelta& to) {
     if (site_op.gate.weight.empty()) return;
     to.gate = std::make_shared<SegmentGate>(site_op.gate);
     to.gate_column = to.y_column + site_op.gate_begin;
     to.gate_columns = site_op.gate_end - site_op.gate_begin;
-    AddGateCost(site_op.gate);
+    costs_.ops.back() += CostOf(site_op.gate);
   }
 
   // What reads and changes the residual stream.
@@ -305,7 +344,7 @@ class Packer {
   AdapterVersion& version_;
   PackShare share_;
   std::vector<std::pair<SiteRef, size_t>> mixtures_;  // the program's, among their groups' own
-  std::vector<DeltaCost> costs_;
+  ProgramCosts costs_;
 };
 
 // Ops as a step meets them, so that their packed forms lie in memory in that order: files list
@@ -349,8 +388,8 @@ SiteGroup GroupOf(Site site) {
   return SiteGroup::kQkv;
 }
 
-StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
-                                             Backend& backend, AdapterVersion& version) {
+StatusOr<ProgramCosts> PackProgram(const AdapterProgram& program, const ModelSpec& spec,
+                                   Backend& backend, AdapterVersion& version) {
   Packer packer(spec, backend, version);
   for (const Mixture& mixture : program.mixtures) {
     POLYAD_RETURN_IF_ERROR(packer.PackMixture(mixture));
@@ -368,35 +407,25 @@ StatusOr<std::vector<DeltaCost>> PackProgram(const AdapterProgram& program, cons
   for (const EmbeddingCoupling& coupling : program.couplings) {
     POLYAD_RETURN_IF_ERROR(packer.PackCoupling(coupling));
   }
-  if (program.rope) {
-    const auto tables = std::make_shared<const RopeTables>(
-        program.rope->rope, program.rope->max_position, program.rope->max_context);
-    version.AddCost({tables->bytes(), 0});
-    version.SetRope(tables, program.rope->max_context);
-  }
-  for (const NormReplacement& norm : program.norms) {
-    version.ReplaceNorm(norm.layer, norm.site, {norm.weight, norm.bias});
-  }
+  if (program.rope) packer.MakeRope(*program.rope);
+  for (const NormReplacement& norm : program.norms) packer.ReplaceNorm(norm);
   if (program.soft_prompt) {
-    POLYAD_ASSIGN_OR_RETURN(auto prompt, PackSoftPrompt(*program.soft_prompt, spec, backend));
-    version.SetSoftPrompt(std::move(prompt));
+    POLYAD_RETURN_IF_ERROR(packer.PackSoftPrompt(*program.soft_prompt));
   }
   for (const GatedPrefixTensors& tensors : program.gated_prefixes) {
-    POLYAD_ASSIGN_OR_RETURN(GatedPrefix prefix, PackGatedPrefix(tensors, spec, backend));
-    version.AddCost({prefix.bytes(), 4 * tensors.num_keys * spec.QueryWidth()});
-    version.AddGatedPrefix(std::move(prefix));
+    POLYAD_RETURN_IF_ERROR(packer.PackGatedPrefix(tensors));
   }
   if (program.scaling_pass) {
-    POLYAD_ASSIGN_OR_RETURN(ScalingPass pass,
-                            PackScalingPass(*program.scaling_pass, spec, backend));
-    version.SetScalingPass(std::move(pass));
+    POLYAD_RETURN_IF_ERROR(packer.PackScalingPass(*program.scaling_pass));
   }
   version.SetInvocationTokens(program.invocation_tokens);
   if (program.reads_whole_prompt) version.SetReadsWholePrompt();
   if (program.reads_positions) version.SetReadsPositions();
-  const std::vector<DeltaCost> packed = packer.TakeCosts();
-  std::vector<DeltaCost> costs = packed;
-  for (size_t i = 0; i < order.size(); ++i) costs[order[i]] = packed[i];
+  ProgramCosts costs = packer.TakeCosts();
+  const std::vector<DeltaCost> packed = std::move(costs.ops);
+  costs.ops.resize(order.size());
+  for (size_t i = 0; i < order.size(); ++i) costs.ops[order[i]] = packed[i];
+  version.AddCost(costs.Sum());
   return costs;
 }
 

@@ -31,16 +31,6 @@ Status CheckShapes(const ScalingPassTensors& tensors, const ModelSpec& spec) {
 
 }  // namespace
 
-DeltaCost ScalingPassTensors::cost() const {
-  DeltaCost total;
-  for (const Layer& layer : layers) {
-    const int64_t floats = layer.weight.rows * (layer.weight.cols + 1);
-    total.bytes += 4 * floats;
-    total.flops_per_token += 2 * floats;
-  }
-  return total;
-}
-
 StatusOr<ScalingPass> PackScalingPass(const ScalingPassTensors& tensors, const ModelSpec& spec,
                                       Backend& backend) {
   POLYAD_RETURN_IF_ERROR(CheckShapes(tensors, spec));
@@ -49,8 +39,7 @@ StatusOr<ScalingPass> PackScalingPass(const ScalingPassTensors& tensors, const M
   PackShare share;
   const auto add = [&](const DeltaOp& op, std::shared_ptr<const PackedDelta>& to) -> Status {
     POLYAD_ASSIGN_OR_RETURN(to, backend.PackDelta(op, share));
-    pass.cost.bytes += to->cost().bytes;
-    pass.cost.flops_per_token += to->cost().flops_per_token;
+    pass.cost += to->cost();
     GiveWay();
     return absl::OkStatus();
   };

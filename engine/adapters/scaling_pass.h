@@ -41,8 +41,6 @@ struct ScalingPassTensors {
   };
   std::vector<Layer> layers;
   CoefficientRule rule;
-
-  DeltaCost cost() const;  // as stored
 };
 
 struct ScalingPass {

@@ -87,7 +87,11 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
   };
   if (!prompt->stores_kv) prompt->embeddings = place(tensors.embeddings);
   for (const std::vector<float>& layer : tensors.kv) prompt->kv.push_back(place(layer));
-  prompt->bytes += static_cast<int64_t>(prompt->token_scores.size() * sizeof(float));
+  size_t beside = prompt->token_scores.size();
+  for (const PrefixGate& gate : prompt->gates) {
+    beside += gate.key_weight.size() + gate.value_weight.size();
+  }
+  prompt->bytes += static_cast<int64_t>(beside * sizeof(float));
   return std::shared_ptr<const SoftPrompt>(std::move(prompt));
 }
 

@@ -65,7 +65,7 @@ struct SoftPrompt {
   std::vector<FloatRows> kv;      // per layer [num_tokens, 2 * kv width] if stores_kv
   std::vector<PrefixGate> gates;  // empty, or one for each layer
   std::shared_ptr<void> memory;   // of all rows
-  int64_t bytes = 0;
+  int64_t bytes = 0;              // of everything, fp32
   int64_t num_prompts = 1;
   std::vector<float> token_scores;  // [vocab, num_prompts]; empty: there is one prompt
 

@@ -37,7 +37,7 @@ class Model final : public StepRunner {
   int64_t num_kv_blocks() const { return kv_->num_blocks(); }
   int64_t kv_bytes() const { return kv_->bytes(); }
   const Weights& weights() const { return weights_; }
-  int64_t weight_bytes() const { return weights_.bytes(); }
+  WeightBytes weight_bytes() const { return weights_.bytes(); }
   int64_t num_parameters() const { return num_parameters_; }
 
   // Shows every product's input from now on; null: to nobody. It outlives what it sees.

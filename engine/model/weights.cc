@@ -83,33 +83,13 @@ StatusOr<LayerWeights> ReadLayer(const Reader& reader, const ModelSpec& spec, in
   return weights;
 }
 
-int64_t BytesOf(const LayerWeights& layer) {
-  return layer.qkv.matrix->bytes() + layer.attention_out.matrix->bytes() +
-         layer.mlp_in.matrix->bytes() + layer.mlp_out.matrix->bytes();
-}
-
-}  // namespace
-
-int64_t Weights::bytes() const {
-  int64_t total = embedding->bytes();
-  if (head != embedding) total += head->bytes();
-  if (position_embedding != nullptr) total += position_embedding->bytes();
-  for (const LayerWeights& layer : layers) total += BytesOf(layer);
-  return total;
-}
-
-StatusOr<Weights> LoadWeights(const ModelFiles& files, Backend& backend) {
-  const ModelSpec& spec = files.spec();
-  const Reader reader(files, backend);
+// Everything but the layers.
+StatusOr<Weights> ReadOuter(const Reader& reader, const ModelSpec& spec) {
   Weights weights;
   POLYAD_ASSIGN_OR_RETURN(weights.embedding, reader.Matrix(-1, {WeightKind::kEmbed}));
   if (spec.learned_positions) {
     POLYAD_ASSIGN_OR_RETURN(weights.position_embedding,
                             reader.Matrix(-1, {WeightKind::kPositions}));
-  }
-  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
-    POLYAD_ASSIGN_OR_RETURN(LayerWeights layer_weights, ReadLayer(reader, spec, layer));
-    weights.layers.push_back(std::move(layer_weights));
   }
   POLYAD_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Norm(-1, WeightKind::kFinalNorm, WeightKind::kFinalNormBias));
@@ -119,6 +99,61 @@ StatusOr<Weights> LoadWeights(const ModelFiles& files, Backend& backend) {
     POLYAD_ASSIGN_OR_RETURN(weights.head, reader.Matrix(-1, {WeightKind::kHead}));
   }
   return weights;
+}
+
+PrecisionBytes BytesOf(const NormWeights& norm) {
+  return FloatBytes(norm.weight.size() + norm.bias.size());
+}
+
+PrecisionBytes BytesOf(const LayerWeights& layer) {
+  PrecisionBytes bytes;
+  for (const LinearWeights* linear :
+       {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out}) {
+    bytes += linear->matrix->bytes() + FloatBytes(linear->bias.size());
+  }
+  for (const NormWeights* norm :
+       {&layer.attention_norm, &layer.mlp_norm, &layer.q_norm, &layer.k_norm}) {
+    bytes += BytesOf(*norm);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+WeightBytes Weights::bytes() const {
+  WeightBytes bytes;
+  bytes.embeddings = embedding->bytes();
+  if (head != embedding) bytes.embeddings += head->bytes();
+  if (position_embedding != nullptr) bytes.embeddings += position_embedding->bytes();
+  bytes.layers = BytesOf(final_norm);
+  for (const LayerWeights& layer : layers) bytes.layers += BytesOf(layer);
+  return bytes;
+}
+
+StatusOr<Weights> LoadWeights(const ModelFiles& files, Backend& backend) {
+  const ModelSpec& spec = files.spec();
+  const Reader reader(files, backend);
+  POLYAD_ASSIGN_OR_RETURN(Weights weights, ReadOuter(reader, spec));
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    POLYAD_ASSIGN_OR_RETURN(LayerWeights layer_weights, ReadLayer(reader, spec, layer));
+    weights.layers.push_back(std::move(layer_weights));
+  }
+  return weights;
+}
+
+StatusOr<WeightBytes> MeasureWeights(const ModelFiles& files, Backend& backend) {
+  const ModelSpec& spec = files.spec();
+  const Reader reader(files, backend);
+  WeightBytes bytes;
+  {
+    POLYAD_ASSIGN_OR_RETURN(const Weights outer, ReadOuter(reader, spec));
+    bytes = outer.bytes();
+  }
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    POLYAD_ASSIGN_OR_RETURN(const LayerWeights weights, ReadLayer(reader, spec, layer));
+    bytes.layers += BytesOf(weights);
+  }
+  return bytes;
 }
 
 }  // namespace polyad

@@ -11,6 +11,7 @@
 #include "engine/base/status.h"
 #include "engine/spec/model_files.h"
 #include "engine/spec/model_spec.h"
+#include "engine/spec/weight_bytes.h"
 #include "kernels/api/backend.h"
 
 namespace polyad {
@@ -44,11 +45,14 @@ struct Weights {
   NormWeights final_norm;
   std::shared_ptr<PackedMatrix> head;  // [vocab, hidden]; the embedding itself where tied
 
-  int64_t bytes() const;
+  WeightBytes bytes() const;
 };
 
 // Reads every tensor the spec names, in order, packing as it goes, so that at most one fused matrix
 // is held twice.
 StatusOr<Weights> LoadWeights(const ModelFiles& files, Backend& backend);
+
+// What LoadWeights' would occupy: packs likewise, and lets go of each layer.
+StatusOr<WeightBytes> MeasureWeights(const ModelFiles& files, Backend& backend);
 
 }  // namespace polyad

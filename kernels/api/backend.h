@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/api/activation.h"
 #include "kernels/api/delta_op.h"
+#include "kernels/api/precision_bytes.h"
 #include "kernels/api/tensor_view.h"
 
 namespace polyad {
@@ -51,7 +52,7 @@ class PackedMatrix {
   virtual ~PackedMatrix() = default;
   virtual int64_t out() const = 0;
   virtual int64_t in() const = 0;
-  virtual int64_t bytes() const = 0;
+  virtual PrecisionBytes bytes() const = 0;
 };
 
 struct KvShape {

@@ -19,6 +19,7 @@
 #include <variant>
 
 #include "kernels/api/activation.h"
+#include "kernels/api/precision_bytes.h"
 #include "kernels/api/tensor_view.h"
 
 namespace polyad {
@@ -149,8 +150,14 @@ using DeltaOp = std::variant<LowRank, Dense, DenseRows, Sparse, SignBits, Kronec
 
 // What a packed op costs, for the scheduler and the load report.
 struct DeltaCost {
-  int64_t bytes = 0;            // resident bytes that this op added (shared factors count once)
+  PrecisionBytes bytes;         // resident bytes that this op added (shared factors count once)
   int64_t flops_per_token = 0;  // multiply-adds * 2
+
+  DeltaCost& operator+=(const DeltaCost& other) {
+    bytes += other.bytes;
+    flops_per_token += other.flops_per_token;
+    return *this;
+  }
 };
 
 // An op in a backend's own layout; immutable, shared by every step that uses it.

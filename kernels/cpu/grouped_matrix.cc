@@ -58,6 +58,17 @@ struct PartForm {
   }
   int64_t code_bytes() const { return shape.depth * kPanelColumns * shape.bits / 8; }
   int64_t panel_bytes() const { return super_bytes() + group_bytes() + code_bytes(); }
+
+  PrecisionBytes BytesOf(int64_t num_panels) const {
+    const Precision of_groups = element_bytes == 4   ? Precision::kF32
+                                : element_bytes == 2 ? Precision::kF16
+                                                     : Precision::k8Bit;
+    const Precision of_codes = shape.bits == 4 ? Precision::k4Bit : Precision::k8Bit;
+    PrecisionBytes bytes(Precision::kF16, num_panels * super_bytes());
+    bytes += {of_groups, num_panels * group_bytes()};
+    bytes += {of_codes, num_panels * code_bytes()};
+    return bytes;
+  }
 };
 
 PartForm FormOfPart(const GroupedRows& part) {
@@ -243,8 +254,8 @@ absl::StatusOr<std::shared_ptr<const GroupedMatrix>> GroupedMatrix::Pack(
   return matrix;
 }
 
-absl::StatusOr<char*> GroupedMatrix::Allocate(int64_t bytes) {
-  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(bytes);
+absl::StatusOr<char*> GroupedMatrix::Allocate(const PrecisionBytes& bytes) {
+  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(bytes.total());
   if (!memory.ok()) return memory.status();
   memory_.push_back(*std::move(memory));
   bytes_ += bytes;
@@ -271,7 +282,8 @@ absl::Status GroupedMatrix::PackPart(const TensorView& part) {
 }
 
 absl::Status GroupedMatrix::PackFloats(const TensorView& part) {
-  absl::StatusOr<char*> memory = Allocate(MatrixBytes(WeightFormat::kBF16, in_, part.rows));
+  absl::StatusOr<char*> memory =
+      Allocate({Precision::kBF16, MatrixBytes(WeightFormat::kBF16, in_, part.rows)});
   if (!memory.ok()) return memory.status();
   Part packed;
   packed.bf16 = true;
@@ -302,7 +314,8 @@ absl::Status GroupedMatrix::PackGrouped(const GroupedRows& part) {
   }
   const int64_t num_panels = (part.rows + kPanelColumns - 1) / kPanelColumns;
   const int64_t order_bytes = Lines(static_cast<int64_t>(part.group_of.size()) * 2);
-  absl::StatusOr<char*> memory = Allocate(num_panels * form.panel_bytes() + order_bytes);
+  absl::StatusOr<char*> memory =
+      Allocate(form.BytesOf(num_panels) + PrecisionBytes(Precision::kIndex, order_bytes));
   if (!memory.ok()) return memory.status();
   std::memset(*memory, 0, static_cast<size_t>(num_panels * form.panel_bytes() + order_bytes));
   levels_.push_back(std::make_unique<Levels>());

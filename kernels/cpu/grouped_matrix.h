@@ -40,7 +40,7 @@ class GroupedMatrix {
 
   int64_t out() const { return out_; }
   int64_t in() const { return in_; }
-  int64_t bytes() const { return bytes_; }
+  const PrecisionBytes& bytes() const { return bytes_; }
   int64_t num_panels() const { return num_panels_; }
   Panel PanelAt(int64_t index) const;
 
@@ -75,11 +75,11 @@ class GroupedMatrix {
   absl::Status PackPart(const TensorView& part);
   absl::Status PackFloats(const TensorView& part);
   absl::Status PackGrouped(const GroupedRows& part);
-  absl::StatusOr<char*> Allocate(int64_t bytes);
+  absl::StatusOr<char*> Allocate(const PrecisionBytes& bytes);
 
   int64_t out_ = 0;
   int64_t in_ = 0;
-  int64_t bytes_ = 0;
+  PrecisionBytes bytes_;
   GroupedDecoders decoders_;
   bool integers_ = false;
   int64_t num_panels_ = 0;

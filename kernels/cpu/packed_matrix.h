@@ -24,6 +24,9 @@ enum class WeightFormat { kF32, kBF16, kGrouped, kIntegers };
 int64_t PanelBytes(WeightFormat format, int64_t in, int64_t columns);
 // Bytes of all panels of an out x in matrix.
 int64_t MatrixBytes(WeightFormat format, int64_t in, int64_t out);
+constexpr Precision PrecisionOf(WeightFormat format) {
+  return format == WeightFormat::kF32 ? Precision::kF32 : Precision::kBF16;
+}
 
 // The kernels of an instruction set.
 const GemmKernels& KernelsOf(Isa isa);
@@ -55,8 +58,9 @@ class CpuMatrix final : public PackedMatrix {
 
   int64_t out() const override { return out_; }
   int64_t in() const override { return in_; }
-  int64_t bytes() const override {
-    return grouped_ != nullptr ? grouped_->bytes() : MatrixBytes(format_, in_, out_);
+  PrecisionBytes bytes() const override {
+    if (grouped_ != nullptr) return grouped_->bytes();
+    return {PrecisionOf(format_), MatrixBytes(format_, in_, out_)};
   }
 
   WeightFormat format() const { return format_; }

@@ -56,7 +56,7 @@ absl::StatusOr<PanelFactor> PackFactor(const TensorView& matrix, float scale,
   if (!memory.ok()) return memory.status();
   WritePanels(matrix, scale, factor.format, memory->get());
   factor.panels = *std::move(memory);
-  factor.added_bytes = factor.bytes;
+  factor.added = {PrecisionOf(factor.format), factor.bytes};
   packing.share.Insert(key, factor.panels);
   return factor;
 }

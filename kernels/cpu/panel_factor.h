@@ -20,8 +20,8 @@ struct PanelFactor {
   int64_t out = 0;
   int64_t in = 0;
   std::shared_ptr<const char> panels;
-  int64_t bytes = 0;        // of the panels
-  int64_t added_bytes = 0;  // of them packed here and not before
+  int64_t bytes = 0;     // of the panels
+  PrecisionBytes added;  // of them packed here and not before
 
   MemoryRange range() const { return {panels.get(), panels.get() + bytes}; }
   PanelKernel kernel() const { return KernelOf(*kernels, format); }

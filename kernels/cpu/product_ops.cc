@@ -7,6 +7,7 @@
 #include "kernels/cpu/gemm_inputs.h"
 #include "kernels/cpu/panel_factor.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/vector_bytes.h"
 
 namespace polyad::cpu {
 namespace {
@@ -57,8 +58,7 @@ class CpuLowRank final : public CpuSiteOp {
         b_(std::move(b)),
         inner_(Kept(op.inner)),
         outer_(Kept(op.outer)) {
-    const auto vectors = static_cast<int64_t>((inner_.size() + outer_.size()) * sizeof(float));
-    set_bytes(a_.added_bytes + b_.added_bytes + vectors, a_.bytes + b_.bytes);
+    set_bytes(a_.added + b_.added + BytesOf(inner_, outer_), a_.bytes + b_.bytes);
     add_read(a_.range());
     add_read(b_.range());
   }
@@ -118,8 +118,7 @@ class CpuDense final : public CpuSiteOp {
   CpuDense(const DeltaOp& op, std::span<const int32_t> rows, PanelFactor matrix,
            const SitePacking& packing)
       : CpuSiteOp(op, packing), rows_(rows.begin(), rows.end()), matrix_(std::move(matrix)) {
-    set_bytes(matrix_.added_bytes + static_cast<int64_t>(rows_.size() * sizeof(int32_t)),
-              matrix_.bytes);
+    set_bytes(matrix_.added + BytesOf(rows_), matrix_.bytes);
     add_read(matrix_.range());
   }
 
@@ -159,8 +158,7 @@ class CpuKronecker final : public CpuSiteOp {
     c_.resize(static_cast<size_t>(l_ * m_));
     for (int64_t row = 0; row < l_; ++row) DecodeRow(op.c, row, c_.data() + row * m_);
     for (float& value : c_) value *= op.scale;
-    const auto c_bytes = static_cast<int64_t>(c_.size() * sizeof(float));
-    set_bytes(d_.added_bytes + c_bytes, d_.bytes + c_bytes);
+    set_bytes(d_.added + BytesOf(c_), d_.bytes + BytesOf(c_).total());
     add_read(d_.range());
   }
 
@@ -221,10 +219,9 @@ class CpuBottleneck final : public CpuSiteOp {
         norm_eps_(op.norm.eps) {
     if (op.scale.size() == static_cast<size_t>(up_.out)) scales_ = Kept(op.scale);
     for (float& value : up_bias_) value *= UpScale(op);
-    const size_t floats = down_bias_.size() + up_bias_.size() + scales_.size() +
-                          norm_weight_.size() + norm_bias_.size();
-    set_bytes(down_.added_bytes + up_.added_bytes + static_cast<int64_t>(floats * sizeof(float)),
-              down_.bytes + up_.bytes);
+    set_bytes(
+        down_.added + up_.added + BytesOf(down_bias_, up_bias_, scales_, norm_weight_, norm_bias_),
+        down_.bytes + up_.bytes);
     add_read(down_.range());
     add_read(up_.range());
   }

@@ -8,6 +8,7 @@
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/sign_layout.h"
 #include "kernels/cpu/sparse_layout.h"
+#include "kernels/cpu/vector_bytes.h"
 
 namespace polyad::cpu {
 namespace {
@@ -23,11 +24,6 @@ std::vector<float> Decoded(const TensorView& matrix) {
     DecodeRow(matrix, row, values.data() + row * matrix.cols);
   }
   return values;
-}
-
-template <typename... Vectors>
-int64_t BytesOf(const Vectors&... vectors) {
-  return static_cast<int64_t>((... + (vectors.size() * sizeof(vectors[0]))));
 }
 
 // Row `row` of x as fp32 in `to`.
@@ -78,7 +74,7 @@ class CpuSparse final : public CpuSiteOp {
  public:
   CpuSparse(const Sparse& op, const SitePacking& packing)
       : CpuSiteOp(op, packing), layout_(RowsOf(op), op.in) {
-    set_bytes(layout_.bytes(), layout_.bytes());
+    set_bytes(layout_.bytes());
   }
 
   void Add(const SiteRows& rows) const override {
@@ -108,7 +104,7 @@ class CpuSignBits final : public CpuSiteOp {
  public:
   CpuSignBits(const SignBits& op, SignLayout layout, const SitePacking& packing)
       : CpuSiteOp(op, packing), layout_(std::move(layout)) {
-    set_bytes(layout_.bytes(), layout_.bytes());
+    set_bytes(layout_.bytes());
     add_read(layout_.range());
   }
 
@@ -138,7 +134,7 @@ class CpuVector final : public CpuSiteOp {
  public:
   CpuVector(const DeltaOp& op, std::span<const float> values, const SitePacking& packing)
       : CpuSiteOp(op, packing), values_(Kept(values)) {
-    set_bytes(BytesOf(values_), BytesOf(values_));
+    set_bytes(BytesOf(values_));
   }
 
   void Add(const SiteRows& rows) const override {
@@ -166,7 +162,7 @@ class CpuBlockRotation final : public CpuSiteOp {
         blocks_(Kept(op.blocks)),
         size_(op.size),
         shared_(static_cast<int64_t>(op.blocks.size()) == op.size * op.size) {
-    set_bytes(BytesOf(order_, blocks_), BytesOf(order_, blocks_));
+    set_bytes(BytesOf(order_, blocks_));
   }
 
   void TransformInput(FloatRows x) const override {
@@ -201,7 +197,7 @@ class CpuSmallBlockRotation final : public CpuSiteOp {
  public:
   CpuSmallBlockRotation(const BlockRotation& op, const SitePacking& packing)
       : CpuSiteOp(op, packing), layout_(LayoutOf(op)) {
-    set_bytes(layout_.bytes(), layout_.bytes());
+    set_bytes(layout_.bytes());
   }
 
   void TransformInput(FloatRows x) const override {
@@ -249,7 +245,7 @@ class CpuPairRotation final : public CpuSiteOp {
  public:
   CpuPairRotation(const PairRotation& op, const SitePacking& packing)
       : CpuSiteOp(op, packing), f_(Kept(op.f)), g_(Kept(op.g)), half_(op.group / 2) {
-    set_bytes(BytesOf(f_, g_), BytesOf(f_, g_));
+    set_bytes(BytesOf(f_, g_));
   }
 
   void TransformOutputRow(float* y) const override {
@@ -293,7 +289,7 @@ class CpuEmbeddingLowRank final : public CpuSiteOp {
         by_rank_(Transposed(op.b)),
         scale_(op.scale),
         column_scale_(Kept(op.column_scale)) {
-    set_bytes(BytesOf(by_token_, by_rank_, column_scale_), BytesOf(by_rank_));
+    set_bytes(BytesOf(by_token_, by_rank_, column_scale_), BytesOf(by_rank_).total());
   }
 
   void TransformEmbeddingRow(int32_t token, float* row) const override {

@@ -23,8 +23,8 @@ class SignLayout {
 
   // Part `slice` of `slices` about equal ones, whole panels; its first output goes to *first.
   SignPanels slice(int64_t slice, int64_t slices, int64_t* first) const;
-  int64_t bytes() const {
-    return word_bytes_ + static_cast<int64_t>(scale_.size() * sizeof(float));
+  PrecisionBytes bytes() const {
+    return PrecisionBytes(Precision::k1Bit, word_bytes_) + FloatBytes(scale_.size());
   }
   MemoryRange range() const { return {words_.get(), words_.get() + word_bytes_}; }
   // Working memory of one row's lookups, in bytes.

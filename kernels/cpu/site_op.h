@@ -89,10 +89,11 @@ class alignas(64) CpuSiteOp : public PackedDelta {
   virtual void TransformEmbeddingRow(int32_t token, float* row) const;
 
  protected:
-  void set_bytes(int64_t added, int64_t streamed) {
+  void set_bytes(const PrecisionBytes& added, int64_t streamed) {
     bytes_ = added;
     streamed_bytes_ = streamed;
   }
+  void set_bytes(const PrecisionBytes& added) { set_bytes(added, added.total()); }
   void add_read(MemoryRange range) { reads_[reads().size()] = range; }
   const SiteKernels& kernels() const { return row_kernels_.site; }
 
@@ -102,7 +103,7 @@ class alignas(64) CpuSiteOp : public PackedDelta {
   std::array<MemoryRange, 2> reads_;
   const RowKernels& row_kernels_;
   int64_t flops_;
-  int64_t bytes_ = 0;
+  PrecisionBytes bytes_;
 };
 
 inline const CpuSiteOp& SiteOpOf(const DeltaSegment& segment) {

@@ -2,16 +2,13 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/vector_bytes.h"
+
 namespace polyad::cpu {
 namespace {
 
 constexpr int64_t kGroupRows = 16;
 constexpr int64_t kNarrowColumns = 65536;
-
-template <typename T>
-int64_t BytesOf(const std::vector<T>& values) {
-  return static_cast<int64_t>(values.size() * sizeof(T));
-}
 
 }  // namespace
 
@@ -62,9 +59,8 @@ SparseGroups SparseLayout::view() const {
   return groups;
 }
 
-int64_t SparseLayout::bytes() const {
-  return BytesOf(values_) + BytesOf(columns_) + BytesOf(wide_columns_) + BytesOf(group_begin_) +
-         BytesOf(outputs_);
+PrecisionBytes SparseLayout::bytes() const {
+  return BytesOf(values_, columns_, wide_columns_, group_begin_, outputs_);
 }
 
 }  // namespace polyad::cpu

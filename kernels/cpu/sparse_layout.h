@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/api/precision_bytes.h"
 #include "kernels/cpu/site_kernels.h"
 
 namespace polyad::cpu {
@@ -24,7 +25,7 @@ class SparseLayout {
   SparseLayout(std::vector<SparseRow> rows, int64_t in);
 
   SparseGroups view() const;
-  int64_t bytes() const;
+  PrecisionBytes bytes() const;
 
  private:
   void AppendGroup(std::span<const SparseRow> rows, bool wide);

@@ -20,7 +20,9 @@ class StoredMatrix final : public PackedMatrix {
   explicit StoredMatrix(std::span<const TensorView> parts);
   int64_t out() const override { return view_.rows; }
   int64_t in() const override { return view_.cols; }
-  int64_t bytes() const override { return static_cast<int64_t>(bytes_.size()); }
+  PrecisionBytes bytes() const override {
+    return StoredBytes(view_.dtype, static_cast<int64_t>(bytes_.size()));
+  }
   const TensorView& view() const { return view_; }
   std::vector<double> Row(int64_t row) const;
 

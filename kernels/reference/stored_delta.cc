@@ -2,13 +2,15 @@
 
 #include "kernels/api/delta_check.h"
 #include "kernels/api/dtype.h"
+#include "kernels/api/precision_bytes.h"
 
 namespace polyad::ref {
 
 TensorView StoredDelta::Keep(const TensorView& view) {
   const auto size = static_cast<size_t>(view.rows * RowBytes(view.dtype, view.cols));
   TensorView kept = view;
-  kept.data = Keep(std::span(static_cast<const unsigned char*>(view.data), size)).data();
+  kept.data = Copy(std::span(static_cast<const unsigned char*>(view.data), size)).data();
+  bytes_ += StoredBytes(view.dtype, static_cast<int64_t>(size));
   return kept;
 }
 

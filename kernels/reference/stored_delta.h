@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/api/delta_op.h"
@@ -23,16 +24,23 @@ class StoredDelta final : public PackedDelta {
 
   template <typename T>
   std::span<const T> Keep(std::span<const T> values) {
+    constexpr Precision kPrecision = std::is_same_v<T, float>      ? Precision::kF32
+                                     : std::is_same_v<T, uint32_t> ? Precision::k1Bit
+                                                                   : Precision::kIndex;
+    bytes_ += {kPrecision, static_cast<int64_t>(values.size_bytes())};
+    return Copy(values);
+  }
+  TensorView Keep(const TensorView& view);
+  template <typename T>
+  std::span<const T> Copy(std::span<const T> values) {
     auto bytes = std::make_unique<unsigned char[]>(values.size_bytes() + 1);
     if (!values.empty()) std::memcpy(bytes.get(), values.data(), values.size_bytes());
     memory_.push_back(std::move(bytes));
-    bytes_ += static_cast<int64_t>(values.size_bytes());
     return {reinterpret_cast<const T*>(memory_.back().get()), values.size()};
   }
-  TensorView Keep(const TensorView& view);
 
   std::vector<std::unique_ptr<unsigned char[]>> memory_;
-  int64_t bytes_ = 0;
+  PrecisionBytes bytes_;
   DeltaOp op_;
 };
 

@@ -169,7 +169,7 @@ void RunDelta(benchmark::State& state, const DeltaSpec& spec, Backend& backend) 
   const auto flops = static_cast<double>(rows * delta.cost().flops_per_token);
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, flags);
   if (spec.stage == DeltaStage::kEmbedding) return;  // reads a few rows of a table
-  const auto bytes = static_cast<double>(delta.cost().bytes);
+  const auto bytes = static_cast<double>(delta.cost().bytes.total());
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, flags);
 }
 

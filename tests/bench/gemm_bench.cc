@@ -73,7 +73,7 @@ void ModelStep(benchmark::State& state, Isa isa, DType dtype) {
     for (Shape shape : kLayer) matrices.push_back(RandomMatrix(shape, dtype, isa));
   }
   if (head_rows > 0) matrices.push_back(RandomMatrix(kHead, dtype, isa));
-  for (const auto& matrix : matrices) bytes += matrix->bytes();
+  for (const auto& matrix : matrices) bytes += matrix->bytes().total();
   for (const auto& matrix : matrices) {
     flops += 2.0 * static_cast<double>(matrix->in() * matrix->out() *
                                        (matrix->out() == kHead.out ? head_rows : rows));
@@ -109,7 +109,7 @@ void OneMatrix(benchmark::State& state, Isa isa, DType dtype) {
     GemmCpu(args, memory.Input(rows, shape.in), memory.Output(rows, shape.out), Pool(2));
     next = (next + 1) % copies.size();
   }
-  state.SetBytesProcessed(state.iterations() * copies[0]->bytes());
+  state.SetBytesProcessed(state.iterations() * copies[0]->bytes().total());
   state.counters["flops"] =
       benchmark::Counter(2.0 * static_cast<double>(rows * shape.in * shape.out),
                          benchmark::Counter::kIsIterationInvariantRate);
@@ -136,7 +136,7 @@ void DeltaStep(benchmark::State& state, Isa isa) {
                            {zeros.data(), DType::kF32, out, rank},
                            1.0f};
           adapter.push_back(*PackDeltaCpu(op, ComputeMode::kAuto, isa, share));
-          bytes += adapter.back()->cost().bytes;
+          bytes += adapter.back()->cost().bytes.total();
         }
       }
     }

@@ -97,7 +97,7 @@ void TimeDecode(TestModel& test, const std::vector<Leases>& sets, std::vector<do
 
 double MegabytesOf(const Leases& leases) {
   int64_t bytes = 0;
-  for (const auto& lease : leases) bytes += lease == nullptr ? 0 : lease->cost().bytes;
+  for (const auto& lease : leases) bytes += lease == nullptr ? 0 : lease->cost().bytes.total();
   return static_cast<double>(bytes) / 1e6;
 }
 
@@ -177,7 +177,7 @@ int Main(int argc, char** argv) {
   });
   std::printf("loaded %zu adapters, %.1f ms each, %.1f MB\n", leases.size(),
               load_ms / static_cast<double>(leases.size()),
-              static_cast<double>(test.adapters->resident_bytes()) / 1e6);
+              static_cast<double>(test.adapters->resident_bytes().total()) / 1e6);
   for (const int64_t rows : {1, 8, 32}) TimeSteps(test, rows, leases, "distinct");
   TimeSteps(test, 32, {leases[0]}, "one");
   return 0;

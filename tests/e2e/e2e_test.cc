@@ -450,6 +450,26 @@ TEST(ServeTest, ExitCodesSayWhatIsWrong) {
   }
 }
 
+int64_t SumOf(const nlohmann::json& bytes) {
+  int64_t sum = 0;
+  for (const auto& held : bytes) sum += held.get<int64_t>();
+  return sum;
+}
+
+// 14 matrices of 73,728 weights in all, each with one scale, and a norm of 64.
+TEST(InspectTest, SaysInWhichPrecisionsAnAdapterIsHeld) {
+  const std::string flags =
+      "inspect " + kGolden + "/adapters/mistral/bitdelta --model " + kGolden + "/models/mistral";
+  const Output asked = RunProgram(flags + " --json");
+  ASSERT_EQ(asked.exit_code, 0) << asked.text;
+  const auto report = nlohmann::json::parse(asked.text);
+  EXPECT_EQ(report["bytes_by_precision"]["1-bit"], 73728 / 8);
+  EXPECT_EQ(report["bytes_by_precision"]["f32"], (14 + 64) * 4);
+  EXPECT_EQ(report["resident_bytes"], 73728 / 8 + (14 + 64) * 4);
+  const Output text = RunProgram(flags);
+  EXPECT_NE(text.text.find("f32=312 1-bit=9216"), std::string::npos) << text.text;
+}
+
 TEST(InspectTest, AnAdapterThatNamesItsBaseIsRefusedOverAnother) {
   const TemporaryDirectory directory;
   const std::string adapter = directory.path() + "/adapter";
@@ -471,6 +491,7 @@ TEST(InspectTest, SaysWhatAModelAndAnAdapterAre) {
   const auto base = nlohmann::json::parse(model.text);
   EXPECT_EQ(base["architecture"], "llama");
   EXPECT_EQ(base["weights_sha256"].get<std::string>().size(), 64u);
+  EXPECT_EQ(base["weight_bytes"], SumOf(base["embedding_bytes"]) + SumOf(base["layer_bytes"]));
   const Output adapter =
       RunProgram("inspect " + kAdapters + "/plain --model " + kModel + " --json");
   ASSERT_EQ(adapter.exit_code, 0) << adapter.text;
@@ -478,6 +499,7 @@ TEST(InspectTest, SaysWhatAModelAndAnAdapterAre) {
   EXPECT_EQ(report["kind"], "adapter");
   EXPECT_GT(report["num_tensors_read"], 0);
   EXPECT_EQ(report["layer_delta_norms"].size(), 2u);
+  EXPECT_EQ(report["resident_bytes"], SumOf(report["bytes_by_precision"]));
   EXPECT_EQ(RunProgram("inspect " + kAdapters + "/plain").exit_code, 2);
   EXPECT_EQ(RunProgram("inspect " + kAdapters).exit_code, 3);
   EXPECT_EQ(RunProgram("inspect " + kGolden + "/adapters/gpt2/plain --model " + kModel).exit_code,

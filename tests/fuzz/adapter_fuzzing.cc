@@ -181,7 +181,7 @@ void LoadAdapterBytes(std::string config, std::string tensors, AdapterFormat for
   const StatusOr<AdapterProgram> program = LowerAdapter(*source, {spec, &base, options});
   if (!program.ok()) return;
   AdapterVersion version({AdapterVersionId(1), "fuzzed", 1, {}}, spec.num_layers);
-  const StatusOr<std::vector<DeltaCost>> costs = PackProgram(*program, spec, backend, version);
+  const StatusOr<ProgramCosts> costs = PackProgram(*program, spec, backend, version);
   if (!costs.ok()) return;
   const StatusOr<LoadReport> report = ReportOf(*source, *program, spec, *costs);
   if (report.ok()) POLYAD_CHECK(!report->family.empty(), "a report names its family");

@@ -34,6 +34,8 @@ class FakeEngine final : public Engine {
     info_.vocab_size = 1000;
     info_.max_context = 512;
     info_.backend = {"cpu", "scalar", 1};
+    info_.weight_bytes.embeddings = {Precision::k8Bit, 700};
+    info_.weight_bytes.layers = {Precision::k4Bit, 300};
   }
   ~FakeEngine() override {
     for (const auto& [id, run] : runs_) run->cancelled.store(true);
@@ -192,7 +194,9 @@ class FakeRegistry final : public AdapterRegistry {
     }
     return changes_.load();
   }
-  int64_t resident_bytes() const override { return 4096; }
+  PrecisionBytes resident_bytes() const override {
+    return PrecisionBytes(Precision::kBF16, 4000) + PrecisionBytes(Precision::k1Bit, 96);
+  }
   AdapterStore::SwapCounts swap_counts() const override { return {}; }
 
  private:

@@ -363,11 +363,16 @@ TEST(AdminServiceTest, ServerInfoLoadAndDrain) {
   EXPECT_EQ(info.model().name(), "base-model");
   EXPECT_EQ(info.isa(), "scalar");
   EXPECT_EQ(info.version(), "test");
+  EXPECT_EQ(info.model().weight_bytes(), 1000);
+  EXPECT_EQ(info.model().embedding_bytes().bits8(), 700);
+  EXPECT_EQ(info.model().layer_bytes().bits4(), 300);
   v1::GetLoadResponse load;
   grpc::ClientContext second;
   ASSERT_TRUE(servers.admin->GetLoad(&second, {}, &load).ok());
   EXPECT_EQ(load.num_running(), 4);
   EXPECT_EQ(load.adapter_bytes(), 4096);
+  EXPECT_EQ(load.adapter_bytes_by_precision().bf16(), 4000);
+  EXPECT_EQ(load.adapter_bytes_by_precision().bits1(), 96);
   v1::DrainResponse drained;
   grpc::ClientContext third;
   ASSERT_TRUE(servers.admin->Drain(&third, {}, &drained).ok());

@@ -24,6 +24,10 @@ MetricsSnapshot Snapshot() {
     info.report.family = "lora";
     snapshot.adapters.push_back(info);
   }
+  snapshot.adapter_bytes = {Precision::k1Bit, 24};
+  snapshot.adapter_bytes += FloatBytes(2);
+  snapshot.weight_bytes.embeddings = {Precision::kBF16, 100};
+  snapshot.weight_bytes.layers = {Precision::k4Bit, 50};
   snapshot.max_adapters = 8;
   snapshot.now_unix_seconds = 1700000000;
   return snapshot;
@@ -51,6 +55,18 @@ TEST(MetricsTest, RoutersFindTheNamesTheyKnow) {
   EXPECT_TRUE(HasLine(text,
                       "vllm:lora_requests_info{max_lora=\"8\",running_lora_adapters=\"a,b\","
                       "waiting_lora_adapters=\"c\"} 1700000000"));
+}
+
+TEST(MetricsTest, WeightBytesAreToldByPartAndPrecision) {
+  const std::string text = Metrics().Render(Snapshot());
+  EXPECT_TRUE(HasLine(text, "polyad_adapter_bytes 32")) << text;
+  for (const char* line : {R"(polyad_weight_bytes{part="base_embeddings",precision="bf16"} 100)",
+                           R"(polyad_weight_bytes{part="base_layers",precision="4-bit"} 50)",
+                           R"(polyad_weight_bytes{part="adapters",precision="1-bit"} 24)",
+                           R"(polyad_weight_bytes{part="adapters",precision="f32"} 8)",
+                           R"(polyad_weight_bytes{part="adapters",precision="index"} 0)"}) {
+    EXPECT_TRUE(HasLine(text, line)) << line << " in\n" << text;
+  }
 }
 
 TEST(MetricsTest, LoraInfoIsOneSeriesHoweverOftenItChanges) {

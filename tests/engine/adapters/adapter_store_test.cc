@@ -66,7 +66,7 @@ TEST_F(AdapterStoreTest, TheReportSaysWhatWasLoadedAndTheStatesComeInOrder) {
   EXPECT_EQ(report->num_tensors_read, 2);
   EXPECT_EQ(report->version, 1);
   EXPECT_EQ(report->digest.size(), 64u);
-  EXPECT_GT(report->resident_bytes, 0);
+  EXPECT_GT(report->resident_bytes.total(), 0);
   ASSERT_EQ(report->layer_delta_norms.size(), 1u);
   EXPECT_GT(report->layer_delta_norms[0], 0);
   EXPECT_EQ(states, (std::vector<LoadState>{LoadState::kResolving, LoadState::kVerifying,
@@ -135,7 +135,7 @@ TEST_F(AdapterStoreTest, UnloadWaitsForTheLastLease) {
   std::thread holder([&lease] { lease.reset(); });
   EXPECT_TRUE(store_->Unload("a", false, 10'000).ok());
   holder.join();
-  EXPECT_EQ(store_->resident_bytes(), 0);
+  EXPECT_EQ(store_->resident_bytes().total(), 0);
   EXPECT_EQ(store_->Acquire("a", "").status().code(), absl::StatusCode::kNotFound);
 }
 
@@ -144,7 +144,7 @@ TEST_F(AdapterStoreTest, UnloadSaysWhenRequestsStillHoldTheVersion) {
   const AdapterStore::Lease lease = *store_->Acquire("a", "");
   EXPECT_EQ(store_->Unload("a", false, 1).code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_FALSE(store_->Acquire("a", "").ok());
-  EXPECT_GT(store_->resident_bytes(), 0);
+  EXPECT_GT(store_->resident_bytes().total(), 0);
 }
 
 TEST_F(AdapterStoreTest, AForcedUnloadHasTheEngineEndThatVersion) {
@@ -248,7 +248,7 @@ TEST_F(AdapterStoreTest, TheBudgetsAreKept) {
   Reopen();
   EXPECT_EQ(store_->Load(Spec("a", "first"), nullptr).status().code(),
             absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(store_->resident_bytes(), 0);
+  EXPECT_EQ(store_->resident_bytes().total(), 0);
 }
 
 // Room for one adapter of the two.
@@ -258,7 +258,7 @@ class SwappingStoreTest : public AdapterStoreTest {
     const StatusOr<LoadReport> report = store_->Load(Spec("a", "first"), nullptr);
     EXPECT_TRUE(report.ok());
     digest_ = report->digest;
-    options_.max_bytes = report->resident_bytes * 3 / 2;
+    options_.max_bytes = report->resident_bytes.total() * 3 / 2;
     Reopen();
   }
   void LoadBoth() {
@@ -279,7 +279,7 @@ TEST_F(SwappingStoreTest, RoomIsMadeOfWhatNobodyUses) {
   EXPECT_FALSE(store_->IsSwappedOut("b", ""));
   EXPECT_FALSE(store_->IsSwappedOut("absent", ""));
   EXPECT_TRUE(absl::IsUnavailable(store_->Acquire("a", "").status()));
-  EXPECT_LE(store_->resident_bytes(), options_.max_bytes);
+  EXPECT_LE(store_->resident_bytes().total(), options_.max_bytes);
   EXPECT_FALSE(store_->Get("a")->resident);
   EXPECT_FALSE(store_->Get("a")->retired);
 }
@@ -372,11 +372,11 @@ TEST_F(AdapterStoreTest, InspectingReportsWithoutLoading) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->family, "LORA");
   EXPECT_EQ(report->exactness, "E1");
-  EXPECT_GT(report->resident_bytes, 0);
+  EXPECT_GT(report->resident_bytes.total(), 0);
   ASSERT_FALSE(report->ops.empty());
   EXPECT_EQ(report->ops[0].op, "LowRank");
   EXPECT_EQ(report->ops[0].stage, "delta");
-  int64_t bytes = 0;
+  PrecisionBytes bytes;
   for (const OpReport& op : report->ops) bytes += op.bytes;
   EXPECT_EQ(bytes, report->resident_bytes);
   EXPECT_TRUE(store_->List().empty());

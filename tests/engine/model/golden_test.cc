@@ -95,6 +95,9 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
     spec.options = GoldenOptions(path);
     const StatusOr<LoadReport> report = test.adapters->Load(spec, nullptr);
     ASSERT_TRUE(report.ok()) << name << ": " << report.status();
+    PrecisionBytes held;
+    for (const OpReport& op : report->ops) held += op.bytes;
+    EXPECT_EQ(held, report->resident_bytes) << name << ": an op's bytes are not told";
     leases.push_back(*test.adapters->Acquire(name, ""));
     goldens.push_back(ReadGoldenPrompts(path));
   }

@@ -1,4 +1,5 @@
-// Products with the packed weights of every site against products with its matrix from the file.
+// Products with the packed weights of every site against products with its matrix from the file,
+// and what the weights occupy.
 #include "engine/model/served_base_weights.h"
 
 #include <gtest/gtest.h>
@@ -49,6 +50,27 @@ TEST_P(ServedBaseWeightsTest, GivesEverySitesOwnRows) {
 
 INSTANTIATE_TEST_SUITE_P(Models, ServedBaseWeightsTest,
                          ::testing::Values("llama", "mistral", "qwen2", "gpt2"));
+
+TEST(WeightBytesTest, AreMeasuredAsALoadedModelHoldsThem) {
+  for (const char* name : {"llama", "gpt2", "llama_nf4_double", "llama_polyad4"}) {
+    const TestModel test =
+        LoadTestModel(GoldenPath(std::string("models/") + name), "cpu", BackendOptions());
+    const auto measured = MeasureWeights(*test.files, *test.backend);
+    ASSERT_TRUE(measured.ok()) << measured.status();
+    EXPECT_EQ(measured->embeddings, test.model->weight_bytes().embeddings) << name;
+    EXPECT_EQ(measured->layers, test.model->weight_bytes().layers) << name;
+    const ModelSpec& spec = test.model->spec();
+    int64_t weights = 0;
+    for (const Site site : LayerSites(spec)) {
+      weights += spec.num_layers * ShapeOf(spec, site).out * ShapeOf(spec, site).in;
+    }
+    const bool four_bits = std::string(name) != "llama" && std::string(name) != "gpt2";
+    const Precision held = four_bits ? Precision::k4Bit : Precision::kBF16;
+    EXPECT_GE(measured->layers[held], four_bits ? weights / 2 : weights * 2) << name;
+    EXPECT_EQ(measured->layers[four_bits ? Precision::kBF16 : Precision::k4Bit], 0) << name;
+    EXPECT_EQ(measured->embeddings[Precision::k4Bit], 0) << name;
+  }
+}
 
 }  // namespace
 }  // namespace polyad

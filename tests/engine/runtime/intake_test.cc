@@ -14,7 +14,7 @@ namespace {
 
 class FixedDelta final : public PackedDelta {
  public:
-  DeltaCost cost() const override { return {.bytes = 10, .flops_per_token = 50}; }
+  DeltaCost cost() const override { return {{Precision::kF32, 12}, 50}; }
 };
 
 class IntakeTest : public ::testing::Test {

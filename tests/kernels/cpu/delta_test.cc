@@ -243,7 +243,8 @@ TEST_P(DeltaTest, AProductWithDeltasGivesTheBitsOfTheProductAndThenTheDeltas) {
 TEST_P(DeltaTest, CostIsTheUnpaddedRank) {
   const Op op = MakeOp(34, 64, 96, 1);
   const int64_t element = GetParam().mode == ComputeMode::kF32 ? 4 : 2;
-  EXPECT_EQ(op.packed->cost().bytes, 34 * (64 + 96) * element);
+  const Precision held = element == 4 ? Precision::kF32 : Precision::kBF16;
+  EXPECT_EQ(op.packed->cost().bytes, PrecisionBytes(held, 34 * (64 + 96) * element));
   EXPECT_EQ(op.packed->cost().flops_per_token, 2 * 34 * (64 + 96));
 }
 
@@ -280,7 +281,7 @@ TEST(PackDeltaTest, FactorsThatViewTheSameMemoryArePackedOnce) {
   const std::vector<float> inner(8, 1.0f);
   PackShare share;
   const auto bytes = [&share](const DeltaOp& op) {
-    return (*PackDeltaCpu(op, ComputeMode::kF32, BestIsa(), share))->cost().bytes;
+    return (*PackDeltaCpu(op, ComputeMode::kF32, BestIsa(), share))->cost().bytes.total();
   };
   EXPECT_EQ(bytes(LowRank{a, b, 1.0f}), 2 * 8 * 64 * 4);
   EXPECT_EQ(bytes(LowRank{a, b, 1.0f}), 0);
@@ -289,9 +290,27 @@ TEST(PackDeltaTest, FactorsThatViewTheSameMemoryArePackedOnce) {
   const TensorView part{values.data(), DType::kF32, 8, 32};
   EXPECT_EQ(bytes(Dense{part}), 8 * 32 * 4) << "another shape is another matrix";
   PackShare other;
-  EXPECT_EQ((*PackDeltaCpu(LowRank{a, b}, ComputeMode::kF32, BestIsa(), other))->cost().bytes,
-            2 * 8 * 64 * 4)
-      << "another adapter shares nothing";
+  const auto packed = *PackDeltaCpu(LowRank{a, b}, ComputeMode::kF32, BestIsa(), other);
+  EXPECT_EQ(packed->cost().bytes.total(), 2 * 8 * 64 * 4) << "another adapter shares nothing";
+}
+
+TEST(PackDeltaTest, BytesAreToldByTheirPrecision) {
+  const int64_t out = 64, in = 256;
+  const std::vector<uint32_t> bits(static_cast<size_t>(out * in / 32), 0x5a5a5a5au);
+  const std::vector<float> scale(static_cast<size_t>(out), 0.5f);
+  const std::vector<int32_t> begin = {0, 2, 3};
+  const std::vector<int32_t> columns = {1, 7, 3};
+  const std::vector<float> values = {1, 2, 3};
+  PackShare share;
+  const auto cost = [&share](const DeltaOp& op) {
+    return (*PackDeltaCpu(op, ComputeMode::kAuto, BestIsa(), share))->cost().bytes;
+  };
+  const PrecisionBytes signs = cost(SignBits{bits, scale, out, in});
+  EXPECT_EQ(signs, PrecisionBytes(Precision::k1Bit, out * in / 8) + FloatBytes(scale.size()));
+  const PrecisionBytes sparse = cost(Sparse{begin, columns, values, 8});
+  EXPECT_GE(sparse[Precision::kF32], 3 * 4);
+  EXPECT_GT(sparse[Precision::kIndex], 0);
+  EXPECT_EQ(sparse.total(), sparse[Precision::kF32] + sparse[Precision::kIndex]);
 }
 
 TEST(PackDeltaTest, SharedFactorsOutliveTheOpThatPackedThem) {

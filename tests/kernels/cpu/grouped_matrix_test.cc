@@ -174,8 +174,11 @@ TEST_P(GroupedMatrixTest, IsHeldInItsOwnPrecision) {
   const GroupedRows made = Make(form(), out, in, 3);
   const TensorView grouped = ViewOf(made);
   const auto packed = Pack({&grouped, 1}, isa());
-  EXPECT_LE(static_cast<double>(packed->bytes()) * 8 / static_cast<double>(out * in),
+  EXPECT_LE(static_cast<double>(packed->bytes().total()) * 8 / static_cast<double>(out * in),
             std::get<1>(GetParam()).most_bits);
+  const Precision codes = made.bits == 4 ? Precision::k4Bit : Precision::k8Bit;
+  EXPECT_GE(packed->bytes()[codes], out * in * made.bits / 8);
+  EXPECT_EQ(packed->bytes()[Precision::kBF16], 0);
 }
 
 TEST_P(GroupedMatrixTest, StacksWithPartsOfOtherTypes) {
