@@ -194,7 +194,8 @@ class Packer {
   }
 
   void MakeRope(const OwnRope& own) {
-    const auto tables = std::make_shared<const RopeTables>(own.rope, own.max_position, own.max_context);
+    const auto tables =
+        std::make_shared<const RopeTables>(own.rope, own.max_position, own.max_context);
     costs_.rope.bytes = {Precision::kF32, tables->bytes()};
     version_.SetRope(tables, own.max_context);
   }

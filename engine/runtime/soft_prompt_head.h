@@ -3,8 +3,8 @@
 // The blocks at the head of every sequence of an adapter with a soft prompt. They belong to the
 // adapter's version: computed when it loads, by a request of the engine's own (MakeHeadRequest),
 // found by every request of the version, forgotten when its last lease has ended. Where embeddings
-// turn by how long a request may get (engine/spec/rope_frequencies.h), each choice has a head of its
-// own: the load computes that of short requests, the first longer one its own. Any thread.
+// turn by how long a request may get (engine/spec/rope_frequencies.h), each choice has a head of
+// its own: the load computes that of short requests, the first longer one its own. Any thread.
 
 #include <memory>
 #include <vector>

@@ -121,7 +121,8 @@ TEST_F(OwnRopeTest, AVersionCarriesItsTablesAndADigestOfItsOwn) {
   EXPECT_THAT((*longer)->rope()->reaches(), ElementsAre(64, 128, 256));
   EXPECT_EQ((*longer)->max_context(), 256);
   EXPECT_NE((*longer)->identity().digest, (*plain)->identity().digest);
-  EXPECT_EQ((*longer)->cost().bytes, (*plain)->cost().bytes + (*longer)->rope()->bytes());
+  EXPECT_EQ((*longer)->cost().bytes.total(),
+            (*plain)->cost().bytes.total() + (*longer)->rope()->bytes());
   EXPECT_EQ(store.Get("longer")->report.max_context, 256);
 }
 
