@@ -110,12 +110,7 @@ class EngineImpl final : public Engine {
       POLYAD_RETURN_IF_ERROR(QueueForAdapter(std::move(spec), number, std::move(sink)));
       return request_id;
     }
-    StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), number, std::move(sink));
-    if (!arrive.ok()) {
-      core_.registry().End(number);
-      return arrive.status();
-    }
-    POLYAD_RETURN_IF_ERROR(core_.Post(*std::move(arrive)));
+    POLYAD_RETURN_IF_ERROR(Post(intake_.Prepare(std::move(spec), number, std::move(sink)), number));
     return request_id;
   }
 
@@ -146,6 +141,13 @@ class EngineImpl final : public Engine {
   bool Drain(int64_t wait_ms) override { return core_.registry().Drain(wait_ms); }
 
  private:
+  // On failure the number is ended.
+  Status Post(StatusOr<Arrive> arrive, int64_t number) {
+    if (arrive.ok()) return core_.Post(*std::move(arrive));
+    core_.registry().End(number);
+    return arrive.status();
+  }
+
   static std::vector<std::string> AdaptersOf(const RequestSpec& spec) {
     std::vector<std::string> names;
     for (const AdapterUse& use : spec.adapters) names.push_back(use.name);
@@ -176,20 +178,11 @@ class EngineImpl final : public Engine {
                          int64_t arrival_us) {
     const int32_t num_choices = spec.sampling.num_choices;
     std::vector<AdapterStore::Lease> leases;  // until the request has its own
-    Status status = AcquireAll(spec, arrival_us, leases);
+    const Status acquired = AcquireAll(spec, arrival_us, leases);
     spec.adapter_wait_us = clock_.NowMicros() - arrival_us;
-    if (status.ok()) {
-      StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), number, sink);
-      if (arrive.ok()) {
-        status = core_.Post(*std::move(arrive));
-        if (status.ok()) return;
-      } else {
-        core_.registry().End(number);
-        status = arrive.status();
-      }
-    } else {
-      core_.registry().End(number);
-    }
+    const Status status =
+        Post(acquired.ok() ? intake_.Prepare(std::move(spec), number, sink) : acquired, number);
+    if (status.ok()) return;
     for (int32_t choice = 0; choice < num_choices; ++choice) {
       FinishEvent finish;
       finish.choice = choice;
@@ -223,12 +216,7 @@ class EngineImpl final : public Engine {
     const StatusOr<int64_t> number = core_.registry().Begin(request_id);
     if (!number.ok()) return;
     const auto sink = std::make_shared<FinishSink>();
-    StatusOr<Arrive> arrive = intake_.PrepareHead(version, *number, sink);
-    if (!arrive.ok()) {
-      core_.registry().End(*number);
-    } else if (core_.Post(*std::move(arrive)).ok()) {
-      sink->Wait(kHeadWait);
-    }
+    if (Post(intake_.PrepareHead(version, *number, sink), *number).ok()) sink->Wait(kHeadWait);
   }
 
   EngineParts parts_;

@@ -4,12 +4,9 @@
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/request/sampling_params.h"
 
 namespace polyad {
 namespace {
-
-int64_t NumberOf(SequenceId id) { return id.value() / kMaxChoices; }
 
 void Publish(Sequence& sequence, EngineState& state) {
   if (sequence.keys.empty()) return;

@@ -104,7 +104,7 @@ void EngineLoop::Handle(const CancelRequest& cancel) {
 }
 
 void EngineLoop::Handle(const StopMatched& stop) {
-  Sequence* sequence = state_.Find(SequenceId(stop.number * kMaxChoices + stop.choice));
+  Sequence* sequence = state_.Find(IdOf(stop.number, stop.choice));
   if (sequence != nullptr) state_.FinishChoice(*sequence, FinishEvent{}, parts_.clock.NowMicros());
 }
 

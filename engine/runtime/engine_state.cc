@@ -6,14 +6,9 @@
 #include "engine/adapters/adapter_version.h"
 #include "engine/base/check.h"
 #include "engine/base/status.h"
-#include "engine/request/sampling_params.h"
 
 namespace polyad {
 namespace {
-
-SequenceId IdOf(int64_t number, int32_t choice) {
-  return SequenceId(number * kMaxChoices + choice);
-}
 
 double Millis(int64_t begin_us, int64_t end_us) {
   return begin_us > 0 && end_us > begin_us ? static_cast<double>(end_us - begin_us) / 1000.0 : 0.0;

@@ -12,9 +12,16 @@
 #include "engine/base/strong_id.h"
 #include "engine/cache/block_pool.h"
 #include "engine/request/request.h"
+#include "engine/request/sampling_params.h"
 #include "engine/runtime/tenant_ledger.h"
 
 namespace polyad {
+
+// A request's choices, numbered: ids order by age.
+inline SequenceId IdOf(int64_t number, int32_t choice) {
+  return SequenceId(number * kMaxChoices + choice);
+}
+inline int64_t NumberOf(SequenceId id) { return id.value() / kMaxChoices; }
 
 inline std::vector<int32_t> VirtualTokensOf(const AdapterVersion* adapter) {
   std::vector<int32_t> tokens;
@@ -51,7 +58,7 @@ struct ActiveRequest {
 };
 
 struct Sequence {
-  SequenceId id;  // number * kMaxChoices + choice: ids order by age
+  SequenceId id;  // IdOf
   ActiveRequest* owner = nullptr;
   int32_t choice = 0;
   bool running = false;

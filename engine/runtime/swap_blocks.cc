@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/request/sampling_params.h"
+#include "engine/runtime/sequence.h"
 
 namespace polyad {
 namespace {
@@ -33,7 +33,7 @@ void SwapBlocks(EngineState& state, StepRunner& runner, Clock& clock) {
       runner.RestoreBlock(restore.block.value(), content);
       ++state.counters.num_kv_blocks_restored;
     } else {
-      state.FinishRequest(restore.sequence.value() / kMaxChoices, FinishReason::kError, read,
+      state.FinishRequest(NumberOf(restore.sequence), FinishReason::kError, read,
                           clock.NowMicros());
     }
   }

@@ -206,18 +206,21 @@ class World {
     auto record = std::make_unique<Record>();
     StatusOr<Arrive> arrive =
         intake_.PrepareHead(std::move(version), *number, std::make_shared<Sink>(*this, *record));
-    if (!arrive.ok()) {
-      registry_.End(*number);
-      return;
+    Post(std::move(arrive), *number, std::move(record));
+  }
+  // Whether the engine will see it.
+  bool Post(StatusOr<Arrive> arrive, int64_t number, std::unique_ptr<Record> record) {
+    if (arrive.ok()) {
+      record->number = number;
+      record->request = arrive->request;
+      record->choices.resize(static_cast<size_t>(arrive->request->sampling.num_choices));
+      if (inbox_.TryPush(*std::move(arrive))) {
+        records_.push_back(std::move(record));
+        return true;
+      }
     }
-    record->number = *number;
-    record->request = arrive->request;
-    record->choices.resize(1);
-    if (!inbox_.TryPush(*std::move(arrive))) {
-      registry_.End(*number);
-      return;
-    }
-    records_.push_back(std::move(record));
+    registry_.End(number);
+    return false;
   }
   bool MayBeAskedFor(const std::shared_ptr<AdapterVersion>& version) const {
     const auto current = adapters_.find(version->identity().name);
@@ -324,23 +327,13 @@ class World {
     auto record = std::make_unique<Record>();
     StatusOr<Arrive> arrive =
         intake_.Prepare(std::move(spec), *number, std::make_shared<Sink>(*this, *record));
-    if (!arrive.ok()) {
-      registry_.End(*number);
-      return;
-    }
-    record->number = *number;
-    record->request = arrive->request;
-    record->choices.resize(static_cast<size_t>(arrive->request->sampling.num_choices));
     if (dice_.Chance(5)) record->refuse_after = dice_.Between(0, 6);
-    if (!inbox_.TryPush(*std::move(arrive))) {
-      registry_.End(*number);
-      return;
-    }
+    if (!Post(std::move(arrive), *number, std::move(record))) return;
     ++result_.num_requests;
-    const int64_t begin = record->request->adapter_begin;
-    if (begin > 0 && begin < static_cast<int64_t>(record->request->prompt_tokens.size()))
+    const Request& request = *records_.back()->request;
+    const int64_t begin = request.adapter_begin;
+    if (begin > 0 && begin < static_cast<int64_t>(request.prompt_tokens.size()))
       ++result_.num_invocations;
-    records_.push_back(std::move(record));
   }
 
   void Step() {
