@@ -163,20 +163,37 @@ void BlockPool::CheckInvariants(std::span<const BlockTable* const> tables) const
   }
   int64_t num_held_seen = 0;
   int64_t num_shared_seen = 0;
-  size_t num_indexed = 0;
   for (size_t i = 0; i < slots_.size(); ++i) {
     POLYAD_CHECK(slots_[i].references == owners[i], "a block's references are its owners");
     if (owners[i] > 0) ++num_held_seen;
     if (owners[i] > 1) ++num_shared_seen;
-    if (slots_[i].indexed) ++num_indexed;
   }
-  POLYAD_CHECK(num_indexed == index_.size(), "every indexed block is in the index once");
   POLYAD_CHECK(num_held_seen + num_available() == num_blocks(), "held + cached + unused is all");
   POLYAD_CHECK(num_shared_seen == num_shared_, "shared blocks are counted");
+  CheckIndex();
   CheckCachedLists();
+  std::vector<bool> is_unused(slots_.size(), false);
   for (const BlockId block : unused_) {
     POLYAD_CHECK(At(block).references == 0 && !At(block).indexed, "an unused block is empty");
+    POLYAD_CHECK(!is_unused[static_cast<size_t>(block.value())], "a block is unused once");
+    is_unused[static_cast<size_t>(block.value())] = true;
   }
+}
+
+void BlockPool::CheckIndex() const {
+  size_t num_indexed = 0;
+  int64_t num_soft_prompt_seen = 0;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    if (!slot.indexed) continue;
+    ++num_indexed;
+    if (slot.owner == kSoftPrompts) ++num_soft_prompt_seen;
+    const auto found = index_.find(slot.key);
+    POLYAD_CHECK(found != index_.end() && found->second.value() == static_cast<int64_t>(i),
+                 "a findable block is found by its key");
+  }
+  POLYAD_CHECK(num_indexed == index_.size(), "every indexed block is in the index once");
+  POLYAD_CHECK(num_soft_prompt_seen == num_soft_prompt_, "soft prompts' blocks are counted");
 }
 
 void BlockPool::CheckCachedLists() const {

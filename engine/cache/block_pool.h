@@ -66,8 +66,8 @@ class BlockPool {
   // Blocks of `table` that would become available were the table released.
   int64_t NumExclusive(std::span<const BlockId> table) const;
 
-  // Aborts unless the reference counts equal what `tables` hold and unused + cached + held is
-  // everything.
+  // Aborts unless the reference counts equal what `tables` hold, every block is either unused,
+  // cached or held, and every count is what it counts.
   void CheckInvariants(std::span<const BlockTable* const> tables) const;
 
  private:
@@ -96,6 +96,7 @@ class BlockPool {
   void SetCount(BlockOwner owner, CachedList& list, int64_t count);
   BlockId EvictOne();
   void Unindex(Slot& slot);
+  void CheckIndex() const;
   void CheckCachedLists() const;
 
   std::vector<Slot> slots_;

@@ -129,14 +129,36 @@ void SpillStore::Erase(Entries::iterator entry) {
   ListOf(*entry).erase(entry);
 }
 
+int64_t SpillStore::num_kept() const {
+  const auto is_kept = [](const Entry& entry) { return entry.kept; };
+  return std::count_if(memory_entries_.begin(), memory_entries_.end(), is_kept) +
+         std::count_if(file_entries_.begin(), file_entries_.end(), is_kept);
+}
+
 void SpillStore::CheckInvariants() const {
   POLYAD_CHECK(index_.size() == memory_entries_.size() + file_entries_.size(),
                "every spilled block is found by its key");
-  POLYAD_CHECK(
-      static_cast<int64_t>(free_memory_.size()) + num_in_memory() == options_.num_memory_blocks,
-      "spill memory is free or holds a block");
-  POLYAD_CHECK(static_cast<int64_t>(free_file_.size()) + num_in_file() == options_.num_file_blocks,
-               "the spill file's slots are free or hold a block");
+  CheckSlots(memory_entries_, free_memory_, options_.num_memory_blocks);
+  CheckSlots(file_entries_, free_file_, options_.num_file_blocks);
+}
+
+void SpillStore::CheckSlots(const Entries& entries, const std::vector<int64_t>& free,
+                            int64_t count) const {
+  std::vector<bool> seen(static_cast<size_t>(count), false);
+  const auto see = [&](int64_t slot) {
+    POLYAD_CHECK(slot >= 0 && slot < count && !seen[static_cast<size_t>(slot)],
+                 "a slot of spilled blocks is free or holds one");
+    seen[static_cast<size_t>(slot)] = true;
+  };
+  for (const int64_t slot : free) see(slot);
+  for (const Entry& entry : entries) {
+    see(entry.slot);
+    const auto found = index_.find(entry.key);
+    POLYAD_CHECK(found != index_.end() && &*found->second == &entry,
+                 "a spilled block is found by its key");
+  }
+  POLYAD_CHECK(static_cast<int64_t>(free.size() + entries.size()) == count,
+               "free and spilled is all");
 }
 
 }  // namespace polyad

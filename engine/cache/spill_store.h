@@ -33,6 +33,7 @@ class SpillStore {
   int64_t block_bytes() const { return options_.block_bytes; }
   int64_t num_in_memory() const { return static_cast<int64_t>(memory_entries_.size()); }
   int64_t num_in_file() const { return static_cast<int64_t>(file_entries_.size()); }
+  int64_t num_kept() const;  // between Keep and Read
 
   // How many of keys [first, end) in a row it holds.
   int64_t FindPrefix(std::span<const PrefixKey> keys, int64_t first, int64_t end) const;
@@ -46,6 +47,7 @@ class SpillStore {
   Status Read(const PrefixKey& key, std::span<char> to);
   void Forget(std::span<const PrefixKey> keys);
 
+  // Aborts unless every slot of memory and file is free or holds one block that its key finds.
   void CheckInvariants() const;
 
  private:
@@ -64,6 +66,7 @@ class SpillStore {
   bool MakeRoomInMemory();
   void MoveToFile(const Entry& entry);
   void Erase(Entries::iterator entry);
+  void CheckSlots(const Entries& entries, const std::vector<int64_t>& free, int64_t count) const;
 
   const Options options_;
   std::unique_ptr<char[]> memory_;

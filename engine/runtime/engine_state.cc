@@ -264,6 +264,9 @@ void EngineState::CheckInvariants() const {
   }
   pool.CheckInvariants(tables);
   if (spill != nullptr) spill->CheckInvariants();
+  std::map<std::string, int64_t> num_alive;
+  for (const auto& [number, owner] : requests_) ++num_alive[owner->request->tenant];
+  ledger_.CheckInvariants(num_alive);
 }
 
 }  // namespace polyad

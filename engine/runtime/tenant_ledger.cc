@@ -33,4 +33,18 @@ void TenantLedger::Leave(const std::string& tenant) {
   }
 }
 
+void TenantLedger::CheckInvariants(const std::map<std::string, int64_t>& num_alive) const {
+  size_t num_idle_seen = 0;
+  size_t num_active_seen = 0;
+  for (const auto& [tenant, account] : accounts_) {
+    const auto alive = num_alive.find(tenant);
+    POLYAD_CHECK(account.num_requests == (alive == num_alive.end() ? 0 : alive->second),
+                 "a tenant's requests are counted");
+    ++(account.num_requests == 0 ? num_idle_seen : num_active_seen);
+  }
+  POLYAD_CHECK(num_active_seen == num_alive.size(), "every tenant with a request has an account");
+  POLYAD_CHECK(num_idle_seen == num_idle_ && num_idle_ <= kMaxIdleTenants,
+               "idle tenants are counted");
+}
+
 }  // namespace polyad

@@ -26,6 +26,8 @@ class TenantLedger {
   void Leave(const std::string& tenant);
 
   size_t size() const { return accounts_.size(); }
+  // Aborts unless each tenant has as many requests as `num_alive` says, and the idle are counted.
+  void CheckInvariants(const std::map<std::string, int64_t>& num_alive) const;
 
  private:
   std::map<std::string, Account> accounts_;

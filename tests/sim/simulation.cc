@@ -1,10 +1,12 @@
 #include "tests/sim/simulation.h"
 
 #include <algorithm>
+#include <array>
+#include <filesystem>
 #include <map>
 #include <memory>
-#include <random>
 #include <set>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -19,45 +21,17 @@
 #include "tests/sim/fake_model.h"
 #include "tests/sim/fake_tokenizer.h"
 #include "tests/sim/oracle.h"
+#include "tests/sim/record.h"
 
 namespace polyad {
 namespace {
 
 constexpr int kArrivalTicks = 60;
-constexpr int64_t kNumReaches = 2;  // of the rotary tables, at most
-constexpr int kMaxTicks = 20000;    // a history that is not over by then has stalled
-
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : random_(seed) {}
-  int64_t Below(int64_t n) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(n)); }
-  int64_t Between(int64_t low, int64_t high) { return low + Below(high - low + 1); }
-  bool Chance(int percent) { return Below(100) < percent; }
-
- private:
-  std::mt19937_64 random_;
-};
-
-// What one client saw, with the order of events checked as they come.
-struct Record {
-  struct Choice {
-    std::vector<int32_t> token_ids;
-    std::vector<TokenLogprob> token_logprobs;
-    std::string text;
-    bool finished = false;
-    FinishEvent finish;
-  };
-  std::shared_ptr<const Request> request;
-  std::vector<Choice> choices;
-  std::vector<TokenLogprob> prompt_logprobs;
-  int64_t number = 0;
-  bool prompt_seen = false;
-  bool refuses = false;  // from some event on
-  int64_t refuse_after = -1;
-  int64_t num_events = 0;
-  bool cancelled = false;
-  int64_t echo_bytes = 0;
-};
+constexpr int64_t kNumReaches = 2;    // of the rotary tables, at most
+constexpr int64_t kMaxTicks = 20000;  // a history that is not over by then has stalled
+// Of a long history: ticks that an operation takes at most, and requests that wait at once.
+constexpr int64_t kMaxTicksPerOperation = 10;
+constexpr int64_t kLongQueue = 24;
 
 uint64_t HashBytes(uint64_t hash, const void* data, size_t bytes) {  // FNV-1a
   const auto* p = static_cast<const unsigned char*>(data);
@@ -65,27 +39,18 @@ uint64_t HashBytes(uint64_t hash, const void* data, size_t bytes) {  // FNV-1a
   return hash;
 }
 
-bool SameLogprobs(const std::vector<TokenLogprob>& a, const std::vector<TokenLogprob>& b,
-                  size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    if (a[i].token_id != b[i].token_id || a[i].logprob != b[i].logprob || a[i].rank != b[i].rank)
-      return false;
-    if (a[i].top.size() != b[i].top.size()) return false;
-    for (size_t k = 0; k < a[i].top.size(); ++k) {
-      if (a[i].top[k].token_id != b[i].top[k].token_id) return false;
-    }
-  }
-  return true;
-}
-
 class World {
  public:
-  explicit World(uint64_t seed)
-      : dice_(seed),
+  explicit World(const SimulationOptions& options)
+      : num_operations_(options.num_operations),
+        dice_(options.seed),
         num_blocks_(dice_.Between(6, 24)),
         options_(MakeOptions()),
         model_(num_blocks_),
-        registry_(dice_.Chance(20) ? 4 : 200, dice_.Chance(20) ? 8 : 1000),
+        registry_(dice_.Chance(20) ? 4
+                  : is_long()      ? kLongQueue
+                                   : 200,
+                  dice_.Chance(20) ? 8 : 1000),
         inbox_(dice_.Chance(20) ? 3 : 500),
         outputs_(1),
         spill_(MakeSpill()),
@@ -102,19 +67,24 @@ class World {
   }
 
   SimulationResult Run() {
-    int tick = 0;
-    for (; tick < kMaxTicks && result_.failure.empty(); ++tick) {
-      if (tick < kArrivalTicks) Act();
-      if (tick >= kArrivalTicks && registry_.num_alive() == 0) break;
+    const int64_t max_ticks = kMaxTicks + kMaxTicksPerOperation * num_operations_;
+    int64_t tick = 0;
+    for (; tick < max_ticks && result_.failure.empty(); ++tick) {
+      const bool acts = is_long() ? result_.num_operations < num_operations_ : tick < kArrivalTicks;
+      if (acts) Act();
+      if (!acts && registry_.num_alive() == 0) break;
       Step();
       if (dice_.Chance(delivery_percent_)) Deliver();
     }
-    if (result_.failure.empty() && tick == kMaxTicks) Fail("the history does not end");
+    if (result_.failure.empty() && tick == max_ticks) Fail("the history does not end");
     if (result_.failure.empty()) CheckEnd();
-    result_.num_preemptions = loop_.state().counters.num_preemptions;
-    result_.prefix_hits = loop_.state().counters.prefix_hits;
+    const EngineLoad& counters = loop_.state().counters;
+    result_.num_steps = counters.num_steps;
+    result_.num_preemptions = counters.num_preemptions;
+    result_.prefix_hits = counters.prefix_hits;
     result_.num_faults = model_.num_faults();
-    result_.num_restored = loop_.state().counters.num_kv_blocks_restored;
+    result_.num_saved = counters.num_kv_blocks_saved;
+    result_.num_restored = counters.num_kv_blocks_restored;
     return std::move(result_);
   }
 
@@ -129,6 +99,8 @@ class World {
     Record& record_;
   };
 
+  bool is_long() const { return num_operations_ > 0; }
+
   void Fail(const std::string& what) {
     if (result_.failure.empty()) result_.failure = what;
   }
@@ -136,12 +108,16 @@ class World {
     if (!holds) Fail("request " + std::to_string(record.number) + ": " + what);
   }
 
-  // None, or a few blocks, or so many that nothing is ever let go.
+  // None, or a few blocks, or so many that nothing is ever let go; and a file of a few behind some.
   std::unique_ptr<SpillStore> MakeSpill() {
-    if (dice_.Chance(40)) return nullptr;
+    if (!is_long() && dice_.Chance(40)) return nullptr;
     SpillStore::Options options;
     options.block_bytes = model_.kv_block_bytes();
     options.num_memory_blocks = dice_.Chance(50) ? dice_.Between(1, 8) : 2000;
+    if (is_long())
+      options.num_memory_blocks = dice_.Between(2, 16);  // so that all of it turns over
+    if (is_long() || dice_.Chance(30)) options.num_file_blocks = dice_.Between(1, 8);
+    options.directory = std::filesystem::temp_directory_path().string();
     StatusOr<std::unique_ptr<SpillStore>> spill = SpillStore::Create(options);
     POLYAD_CHECK(spill.ok(), "a few bytes are there");
     return *std::move(spill);
@@ -187,6 +163,8 @@ class World {
     identity.version = identity.id.value();
     identity.digest[0] =
         static_cast<uint8_t>(dice_.Below(2));  // content may repeat between versions
+    ++result_.num_operations;
+    if (adapters_.count(name) > 0) ++result_.num_reloads;
     adapters_[name] = std::make_shared<AdapterVersion>(identity, 1);
     if (dice_.Chance(35)) {
       adapters_[name]->SetSoftPrompt(RandomPrompt(identity.id));
@@ -196,7 +174,18 @@ class World {
       adapters_[name]->SetScalingPass({});
     }
     all_versions_.push_back(adapters_[name]);
-    if (adapters_[name]->shares_head() && dice_.Chance(70)) ComputeHead(adapters_[name]);
+    if (!adapters_[name]->shares_head()) return;
+    heads_[identity.id] = BlocksOfHeads(*adapters_[name]);
+    if (dice_.Chance(70)) ComputeHead(adapters_[name]);
+  }
+  // The keys of the blocks of a version's heads, one for each choice of rotary tables.
+  static std::set<PrefixKey> BlocksOfHeads(const AdapterVersion& version) {
+    std::set<PrefixKey> blocks;
+    for (int64_t choice = 0; choice < kNumReaches; ++choice) {
+      const PrefixChain head = HeadChain(version, choice);
+      blocks.insert(head.keys.begin() + 1, head.keys.end());
+    }
+    return blocks;
   }
   // As a load does, but without waiting.
   void ComputeHead(std::shared_ptr<const AdapterVersion> version) {
@@ -216,28 +205,27 @@ class World {
       record->choices.resize(static_cast<size_t>(arrive->request->sampling.num_choices));
       if (inbox_.TryPush(*std::move(arrive))) {
         records_.push_back(std::move(record));
+        ++result_.num_operations;
         return true;
       }
     }
     registry_.End(number);
     return false;
   }
-  bool MayBeAskedFor(const std::shared_ptr<AdapterVersion>& version) const {
-    const auto current = adapters_.find(version->identity().name);
-    if (current != adapters_.end() && current->second == version) return true;
-    return std::any_of(records_.begin(), records_.end(), [&](const auto& record) {
-      return record->request->adapter == version &&
-             !std::all_of(record->choices.begin(), record->choices.end(),
-                          [](const Record::Choice& choice) { return choice.finished; });
-    });
-  }
   // As the store does once the last lease on a replaced version has ended.
-  void ForgetHeads() {
-    for (const auto& version : all_versions_) {
-      if (!version->shares_head() || MayBeAskedFor(version)) continue;
-      if (!forgotten_.insert(version->id()).second) continue;
+  void ForgetVersions() {
+    ++result_.num_operations;
+    std::erase_if(all_versions_, [this](const std::shared_ptr<AdapterVersion>& version) {
+      if (version.use_count() > 1) return false;
+      unloaded_.erase(version->id());
+      const auto head = heads_.find(version->id());
+      if (head == heads_.end()) return true;
       inbox_.PushUrgent(ForgetHead{HeadKeys(*version, kNumReaches)});
-    }
+      forgotten_.merge(head->second);
+      heads_.erase(head);
+      ++result_.num_forgotten_heads;
+      return true;
+    });
   }
   // Embeddings, or keys and values with text after them or beside them; the fake needs no numbers,
   // but knows whose a stored prefix is by its size.
@@ -258,19 +246,24 @@ class World {
 
   void Act() {
     for (int64_t i = dice_.Below(3); i > 0; --i) Submit();
-    if (dice_.Chance(6) && !records_.empty()) {
-      Record& record =
-          *records_[static_cast<size_t>(dice_.Below(static_cast<int64_t>(records_.size())))];
-      if (const auto number = registry_.Find(record.request->request_id)) {
-        record.cancelled = true;
-        inbox_.PushUrgent(CancelRequest{*number});
-      }
+    if (dice_.Chance(is_long() ? 40 : 6) && !records_.empty()) Cancel();
+    if (dice_.Chance(is_long() ? 10 : 4)) {
+      LoadAdapter("adapter-" + std::to_string(dice_.Below(3)));
     }
-    if (dice_.Chance(4)) LoadAdapter("adapter-" + std::to_string(dice_.Below(3)));
-    if (dice_.Chance(2)) ForceUnload();
-    if (dice_.Chance(10)) ForgetHeads();
+    if (dice_.Chance(is_long() ? 4 : 2)) ForceUnload();
+    if (dice_.Chance(is_long() ? 30 : 10)) ForgetVersions();
     if (dice_.Chance(fault_percent_)) model_.FailNext();
     if (dice_.Chance(fault_percent_)) model_.SpoilNext();
+  }
+
+  void Cancel() {
+    Record& record =
+        *records_[static_cast<size_t>(dice_.Below(static_cast<int64_t>(records_.size())))];
+    const auto number = registry_.Find(record.request->request_id);
+    if (!number) return;
+    ++result_.num_operations;
+    record.cancelled = true;
+    inbox_.PushUrgent(CancelRequest{*number});
   }
 
   void ForceUnload() {
@@ -278,7 +271,9 @@ class World {
     if (adapters_.count(name) == 0) return;
     const AdapterVersionId version = adapters_[name]->id();
     adapters_.erase(name);
-    unloaded_.push_back(version);
+    unloaded_.insert(version);
+    ++result_.num_operations;
+    ++result_.num_unloads;
     inbox_.PushUrgent(RetireVersion{version});
   }
 
@@ -345,6 +340,11 @@ class World {
 
   void Deliver() {
     for (EngineOutput& output : outputs_.DrainNow()) delivery_.Deliver(std::move(output));
+    std::erase_if(records_, [this](const std::unique_ptr<Record>& record) {
+      if (record->request.use_count() > 1) return false;
+      CheckAnswer(*record);
+      return true;
+    });
   }
 
   struct BlockOwner {
@@ -385,12 +385,13 @@ class World {
       if (request.deadline_us > 0 && request.deadline_us <= clock_.NowMicros()) {
         Fail("a request outlives its deadline");
       }
-      for (const AdapterVersionId version : unloaded_) {
-        if (request.adapter != nullptr && request.adapter->id() == version) {
-          Fail("a request outlives its adapter's forced unload");
-        }
+      if (request.adapter != nullptr && unloaded_.contains(request.adapter->id())) {
+        Fail("a request outlives its adapter's forced unload");
       }
     }
+    CheckSoftPrompts(state);
+    if (!state.restores.empty()) Fail("a block is not copied back");
+    if (spill_ != nullptr && spill_->num_kept() > 0) Fail("a spilled block is kept for nobody");
     for (const auto& record : records_) {
       if (record->cancelled && state.requests().count(record->number) > 0) {
         Fail("a request outlives its cancel");
@@ -398,6 +399,28 @@ class World {
     }
     if (num_running > limits.max_running) Fail("more sequences run than may");
     if (state.counters.step_rows > limits.max_step_tokens) Fail("a step exceeds its budget");
+  }
+
+  // What may be found of soft prompts is those of versions that may be asked for, and all of it.
+  void CheckSoftPrompts(const EngineState& state) {
+    const auto count = [](const std::set<PrefixKey>& blocks, auto holds) {
+      return std::count_if(blocks.begin(), blocks.end(), [&](const PrefixKey& block) {
+        const std::array<PrefixKey, 2> chain{PrefixKey{}, block};
+        return holds(chain);
+      });
+    };
+    const auto in_pool = [&](std::span<const PrefixKey> chain) {
+      return state.pool.FindPrefix(chain, 1).num_blocks > 0;
+    };
+    const auto in_spill = [&](std::span<const PrefixKey> chain) {
+      return spill_ != nullptr && spill_->FindPrefix(chain, 1, 2) > 0;
+    };
+    int64_t num_found = 0;
+    for (const auto& [version, blocks] : heads_) num_found += count(blocks, in_pool);
+    if (num_found != state.pool.num_soft_prompt()) Fail("a soft prompt's block is nobody's");
+    if (count(forgotten_, in_pool) + count(forgotten_, in_spill) > 0)
+      Fail("a forgotten version's soft prompt is found");
+    forgotten_.clear();
   }
 
   bool Receive(Record& record, TokenEvent event) {
@@ -456,23 +479,12 @@ class World {
       Fail("sequences are left behind");
     if (delivery_.num_streams() != 0) Fail("streams are left behind");
     if (inbox_.size() > 0) loop_.Step();
-    for (const auto& version : all_versions_) {
-      if (!forgotten_.contains(version->id())) continue;
-      for (int64_t choice = 0; choice < kNumReaches; ++choice) {
-        const PrefixChain head = HeadChain(*version, choice);
-        if (loop_.state().pool.FindPrefix(head.keys, head.num_head_blocks).num_blocks > 0) {
-          Fail("a forgotten version's soft prompt is found");
-        }
-      }
-      ++result_.num_forgotten_heads;
-    }
-    for (const auto& record : records_) CheckAnswer(*record);
-    records_.clear();
-    for (const auto& version : all_versions_) {
-      const auto current = adapters_.find(version->identity().name);
-      const bool is_current = current != adapters_.end() && current->second == version;
-      if (version.use_count() != (is_current ? 2 : 1)) Fail("a lease is left behind");
-    }
+    Deliver();
+    if (!records_.empty()) Fail("somebody holds a request that has ended");
+    ForgetVersions();
+    if (all_versions_.size() != adapters_.size()) Fail("a lease is left behind");
+    loop_.Step();
+    CheckState();
   }
 
   void CheckAnswer(const Record& record) {
@@ -526,6 +538,7 @@ class World {
     }
   }
 
+  const int64_t num_operations_;  // 0: a short history
   Dice dice_;
   const int64_t num_blocks_;
   const EngineLoop::Options options_;
@@ -542,9 +555,10 @@ class World {
   const int delivery_percent_;
   const int fault_percent_;
   std::map<std::string, std::shared_ptr<AdapterVersion>> adapters_;
-  std::vector<std::shared_ptr<AdapterVersion>> all_versions_;
-  std::vector<AdapterVersionId> unloaded_;
-  std::set<AdapterVersionId> forgotten_;  // whose soft prompts were
+  std::vector<std::shared_ptr<AdapterVersion>> all_versions_;  // but those that nobody leases
+  std::set<AdapterVersionId> unloaded_;
+  std::map<AdapterVersionId, std::set<PrefixKey>> heads_;  // of all_versions_, their blocks
+  std::set<PrefixKey> forgotten_;                          // since the last step
   std::vector<std::vector<int32_t>> shared_prefixes_;
   std::vector<std::unique_ptr<Record>> records_;
   int64_t next_version_ = 1;
@@ -553,6 +567,6 @@ class World {
 
 }  // namespace
 
-SimulationResult Simulate(uint64_t seed) { return World(seed).Run(); }
+SimulationResult Simulate(const SimulationOptions& options) { return World(options).Run(); }
 
 }  // namespace polyad

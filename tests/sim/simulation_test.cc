@@ -8,7 +8,7 @@ namespace {
 TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   SimulationResult sum;
   for (uint64_t seed = 1; seed <= 500; ++seed) {
-    const SimulationResult result = Simulate(seed);
+    const SimulationResult result = Simulate({seed});
     ASSERT_EQ(result.failure, "") << "seed " << seed;
     sum.num_finished += result.num_finished;
     sum.num_preemptions += result.num_preemptions;
@@ -38,10 +38,31 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   EXPECT_GT(sum.num_restored, 500);
 }
 
+// One history, checked after every step of it.
+TEST(Simulation, BlocksAreConservedOverAHundredThousandOperations) {
+  const SimulationResult result = Simulate({.seed = 15, .num_operations = 100'000});
+  ASSERT_EQ(result.failure, "");
+  EXPECT_GE(result.num_operations, 100'000);
+  EXPECT_GT(result.num_steps, 10'000);
+  EXPECT_GT(result.num_requests, 10'000);
+  EXPECT_GT(result.num_cancelled, 1'000);
+  EXPECT_GT(result.num_preemptions, 1'000);
+  EXPECT_GT(result.num_reloads, 1'000);
+  EXPECT_GT(result.num_unloads, 1'000);
+  EXPECT_GT(result.num_forgotten_heads, 1'000);
+  EXPECT_GT(result.num_saved, 10'000);
+  EXPECT_GT(result.num_restored, 1'000);
+  EXPECT_GT(result.num_shared_prompts, 1'000);
+  EXPECT_GT(result.prefix_hits, 10'000);
+  EXPECT_GT(result.num_faults, 1'000);
+  EXPECT_GT(result.num_expired, 500);
+  EXPECT_GT(result.num_invocations, 500);
+}
+
 TEST(Simulation, ASeedIsAHistory) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    EXPECT_EQ(Simulate(seed).log_hash, Simulate(seed).log_hash);
-    EXPECT_NE(Simulate(seed).log_hash, Simulate(seed + 1).log_hash);
+    EXPECT_EQ(Simulate({seed}).log_hash, Simulate({seed}).log_hash);
+    EXPECT_NE(Simulate({seed}).log_hash, Simulate({seed + 1}).log_hash);
   }
 }
 

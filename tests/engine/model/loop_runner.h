@@ -1,7 +1,8 @@
 #pragma once
 
 // One engine without threads over a real model: greedy requests in, tokens and their log
-// probabilities out. Test-only.
+// probabilities out. What the requests compute is cached under keys of their own, and spilled where
+// there is a store. Test-only.
 
 #include <map>
 #include <memory>
@@ -25,8 +26,10 @@ struct Answer {
 
 class LoopRunner {
  public:
-  LoopRunner(Model& model, int64_t num_blocks)
-      : loop_(OptionsOf(model, num_blocks), {model, clock_, inbox_, outputs_, registry_}) {}
+  // `spill` may be null.
+  LoopRunner(Model& model, int64_t num_blocks, SpillStore* spill = nullptr)
+      : loop_(OptionsOf(model, num_blocks),
+              {model, clock_, inbox_, outputs_, registry_, nullptr, spill}) {}
 
   int64_t Add(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter) {
     auto request = std::make_shared<Request>();
@@ -39,6 +42,7 @@ class LoopRunner {
     std::string id;
     Arrive arrive;
     arrive.number = *registry_.Begin(id);
+    arrive.prompt_keys = KeysOf(*request, arrive.number);
     arrive.request = std::move(request);
     const int64_t number = arrive.number;
     EXPECT_TRUE(inbox_.TryPush(std::move(arrive)));
@@ -59,9 +63,23 @@ class LoopRunner {
     return answers;
   }
   int64_t num_preemptions() const { return loop_.load().num_preemptions; }
+  int64_t num_restored_blocks() const { return loop_.load().num_kv_blocks_restored; }
   int64_t num_held_blocks() const { return loop_.state().pool.num_held(); }
 
  private:
+  // Nothing is shared, but a sequence that was preempted finds what it computed.
+  static PrefixChain KeysOf(const Request& request, int64_t number) {
+    const AdapterVersion* adapter = request.adapter.get();
+    PrefixChain chain;
+    if (adapter != nullptr && (adapter->num_caches() > 1 || adapter->reads_whole_prompt())) {
+      return chain;
+    }
+    PrefixRoot root;
+    root.private_request = number;
+    chain.keys = {RootKey(root)};
+    ExtendKeys(SequenceTokens(request), chain);
+    return chain;
+  }
   static EngineLoop::Options OptionsOf(const Model& model, int64_t num_blocks) {
     EngineLoop::Options options;
     options.limits.scheduler = {.max_running = 8, .max_step_tokens = 64, .max_sample_rows = 16};
