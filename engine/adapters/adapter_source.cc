@@ -7,7 +7,7 @@
 
 #include "engine/adapters/adapterhub_setup.h"
 #include "engine/adapters/base_record.h"
-#include "engine/adapters/mixture_config.h"
+#include "engine/adapters/xlora_config.h"
 #include "engine/base/check.h"
 #include "engine/base/give_way.h"
 #include "engine/io/float_bits.h"
@@ -24,14 +24,14 @@ struct FormatFiles {
 // In the order they are looked for.
 constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kPeft, "adapter_config.json", "adapter_model.safetensors"},
-    {AdapterFormat::kPeftMixture, "adapter_config.json", "adapter_model.safetensors"},
+    {AdapterFormat::kPeftXlora, "adapter_config.json", "adapter_model.safetensors"},
     {AdapterFormat::kAdapterHub, "adapter_config.json", "adapter.safetensors"},
     {AdapterFormat::kAdapterHubSetup, "adapter_setup.json", "adapter.safetensors"},
     {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
     {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
 constexpr char kModelConfig[] = "config.json";
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
-constexpr int64_t kPieceBytes = 256 * 1024;  // read or hashed before it gives way
+constexpr int64_t kPieceBytes = 256 * 1024;  // read and hashed before it gives way
 
 // Exponent bits all set means infinity or NaN, in every IEEE format.
 template <typename Bits>
@@ -97,14 +97,13 @@ const FormatFiles& FormatOf(const Directory& directory) {
   return kFormats[0];
 }
 
-// Whole, piece by piece.
-StatusOr<std::string> ReadWhole(const RandomAccessFile& file) {
-  std::string bytes;
-  bytes.reserve(static_cast<size_t>(file.size()));
+// Whole, piece by piece, each digested while it is in cache.
+StatusOr<OwnedBytes> ReadWhole(const RandomAccessFile& file, Sha256& sha) {
+  POLYAD_ASSIGN_OR_RETURN(OwnedBytes bytes, OwnedBytes::Allocate(file.size()));
   for (int64_t at = 0; at < file.size(); at += kPieceBytes) {
     const int64_t piece = std::min(kPieceBytes, file.size() - at);
-    bytes.resize(static_cast<size_t>(at + piece));
     POLYAD_RETURN_IF_ERROR(file.ReadAt(at, bytes.data() + at, piece));
+    sha.Update(bytes.data() + at, static_cast<size_t>(piece));
     GiveWay();
   }
   return bytes;
@@ -140,8 +139,8 @@ StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t 
 StatusOr<AdapterSource> AdapterSource::OpenAny(const Directory& directory, int64_t max_file_bytes) {
   if (directory.Contains("adapter_setup.json")) return OpenSetup(directory, max_file_bytes);
   POLYAD_ASSIGN_OR_RETURN(AdapterSource source, OpenFiles(directory, max_file_bytes));
-  if (source.format_ != AdapterFormat::kPeft || !IsMixture(source.config_)) return source;
-  return OpenMixture(directory, std::move(source), max_file_bytes);
+  if (source.format_ != AdapterFormat::kPeft || !IsXlora(source.config_)) return source;
+  return OpenXlora(directory, std::move(source), max_file_bytes);
 }
 
 // A directory of two files, or one.
@@ -160,40 +159,48 @@ StatusOr<AdapterSource> AdapterSource::OpenFiles(const Directory& directory,
                              max_file_bytes);
   }
   // Read once, whole: what is hashed is what is parsed, whatever happens to the file meanwhile.
-  POLYAD_ASSIGN_OR_RETURN(std::string bytes, ReadWhole(file));
-  return FromBytes(text, std::move(bytes), files.format);
+  Sha256 sha;
+  sha.UpdateInt(static_cast<int64_t>(text.size()));
+  sha.Update(text);
+  POLYAD_ASSIGN_OR_RETURN(OwnedBytes bytes, ReadWhole(file, sha));
+  POLYAD_ASSIGN_OR_RETURN(
+      AdapterSource source,
+      Build(files.format, text, RandomAccessFile::FromBytes(std::move(bytes), files.tensors)));
+  source.digest_ = sha.Finish();
+  source.file_bytes_ = static_cast<int64_t>(text.size()) + file.size();
+  return source;
 }
 
-StatusOr<AdapterSource> AdapterSource::OpenMixture(const Directory& directory,
-                                                   AdapterSource mixture, int64_t max_file_bytes) {
-  mixture.format_ = AdapterFormat::kPeftMixture;
-  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, MixtureFolders(mixture.config_));
+StatusOr<AdapterSource> AdapterSource::OpenXlora(const Directory& directory, AdapterSource xlora,
+                                                 int64_t max_file_bytes) {
+  xlora.format_ = AdapterFormat::kPeftXlora;
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, XloraFolders(xlora.config_));
   Sha256 sha;
-  sha.Update(mixture.digest_.data(), mixture.digest_.size());
+  sha.Update(xlora.digest_.data(), xlora.digest_.size());
   for (const std::string& name : folders) {
     POLYAD_ASSIGN_OR_RETURN(const Directory folder, directory.OpenDirectory(name));
-    const int64_t left = max_file_bytes - mixture.file_bytes_;
+    const int64_t left = max_file_bytes - xlora.file_bytes_;
     POLYAD_ASSIGN_OR_RETURN(AdapterSource part, OpenFiles(folder, left));
     if (part.format_ != AdapterFormat::kPeft) {
       return Unimplemented("%s: expected a LoRA as PEFT saves one", name);
     }
     part.folder_ = name + "/";
-    mixture.file_bytes_ += part.file_bytes_;
+    xlora.file_bytes_ += part.file_bytes_;
     sha.Update(part.digest_.data(), part.digest_.size());
-    mixture.parts_.push_back(std::move(part));
+    xlora.parts_.push_back(std::move(part));
   }
-  mixture.digest_ = sha.Finish();
-  return mixture;
+  xlora.digest_ = sha.Finish();
+  return xlora;
 }
 
 // Each folder's tensors into a source of its own.
-StatusOr<AdapterSource> AdapterSource::BuildMixture(AdapterSource flat) {
-  AdapterSource mixture;
-  mixture.format_ = AdapterFormat::kPeftMixture;
-  const auto own = flat.config_.find("mixture");
-  if (own == flat.config_.end()) return InvalidArgument("mixture: expected a configuration");
-  mixture.config_ = *own;
-  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, MixtureFolders(mixture.config_));
+StatusOr<AdapterSource> AdapterSource::BuildXlora(AdapterSource flat) {
+  AdapterSource xlora;
+  xlora.format_ = AdapterFormat::kPeftXlora;
+  const auto own = flat.config_.find("xlora");
+  if (own == flat.config_.end()) return InvalidArgument("xlora: expected a configuration");
+  xlora.config_ = *own;
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, XloraFolders(xlora.config_));
   const auto add = [](Entry entry, const std::string& name, AdapterSource& to) {
     entry.name = name;
     to.index_.emplace(name, to.tensors_.size());
@@ -210,13 +217,13 @@ StatusOr<AdapterSource> AdapterSource::BuildMixture(AdapterSource flat) {
       const std::string rest = entry.name.substr(part.folder_.size());
       add(std::exchange(entry, {}), rest, part);
     }
-    mixture.parts_.push_back(std::move(part));
+    xlora.parts_.push_back(std::move(part));
   }
   for (Entry& entry : flat.tensors_) {
     const std::string name = entry.name;
-    if (!name.empty()) add(std::move(entry), name, mixture);
+    if (!name.empty()) add(std::move(entry), name, xlora);
   }
-  return mixture;
+  return xlora;
 }
 
 StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
@@ -269,10 +276,7 @@ StatusOr<AdapterSource> AdapterSource::FromBytes(std::string config, std::string
   Sha256 sha;
   sha.UpdateInt(static_cast<int64_t>(config.size()));
   sha.Update(config);
-  for (size_t at = 0; at < tensors.size(); at += kPieceBytes) {
-    sha.Update(std::string_view(tensors).substr(at, kPieceBytes));
-    GiveWay();
-  }
+  sha.Update(tensors);
   const auto file_bytes = static_cast<int64_t>(config.size() + tensors.size());
   POLYAD_ASSIGN_OR_RETURN(
       AdapterSource source,
@@ -298,7 +302,7 @@ StatusOr<AdapterSource> AdapterSource::Build(AdapterFormat format, const std::st
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile file,
                           SafetensorsFile::FromFile(std::move(tensors)));
   POLYAD_RETURN_IF_ERROR(source.ReadAll(file));
-  if (format == AdapterFormat::kPeftMixture) return BuildMixture(std::move(source));
+  if (format == AdapterFormat::kPeftXlora) return BuildXlora(std::move(source));
   return source;
 }
 

@@ -25,7 +25,7 @@
 namespace polyad {
 
 // Whose layout a directory has. It decides what the configuration means.
-enum class AdapterFormat { kPeft, kPeftMixture, kAdapterHub, kAdapterHubSetup, kContainer, kGguf };
+enum class AdapterFormat { kPeft, kPeftXlora, kAdapterHub, kAdapterHubSetup, kContainer, kGguf };
 
 class AdapterSource {
  public:
@@ -36,9 +36,9 @@ class AdapterSource {
   // are larger than `max_file_bytes` together.
   static StatusOr<AdapterSource> Open(const Directory& directory, int64_t max_file_bytes);
   // A setup reads as one adapter: its config is {"setup": adapter_setup.json, "parts": {folder:
-  // that folder's config}}, and its tensors are called "<folder>/<name>". A mixture keeps its
+  // that folder's config}}, and its tensors are called "<folder>/<name>". An X-LoRA keeps its
   // folders' adapters as sources of their own (parts). The same from bytes in memory, for tests and
-  // fuzzers; a mixture's bytes are like a setup's, with its own config as "mixture".
+  // fuzzers; an X-LoRA's bytes are like a setup's, with its own config as "xlora".
   static StatusOr<AdapterSource> FromBytes(std::string config, std::string tensors,
                                            AdapterFormat format = AdapterFormat::kPeft);
 
@@ -82,13 +82,13 @@ class AdapterSource {
   static StatusOr<AdapterSource> OpenAny(const Directory& directory, int64_t max_file_bytes);
   static StatusOr<AdapterSource> OpenFiles(const Directory& directory, int64_t max_file_bytes);
   static StatusOr<AdapterSource> OpenSetup(const Directory& directory, int64_t max_file_bytes);
-  static StatusOr<AdapterSource> OpenMixture(const Directory& directory, AdapterSource mixture,
-                                             int64_t max_file_bytes);
-  static StatusOr<AdapterSource> BuildMixture(AdapterSource flat);
+  static StatusOr<AdapterSource> OpenXlora(const Directory& directory, AdapterSource xlora,
+                                           int64_t max_file_bytes);
+  static StatusOr<AdapterSource> BuildXlora(AdapterSource flat);
   Status ReadAll(const TensorSource& file, const std::string& prefix = "");
 
   AdapterFormat format_ = AdapterFormat::kPeft;
-  std::string folder_;  // "0/" of a mixture's part, before its tensors' names in messages
+  std::string folder_;  // "0/" of an X-LoRA's part, before its tensors' names in messages
   std::string model_config_;
   OrderedJson config_;  // members in file order: patterns match first come, first served
   Digest digest_{};
@@ -96,7 +96,7 @@ class AdapterSource {
   int64_t file_bytes_ = 0;
   std::vector<Entry> tensors_;
   std::unordered_map<std::string, size_t> index_;
-  std::vector<AdapterSource> parts_;  // of a mixture, in order
+  std::vector<AdapterSource> parts_;  // of an X-LoRA, in order
 };
 
 }  // namespace polyad

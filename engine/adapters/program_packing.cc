@@ -188,7 +188,8 @@ class Packer {
 
   Status PackSoftPrompt(const SoftPromptTensors& tensors) {
     POLYAD_ASSIGN_OR_RETURN(auto prompt, polyad::PackSoftPrompt(tensors, spec_, backend_));
-    costs_.soft_prompt.bytes = {Precision::kF32, prompt->bytes};
+    costs_.soft_prompt = prompt->gate_cost;
+    costs_.soft_prompt.bytes += {Precision::kF32, prompt->bytes};
     version_.SetSoftPrompt(std::move(prompt));
     return absl::OkStatus();
   }

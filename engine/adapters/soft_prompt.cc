@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+
+#include "engine/base/check.h"
 
 namespace polyad {
 namespace {
@@ -18,6 +21,8 @@ Status CheckSizes(const SoftPromptTensors& tensors, const ModelSpec& spec) {
     return InvalidArgument("soft prompt: expected %d numbers for %d embeddings, got %d", expected,
                            tensors.num_tokens, got);
   }
+  POLYAD_CHECK(tensors.key_gates.empty() || tensors.key_gates.size() == tensors.kv.size(),
+               "gates of every layer's keys");
   if (static_cast<int64_t>(tensors.kv.size()) != spec.num_layers || !tensors.embeddings.empty()) {
     return InvalidArgument("soft prompt: expected keys and values of %d layers, got %d",
                            spec.num_layers, tensors.kv.size());
@@ -30,6 +35,24 @@ Status CheckSizes(const SoftPromptTensors& tensors, const ModelSpec& spec) {
                            expected, tensors.num_tokens, got);
   }
   return absl::OkStatus();
+}
+
+// One layer's gates in the backend's layout.
+StatusOr<KeyGates> PackGates(const KeyGateTensors& tensors, int64_t num_tokens, int64_t hidden,
+                             Backend& backend) {
+  KeyGates gates;
+  if (tensors.weight.empty()) return gates;
+  const auto got = static_cast<int64_t>(tensors.weight.size());
+  if (got != num_tokens * hidden || static_cast<int64_t>(tensors.bias.size()) != num_tokens) {
+    return InvalidArgument("soft prompt: expected gates of %d tokens, got %d numbers", num_tokens,
+                           got);
+  }
+  PackShare share;
+  const Dense weight{{tensors.weight.data(), DType::kF32, num_tokens, hidden}};
+  POLYAD_ASSIGN_OR_RETURN(gates.weight, backend.PackDelta(weight, share));
+  gates.bias = tensors.bias;
+  gates.reads_normed = tensors.reads_normed;
+  return gates;
 }
 
 // Without a shift every text token sees the whole prefix, however far it is; pages slide by index.
@@ -92,6 +115,13 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
     beside += gate.key_weight.size() + gate.value_weight.size();
   }
   prompt->bytes += static_cast<int64_t>(beside * sizeof(float));
+  for (const KeyGateTensors& layer : tensors.key_gates) {
+    POLYAD_ASSIGN_OR_RETURN(KeyGates gates,
+                            PackGates(layer, tensors.num_tokens, spec.hidden_size, backend));
+    if (gates.weight != nullptr) prompt->gate_cost += gates.weight->cost();
+    prompt->gate_cost.bytes += FloatBytes(gates.bias.size());
+    prompt->key_gates.push_back(std::move(gates));
+  }
   return std::shared_ptr<const SoftPrompt>(std::move(prompt));
 }
 

@@ -35,6 +35,20 @@ struct PrefixGate {
   float value_bias = 0.0f;
 };
 
+// What multiplies one layer's stored keys and values for each row that attends to them: for key j,
+// sigmoid(weight[j] . h + bias[j]), with h the row's stream as it enters the layer, or that normed
+// (APT: Zhang et al. 2023).
+struct KeyGateTensors {
+  std::vector<float> weight;  // [num_tokens, hidden]; empty: no gates
+  std::vector<float> bias;    // [num_tokens]
+  bool reads_normed = false;
+};
+struct KeyGates {
+  std::shared_ptr<const PackedDelta> weight;  // null: no gates
+  std::vector<float> bias;
+  bool reads_normed = false;
+};
+
 // Of several prompts of one adapter, the one that a request runs with: embeddings from row `first`
 // on, times `scale`.
 struct PromptChoice {
@@ -50,7 +64,8 @@ struct SoftPromptTensors {
                                        // its values; empty: the layer does not see the prefix
   bool shifts_positions =
       true;  // text starts at position num_tokens (PEFT), else at 0 (AdapterHub)
-  std::vector<PrefixGate> gates = {};  // empty, or one for each layer
+  std::vector<PrefixGate> gates = {};          // empty, or one for each layer
+  std::vector<KeyGateTensors> key_gates = {};  // likewise
   int64_t num_prompts = 1;
   std::vector<float> token_scores;  // [vocab, num_prompts] of several, for SoftPrompt::Choose
 };
@@ -61,11 +76,13 @@ struct SoftPrompt {
   int64_t padding = 0;  // empty slots before the first token
   bool shifts_positions = true;
   bool stores_kv = false;
-  FloatRows embeddings;           // [num_prompts * num_tokens, hidden] unless stores_kv
-  std::vector<FloatRows> kv;      // per layer [num_tokens, 2 * kv width] if stores_kv
-  std::vector<PrefixGate> gates;  // empty, or one for each layer
-  std::shared_ptr<void> memory;   // of all rows
-  int64_t bytes = 0;              // of everything, fp32
+  FloatRows embeddings;             // [num_prompts * num_tokens, hidden] unless stores_kv
+  std::vector<FloatRows> kv;        // per layer [num_tokens, 2 * kv width] if stores_kv
+  std::vector<PrefixGate> gates;    // empty, or one for each layer
+  std::vector<KeyGates> key_gates;  // likewise
+  std::shared_ptr<void> memory;     // of all rows
+  int64_t bytes = 0;                // fp32, of everything but key_gates
+  DeltaCost gate_cost;              // of key_gates
   int64_t num_prompts = 1;
   std::vector<float> token_scores;  // [vocab, num_prompts]; empty: there is one prompt
 

@@ -1,16 +1,19 @@
 #include "engine/io/file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
 
+#include "engine/base/check.h"
 #include "engine/io/checked_math.h"
 #include "engine/io/quote.h"
 
@@ -19,9 +22,18 @@ namespace polyad {
 namespace {
 
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kNumberAlignment = 8;  // of the widest number that a tensor holds
+constexpr int64_t kHugePage = int64_t{2} << 20;
+// From here on a buffer is of huge pages: one fault for 2 MiB in place of 512, which were a sixth
+// of the time an adapter of 10 MB took to read.
+constexpr int64_t kHugeBytes = 2 * kHugePage;
 constexpr int64_t kMaxReadChunk = int64_t{1} << 30;  // read(2) stops near 2 GiB
 constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxComponents = 64;
+
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
 std::string LastComponent(const std::string& path) {
   const size_t end = path.find_last_not_of('/');
@@ -92,17 +104,28 @@ StatusOr<std::vector<std::string>> SplitBeneath(const std::string& root, const s
 }  // namespace
 
 StatusOr<OwnedBytes> OwnedBytes::Allocate(int64_t size) {
-  if (size < 0 || size > std::numeric_limits<int64_t>::max() - kAlignment) {
+  if (size < 0 || size > std::numeric_limits<int64_t>::max() - kHugePage) {
     return InvalidArgument("buffer of %d bytes is not possible", size);
   }
   OwnedBytes bytes;
-  const int64_t padded = std::max<int64_t>((size + kAlignment - 1) / kAlignment, 1) * kAlignment;
-  bytes.data_.reset(static_cast<uint8_t*>(
-      std::aligned_alloc(static_cast<size_t>(kAlignment), static_cast<size_t>(padded))));
-  if (bytes.data_ == nullptr) return ResourceExhausted("no memory for a buffer of %d bytes", size);
+  const int64_t padded = std::max<int64_t>(RoundUp(size, kAlignment), kAlignment);
+  const int64_t page = size >= kHugeBytes ? kHugePage : kAlignment;
+  const int64_t reserved = RoundUp(padded, page);
+  void* memory = std::aligned_alloc(static_cast<size_t>(page), static_cast<size_t>(reserved));
+  if (memory == nullptr) return ResourceExhausted("no memory for a buffer of %d bytes", size);
+  if (page == kHugePage) madvise(memory, static_cast<size_t>(reserved), MADV_HUGEPAGE);  // a wish
+  bytes.data_.reset(static_cast<uint8_t*>(memory), [](uint8_t* data) { std::free(data); });
   std::memset(bytes.data_.get() + size, 0, static_cast<size_t>(padded - size));
   bytes.size_ = size;
   return bytes;
+}
+
+OwnedBytes OwnedBytes::Part(int64_t offset, int64_t size) const {
+  POLYAD_CHECK(offset >= 0 && size >= 0 && offset <= size_ - size, "a part of a buffer");
+  OwnedBytes part;
+  part.data_ = std::shared_ptr<uint8_t>(data_, data_.get() + offset);
+  part.size_ = size;
+  return part;
 }
 
 StatusOr<RandomAccessFile> RandomAccessFile::Open(const std::string& path) {
@@ -114,10 +137,17 @@ StatusOr<RandomAccessFile> RandomAccessFile::Open(const std::string& path) {
 }
 
 RandomAccessFile RandomAccessFile::FromBytes(std::string bytes, std::string name) {
+  StatusOr<OwnedBytes> copy = OwnedBytes::Allocate(static_cast<int64_t>(bytes.size()));
+  POLYAD_CHECK(copy.ok(), "memory for a second copy");
+  std::copy(bytes.begin(), bytes.end(), copy->data());
+  return FromBytes(*std::move(copy), std::move(name));
+}
+
+RandomAccessFile RandomAccessFile::FromBytes(OwnedBytes bytes, std::string name) {
   RandomAccessFile file;
   file.bytes_ = std::move(bytes);
   file.name_ = std::move(name);
-  file.size_ = static_cast<int64_t>(file.bytes_.size());
+  file.size_ = file.bytes_.size();
   return file;
 }
 
@@ -171,6 +201,17 @@ Status RandomAccessFile::ReadAt(int64_t offset, void* destination, int64_t bytes
     bytes -= got;
   }
   return absl::OkStatus();
+}
+
+StatusOr<OwnedBytes> RandomAccessFile::ReadBytes(int64_t offset, int64_t bytes) const {
+  const std::optional<int64_t> end = CheckedAdd(offset, bytes);
+  const bool inside = offset >= 0 && bytes >= 0 && end.has_value() && *end <= size_;
+  if (descriptor_ < 0 && inside && offset % kNumberAlignment == 0) {
+    return bytes_.Part(offset, bytes);
+  }
+  POLYAD_ASSIGN_OR_RETURN(OwnedBytes copy, OwnedBytes::Allocate(bytes));
+  POLYAD_RETURN_IF_ERROR(ReadAt(offset, copy.data(), bytes));
+  return copy;
 }
 
 StatusOr<std::string> RandomAccessFile::ReadAll(int64_t max_bytes) const {

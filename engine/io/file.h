@@ -11,7 +11,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,11 +20,14 @@
 
 namespace polyad {
 
-// A buffer aligned to 64 bytes, so that tensors in it suit any kernel; its owner fills it.
+// A buffer aligned to 64 bytes, so that tensors in it suit any kernel; its owner fills it. A part
+// keeps the whole alive and shares its bytes: nobody writes to a buffer that has parts.
 class OwnedBytes {
  public:
   OwnedBytes() = default;
   static StatusOr<OwnedBytes> Allocate(int64_t size);
+  // Bytes [offset, offset + size) of this buffer, aligned as the offset is.
+  OwnedBytes Part(int64_t offset, int64_t size) const;
 
   uint8_t* data() { return data_.get(); }
   const uint8_t* data() const { return data_.get(); }
@@ -33,10 +35,7 @@ class OwnedBytes {
   std::span<const uint8_t> span() const { return {data_.get(), static_cast<size_t>(size_)}; }
 
  private:
-  struct Free {
-    void operator()(uint8_t* bytes) const { std::free(bytes); }
-  };
-  std::unique_ptr<uint8_t, Free> data_;
+  std::shared_ptr<uint8_t> data_;
   int64_t size_ = 0;
 };
 
@@ -47,6 +46,7 @@ class RandomAccessFile {
   // Follows symbolic links: for paths the operator chose.
   static StatusOr<RandomAccessFile> Open(const std::string& path);
   static RandomAccessFile FromBytes(std::string bytes, std::string name);
+  static RandomAccessFile FromBytes(OwnedBytes bytes, std::string name);
   RandomAccessFile(RandomAccessFile&& other) noexcept;
   RandomAccessFile& operator=(RandomAccessFile&& other) noexcept;
   ~RandomAccessFile();
@@ -55,6 +55,9 @@ class RandomAccessFile {
   int64_t size() const { return size_; }             // when it was opened
   // Fills exactly [destination, destination + bytes) or fails.
   Status ReadAt(int64_t offset, void* destination, int64_t bytes) const;
+  // The same in a buffer: a part of the file's own where it is in memory and the place is aligned
+  // for any number, else a copy.
+  StatusOr<OwnedBytes> ReadBytes(int64_t offset, int64_t bytes) const;
   // The whole file, if it is at most max_bytes.
   StatusOr<std::string> ReadAll(int64_t max_bytes) const;
 
@@ -64,7 +67,7 @@ class RandomAccessFile {
   static StatusOr<RandomAccessFile> FromDescriptor(int descriptor, std::string name);
 
   int descriptor_ = -1;  // -1: bytes_ holds the content
-  std::string bytes_;
+  OwnedBytes bytes_;
   std::string name_;
   int64_t size_ = 0;
 };

@@ -246,8 +246,7 @@ StatusOr<OwnedTensor> SafetensorsFile::Read(const std::string& name) const {
   OwnedTensor tensor;
   tensor.dtype = *info.dtype;
   tensor.shape = info.shape;
-  POLYAD_ASSIGN_OR_RETURN(tensor.bytes, OwnedBytes::Allocate(info.bytes));
-  POLYAD_RETURN_IF_ERROR(file_.ReadAt(offsets_[it->second], tensor.bytes.data(), info.bytes));
+  POLYAD_ASSIGN_OR_RETURN(tensor.bytes, file_.ReadBytes(offsets_[it->second], info.bytes));
   return tensor;
 }
 

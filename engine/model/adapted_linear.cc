@@ -185,7 +185,7 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
 void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegment> segments,
                                   ActivationRows x) {
   segments_.clear();
-  mixtures_.clear();
+  num_mixtures_ = 0;
   for (const StepSegment& segment : segments) {
     if (segment.adapter == nullptr) continue;
     const GroupOps& ops = segment.adapter->At(target.layer, target.group);
@@ -213,11 +213,14 @@ void AdaptedLinear::AddMixtures(const GroupOps& ops, const StepSegment& segment,
     backend_.Zero(scores);
     const DeltaSegment all{0, rows, 0, mixture.scores.get()};
     backend_.Apply(std::span(&all, 1), x.Slice(segment.row_begin, segment.row_end), scores);
-    mixtures_.push_back(MixtureCoefficients(mixture.rule, scores));
+    if (num_mixtures_ == mixtures_.size()) mixtures_.emplace_back();
+    std::vector<float>& coefficients = mixtures_[num_mixtures_++];
+    coefficients.resize(static_cast<size_t>(rows * scores.cols));
+    MixtureCoefficients(mixture.rule, scores, coefficients);
     for (const PackedMixture::Expert& expert : mixture.experts) {
       segments_.push_back({segment.row_begin, segment.row_end, expert.term.y_column,
                            expert.term.op.get(), expert.term.scale,
-                           mixtures_.back().data() + expert.index * rows});
+                           coefficients.data() + expert.index * rows});
     }
   }
 }

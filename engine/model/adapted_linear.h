@@ -103,6 +103,7 @@ class AdaptedLinear {
   std::vector<DeltaSegment> segments_;       // likewise
   FloatRows scores_;                         // [rows, experts] of one mixture
   std::deque<std::vector<float>> mixtures_;  // a call's coefficients, which segments_ points to
+  size_t num_mixtures_ = 0;                  // of them this call's
 };
 
 }  // namespace polyad

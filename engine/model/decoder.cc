@@ -13,6 +13,19 @@ namespace {
 
 constexpr int64_t kStoredRows = 64;  // of keys and values, made and stored at a time
 
+// A sequence's gates of a layer's stored keys, or null.
+const KeyGates* GatesOf(const StepSequence& sequence, int64_t layer) {
+  const SoftPrompt* prompt = sequence.soft_prompt;
+  if (prompt == nullptr || prompt->key_gates.empty()) return nullptr;
+  const KeyGates& gates = prompt->key_gates[static_cast<size_t>(layer)];
+  return gates.weight == nullptr ? nullptr : &gates;
+}
+
+// Columns of one row's gates: whole blocks of keys.
+int64_t GateColumns(const SoftPrompt& prompt) {
+  return (prompt.num_slots() + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+}
+
 }  // namespace
 
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, Backend& backend,
@@ -49,6 +62,7 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
   POLYAD_ASSIGN_OR_RETURN(stored_rows_, carve.Floats(kStoredRows, 2 * spec_.KvWidth()));
+  POLYAD_ASSIGN_OR_RETURN(layer_in_, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_RETURN_IF_ERROR(scaling_.AllocateWorkspace(tokens));
   linear_.SetCoefficients(scaling_.coefficients());
   const int64_t qkv_width = spec_.QueryWidth() + 2 * spec_.KvWidth();
@@ -227,6 +241,7 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   Norm(layer, NormSite::kAttention, batch.segments, residual, normed);
   linear(weights.qkv, SiteGroup::kQkv, normed, space_.qkv.Slice(0, rows));
   StoreGatedPrefixes(layer, batch, normed, kv);
+  GateKeys(layer, batch, normed);
   Attend(layer, batch, kv);
   linear(weights.attention_out, SiteGroup::kAttentionOut, attended, residual);
   AddGatedPrefixes(layer, batch, /*after_projection=*/true,
@@ -353,6 +368,41 @@ void Decoder::HidePrefixes(int64_t layer, const StepBatch& batch) {
     if (prompt == nullptr) continue;
     const bool leaves_out = prompt->stores_kv && prompt->kv[static_cast<size_t>(layer)].rows == 0;
     sequences_[i].first_key = leaves_out ? prompt->num_slots() : prompt->padding;
+  }
+}
+
+// What each row's own gates make of the layer's stored keys; the text's count whole.
+void Decoder::GateKeys(int64_t layer, const StepBatch& batch, ActivationRows normed) {
+  int64_t count = 0;
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const StepSequence& sequence = batch.sequences[i];
+    sequences_[i].key_gates = {};
+    if (GatesOf(sequence, layer) == nullptr) continue;
+    count += (sequence.row_end - sequence.row_begin) * GateColumns(*sequence.soft_prompt);
+  }
+  if (count == 0) return;
+  key_gates_.assign(static_cast<size_t>(count), 1.0f);
+  float* next = key_gates_.data();
+  for (size_t i = 0; i < batch.sequences.size(); ++i) {
+    const StepSequence& sequence = batch.sequences[i];
+    const KeyGates* gates = GatesOf(sequence, layer);
+    if (gates == nullptr) continue;
+    const int64_t rows = sequence.row_end - sequence.row_begin;
+    const int64_t columns = GateColumns(*sequence.soft_prompt);
+    const FloatRows own{next, rows, columns, columns};
+    next += rows * columns;
+    ActivationRows read = normed.Slice(sequence.row_begin, sequence.row_end);
+    if (!gates->reads_normed) {
+      read = layer_in_.Slice(0, rows);
+      backend_.Convert(space_.residual.Slice(sequence.row_begin, sequence.row_end), read);
+    }
+    const FloatRows scores =
+        own.Columns(sequence.soft_prompt->padding, sequence.soft_prompt->num_tokens);
+    backend_.Zero(scores);
+    const DeltaSegment all{0, rows, 0, gates->weight.get()};
+    backend_.Apply(std::span(&all, 1), read, scores);
+    Sigmoid(gates->bias, scores);
+    sequences_[i].key_gates = own;
   }
 }
 

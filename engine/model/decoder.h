@@ -70,6 +70,7 @@ class Decoder {
   void FindSlots(const StepSequence& sequence, int64_t first, int64_t end, const StepBatch& batch);
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void HidePrefixes(int64_t layer, const StepBatch& batch);
+  void GateKeys(int64_t layer, const StepBatch& batch, ActivationRows normed);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void AddGatedPrefixes(int64_t layer, const StepBatch& batch, bool after_projection,
                         ActivationRows out);
@@ -98,6 +99,8 @@ class Decoder {
   std::vector<int64_t> prefix_slots_;         // likewise
   std::vector<int32_t> positions_;            // likewise
   FloatRows stored_rows_;                     // [rows, 2 * kv width] of keys and values
+  ActivationRows layer_in_;                   // [tokens, hidden] a stream that gates of keys read
+  std::vector<float> key_gates_;              // a layer's, of all rows that have some
 };
 
 }  // namespace polyad

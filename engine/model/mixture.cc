@@ -3,29 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
-#include <span>
 
 #include "engine/base/check.h"
+#include "engine/model/expert_softmax.h"
 
 namespace polyad {
 namespace {
-
-using Experts = std::array<int64_t, static_cast<size_t>(kMaxExperts)>;
-
-// The rule's top_k experts, the largest scores first; of equal ones the lower expert first.
-std::span<const int64_t> Chosen(const MixtureRule& rule, const float* scores, Experts& experts) {
-  const auto all = std::span(experts).first(static_cast<size_t>(rule.num_experts));
-  const auto chosen = all.first(static_cast<size_t>(rule.top_k));
-  std::iota(all.begin(), all.end(), int64_t{0});
-  const auto value = [&](int64_t expert) {
-    return rule.absolute ? std::abs(scores[expert]) : scores[expert];
-  };
-  std::partial_sort(all.begin(), all.begin() + rule.top_k, all.end(), [&](int64_t a, int64_t b) {
-    return value(a) > value(b) || (value(a) == value(b) && a < b);
-  });
-  return chosen;
-}
 
 // The mean in each one's place; its bits depend on the numbers and their order alone.
 void SetToMean(std::span<float> values) {
@@ -37,34 +20,27 @@ void SetToMean(std::span<float> values) {
 
 }  // namespace
 
-std::vector<float> MixtureCoefficients(const MixtureRule& rule, FloatRows scores) {
+void MixtureCoefficients(const MixtureRule& rule, FloatRows scores, std::span<float> coefficients) {
   POLYAD_CHECK(scores.cols == rule.num_experts && rule.top_k >= 1 &&
-                   rule.top_k <= rule.num_experts && rule.num_experts <= kMaxExperts,
+                   rule.top_k <= rule.num_experts && rule.num_experts <= kMaxExperts &&
+                   std::ssize(coefficients) == scores.rows * scores.cols,
                "a mixture's scores");
-  std::vector<float> coefficients(static_cast<size_t>(scores.rows * scores.cols));
-  Experts experts;
+  ExpertList list;
+  std::array<float, static_cast<size_t>(kMaxExperts)> room;
+  const std::span<float> own = std::span(room).first(static_cast<size_t>(rule.num_experts));
   for (int64_t row = 0; row < scores.rows; ++row) {
-    const float* own = scores.Row(row);
-    const std::span<const int64_t> chosen = Chosen(rule, own, experts);
-    const auto weight = [&](int64_t expert) {
-      const auto of = [&](int64_t at) {
-        return static_cast<double>(rule.absolute ? std::abs(own[at]) : own[at]);
-      };
-      return std::exp((of(expert) - of(chosen[0])) / static_cast<double>(rule.temperature));
-    };
-    double sum = 0;
-    for (const int64_t expert : chosen) sum += weight(expert);
-    for (const int64_t expert : chosen) {
-      coefficients[static_cast<size_t>(expert * scores.rows + row)] =
-          static_cast<float>(weight(expert) / sum);
+    std::transform(scores.Row(row), scores.Row(row) + scores.cols, own.begin(),
+                   [&](float score) { return rule.absolute ? std::abs(score) : score; });
+    SoftmaxOver(LargestOf(own, rule.top_k, list), rule.temperature, own);
+    for (size_t expert = 0; expert < own.size(); ++expert) {
+      coefficients[expert * static_cast<size_t>(scores.rows) + static_cast<size_t>(row)] =
+          own[expert];
     }
   }
   for (int64_t expert = 0; rule.over_segment && expert < rule.num_experts; ++expert) {
-    SetToMean(
-        std::span(coefficients)
-            .subspan(static_cast<size_t>(expert * scores.rows), static_cast<size_t>(scores.rows)));
+    SetToMean(coefficients.subspan(static_cast<size_t>(expert * scores.rows),
+                                   static_cast<size_t>(scores.rows)));
   }
-  return coefficients;
 }
 
 }  // namespace polyad

@@ -4,7 +4,7 @@
 // Engine thread; a row's coefficients depend on its own scores, or its segment's, alone. Sources:
 // Arrow (Ostapenko et al. 2024); zoo section 1.1, GT.
 
-#include <vector>
+#include <span>
 
 #include "engine/adapters/adapter_program.h"
 #include "kernels/api/tensor_view.h"
@@ -13,6 +13,6 @@ namespace polyad {
 
 // Of scores [rows, num_experts], the coefficients [num_experts, rows]: each expert's own, row by
 // row, as a delta takes them. The rows are one segment's.
-std::vector<float> MixtureCoefficients(const MixtureRule& rule, FloatRows scores);
+void MixtureCoefficients(const MixtureRule& rule, FloatRows scores, std::span<float> coefficients);
 
 }  // namespace polyad

@@ -1,10 +1,10 @@
 #include "engine/model/scaling_pass_runner.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <array>
 
 #include "engine/base/check.h"
+#include "engine/model/expert_softmax.h"
 #include "engine/model/workspace.h"
 
 namespace polyad {
@@ -12,29 +12,23 @@ namespace {
 
 constexpr int64_t kClassifierRows = 32;  // classified at a time
 
-// values = softmax(values / temperature) over those that are kept; the others become zero.
-template <typename Keeps>
-void Softmax(float temperature, Keeps keeps, std::span<float> values) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (const float value : values) {
-    if (keeps(value)) largest = std::max(largest, value / temperature);
-  }
-  double sum = 0.0;
-  for (float& value : values) {
-    value = keeps(value) ? std::exp(value / temperature - largest) : 0.0f;
-    sum += static_cast<double>(value);
-  }
-  if (sum == 0.0) return;
-  for (float& value : values) value = static_cast<float>(static_cast<double>(value) / sum);
-}
-
 // All but the k largest become zero; of equal ones the first stay.
 void KeepLargest(int64_t k, std::span<float> values) {
-  std::vector<size_t> order(values.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return values[a] > values[b]; });
-  for (size_t i = static_cast<size_t>(k); i < order.size(); ++i) values[order[i]] = 0.0f;
+  ExpertList list;
+  std::array<float, static_cast<size_t>(kMaxExperts)> kept = {};
+  for (const int64_t expert : LargestOf(values, k, list)) {
+    kept[static_cast<size_t>(expert)] = values[static_cast<size_t>(expert)];
+  }
+  std::copy_n(kept.begin(), values.size(), values.begin());
+}
+
+// Those that are not zero, in order.
+std::span<const int64_t> NotZero(std::span<const float> values, ExpertList& list) {
+  size_t count = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] != 0.0f) list[count++] = static_cast<int64_t>(i);
+  }
+  return std::span(list).first(count);
 }
 
 }  // namespace
@@ -43,15 +37,14 @@ void ApplyRule(const CoefficientRule& rule, std::span<const float> logits,
                std::span<float> coefficients) {
   std::copy(logits.begin(), logits.end(), coefficients.begin());
   const auto count = static_cast<size_t>(rule.num_experts);
+  ExpertList list;
   for (size_t begin = 0; begin < coefficients.size(); begin += count) {
     const std::span<float> group = coefficients.subspan(begin, count);
-    if (rule.softmax)
-      Softmax(
-          rule.temperature, [](float) { return true; }, group);
+    if (rule.softmax) {
+      SoftmaxOver(LargestOf(group, rule.num_experts, list), rule.temperature, group);
+    }
     if (rule.top_k > 0) KeepLargest(rule.top_k, group);
-    if (rule.softmax_of_top)
-      Softmax(
-          1.0f, [](float value) { return value != 0.0f; }, group);
+    if (rule.softmax_of_top) SoftmaxOver(NotZero(group, list), 1.0f, group);
   }
 }
 

@@ -49,6 +49,14 @@ void RouteRows(const TokenRouter& router, ActivationRows n, FloatRows o) {
   }
 }
 
+void Sigmoid(std::span<const float> bias, FloatRows scores) {
+  POLYAD_CHECK(static_cast<int64_t>(bias.size()) == scores.cols, "a bias of every score");
+  for (int64_t row = 0; row < scores.rows; ++row) {
+    float* own = scores.Row(row);
+    for (size_t i = 0; i < bias.size(); ++i) own[i] = static_cast<float>(Sigmoid(own[i] + bias[i]));
+  }
+}
+
 void ScaleBy(float factor, FloatRows rows) {
   for (int64_t row = 0; row < rows.rows; ++row) {
     for (int64_t i = 0; i < rows.cols; ++i) rows.Row(row)[i] *= factor;

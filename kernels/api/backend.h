@@ -125,6 +125,10 @@ struct AttentionSequence {
   int64_t context_end = 0;
   std::span<const int32_t> blocks;  // block table
   int64_t first_key = 0;  // keys before it are hidden: a prefix that this layer does not have
+  // Gates of the first keys, for each of the rows: its score against key j and key j's value count
+  // gate j times (APT: Zhang et al. 2023). A multiple of kBlockTokens columns, ones past the
+  // prefix; no columns: no gates.
+  FloatRows key_gates = {};
 };
 
 // Causal attention over paged K/V; keys are visited by absolute position in fixed pieces.

@@ -44,6 +44,7 @@ void AttentionRunner::Run(const AttentionArgs& args) {
   CutTiles(call);
   int64_t num_spans = 1;
   for (const AttentionSequence& sequence : args.sequences) {
+    KERNEL_CHECK(sequence.key_gates.cols % kBlock == 0, "gates of whole blocks of keys");
     num_spans = std::max(num_spans, NumSpans(sequence.context_end));
   }
   const bool few = static_cast<int64_t>(tiles_.size()) < 2 * pool_.num_threads();
@@ -132,6 +133,7 @@ AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range
   tile.pages = {call.kv->Page(args.layer, range.kv_head), call.kv->block_stride_bytes(),
                 sequence.blocks.data(), call.kv->layout().bf16, call.padded_dim};
   tile.num_rows = range.count;
+  tile.num_gates = sequence.key_gates.cols;
   tile.q = memory;
   tile.scores = memory + kTileRows * call.padded_dim;
   tile.weights = reinterpret_cast<uint16_t*>(tile.scores + kTileRows * kPieceTokens);
@@ -141,6 +143,7 @@ AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range
     const int64_t head = range.kv_head * call.group + (range.first + r) % call.group;
     tile.position[r] = sequence.context_end - (sequence.row_end - row);
     tile.first_key[r] = FirstKey(args, sequence, tile.position[r]);
+    if (tile.num_gates > 0) tile.gates[r] = sequence.key_gates.Row(row - sequence.row_begin);
     kernels_.scale_query(
         args.qkv.Row(row) + head * call.head_dim, call.head_dim, args.scale * kLog2E,
         reinterpret_cast<char*>(memory) + r * call.padded_dim * kernels_.query_bytes);

@@ -31,6 +31,8 @@ struct AttentionTile {
   int64_t num_rows = 0;
   int64_t position[kTileRows] = {};  // row r sees keys in [first_key[r], position[r]]
   int64_t first_key[kTileRows] = {};
+  int64_t num_gates = 0;  // keys that row r has gates[r] of, a multiple of kBlock
+  const float* gates[kTileRows] = {};
   // Working memory.
   float* scores = nullptr;         // [kTileRows][kPieceTokens]
   uint16_t* weights = nullptr;     // [kTileRows][kPieceTokens], where they are bf16

@@ -86,13 +86,40 @@ void MaskRow(const AttentionTile& tile, const Piece<Stored>& piece, int64_t r) {
   }
 }
 
+// The end of the piece's visible blocks whose keys have gates.
+template <typename Stored>
+int64_t GatedEnd(const AttentionTile& tile, const Piece<Stored>& piece) {
+  const int64_t gated = Within(tile.num_gates - piece.begin, kPieceTokens) / kBlock;
+  return gated < piece.block_end ? gated : piece.block_end;
+}
+
+// Row r's gates of the keys of block b of the piece.
+template <typename Stored>
+Lanes GatesOf(const AttentionTile& tile, const Piece<Stored>& piece, int64_t r, int64_t b) {
+  return Load(tile.gates[r] + piece.begin + b * kBlock);
+}
+
+// Multiplies scores by the keys' gates.
+template <typename Stored>
+void GateScores(const AttentionTile& tile, const Piece<Stored>& piece) {
+  const int64_t gated_end = GatedEnd(tile, piece);
+  for (int64_t r = 0; r < tile.num_rows; ++r) {
+    for (int64_t b = piece.block_begin; b < gated_end; ++b) {
+      float* scores = tile.scores + r * kPieceTokens + b * kBlock;
+      Store(scores, Load(scores) * GatesOf(tile, piece, r, b));
+    }
+  }
+}
+
 // Turns a piece's scores into weights 2^(score - max), 0 for keys a row must not see, and brings
-// max and sum up to date. `rescale` [kTileRows]: what a row's earlier values must be multiplied by.
-// `weights` may be the scores.
+// max and sum up to date. A weight counts in the sum before its value's gate multiplies it.
+// `rescale` [kTileRows]: what a row's earlier values must be multiplied by. `weights` may be the
+// scores.
 template <typename Stored, typename Weight>
 void WeighPiece(const AttentionTile& tile, const Piece<Stored>& piece, Weight* weights,
                 const AttentionPartial& out, float* rescale) {
   static_assert(kTileRows == kLanes);
+  GateScores(tile, piece);
   if (!SeesAll(tile, piece)) {
     for (int64_t r = 0; r < tile.num_rows; ++r) MaskRow(tile, piece, r);
   }
@@ -111,9 +138,17 @@ void WeighPiece(const AttentionTile& tile, const Piece<Stored>& piece, Weight* w
   const Lanes finite = SelectLess(Set(kNoKey), new_max, new_max, Zero());
   Store(shift, finite);
   Store(rescale, Exp2(old_max - finite));
+  const int64_t gated_end = GatedEnd(tile, piece);
   for (int64_t r = 0; r < tile.num_rows; ++r) {
     Lanes sum = Load(out.sum + r * kLanes) * Set(rescale[r]);
-    for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
+    int64_t b = piece.block_begin;
+    for (; b < gated_end; ++b) {
+      const int64_t at = r * kPieceTokens + b * kBlock;
+      const Lanes weight = Exp2(Load(tile.scores + at) - Set(shift[r]));
+      Store(weights + at, weight * GatesOf(tile, piece, r, b));
+      sum = sum + weight;
+    }
+    for (; b < piece.block_end; ++b) {
       const int64_t at = r * kPieceTokens + b * kBlock;
       const Lanes weight = Exp2(Load(tile.scores + at) - Set(shift[r]));
       Store(weights + at, weight);

@@ -41,7 +41,7 @@ def main():
             lines = tensor_lines(adapter / tensors)
             if read.get("peft_type") == "XLORA":
                 parts = sorted(part for part in adapter.iterdir() if part.is_dir())
-                read = {"mixture": read,
+                read = {"xlora": read,
                         "parts": {part.name: json.loads((part / config).read_text()) for part in parts}}
                 lines += [f"{part.name}/{line}" for part in parts for line in tensor_lines(part / tensors)]
             text = json.dumps(read)

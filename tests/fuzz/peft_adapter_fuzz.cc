@@ -12,8 +12,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::optional<polyad::AdapterText> adapter = polyad::BuildAdapter(data, size);
   if (!adapter) return 0;
-  const bool mixes = adapter->config.find("\"mixture\"") != std::string::npos;
-  const auto format = mixes ? polyad::AdapterFormat::kPeftMixture : polyad::AdapterFormat::kPeft;
+  const bool mixes = adapter->config.find("\"xlora\"") != std::string::npos;
+  const auto format = mixes ? polyad::AdapterFormat::kPeftXlora : polyad::AdapterFormat::kPeft;
   polyad::LoadAdapterBytes(std::move(adapter->config), std::move(adapter->tensors), format,
                            adapter->options);
   return 0;

@@ -18,10 +18,12 @@ class AttentionRun : public OpRun {
         shape_(shape),
         qkv_(StepRows(shape), Width(shape)),
         out_(backend, StepRows(shape), shape.num_heads * shape.head_dim),
+        gates_(StepRows(shape), (shape.num_gates + kBlockTokens - 1) / kBlockTokens * kBlockTokens),
         q_norm_(RandomValues(shape.head_dim, 11)),
         k_norm_(RandomValues(shape.head_dim, 12, 0.5f)) {
     MakeRope();
     MakeBlocks();
+    MakeGates();
     const auto num_blocks = static_cast<int64_t>(
         std::accumulate(blocks_.begin(), blocks_.end(), size_t{2},
                         [](size_t sum, const auto& blocks) { return sum + blocks.size(); }));
@@ -38,7 +40,7 @@ class AttentionRun : public OpRun {
       StoreEverywhere(all.view(), positions, SlotsOf(s, 0));
       if (shape.num_stored > 0) StoreAsTheyAre(all.view(), s);
       std::copy_n(all.view().Row(context - rows), rows * Width(shape), qkv_.view().Row(row));
-      sequences_.push_back({row, row + rows, context, blocks_[s], shape.first_key});
+      sequences_.push_back({row, row + rows, context, blocks_[s], shape.first_key, GatesOf(row)});
       row += rows;
     }
   }
@@ -115,6 +117,7 @@ class AttentionRun : public OpRun {
   const AttentionShape shape_;
   FloatBuffer qkv_;
   ActivationBuffer out_;
+  FloatBuffer gates_;
   std::vector<AttentionSequence> sequences_;
   std::unique_ptr<KvStorage> kv_;
   double max_q_ = 0;
@@ -147,6 +150,24 @@ class AttentionRun : public OpRun {
       blocks_.emplace_back(next, next + count);
       next += count;
     }
+  }
+
+  // Between 0 and 1.
+  void MakeGates() {
+    const std::vector<float> random = RandomValues(StepRows(shape_) * shape_.num_gates, 13);
+    std::fill(gates_.values.begin(), gates_.values.end(), 1.0f);
+    for (int64_t row = 0; row < gates_.rows; ++row) {
+      for (int64_t j = 0; j < shape_.num_gates; ++j) {
+        const float value = random[static_cast<size_t>(row * shape_.num_gates + j)];
+        gates_.view().Row(row)[j] = 1 / (1 + std::exp(-value));
+      }
+    }
+  }
+
+  // Those of the rows from `row` on.
+  FloatRows GatesOf(int64_t row) {
+    if (shape_.num_gates == 0) return {};
+    return gates_.view().Slice(row, gates_.rows);
   }
 
   // Rotation keeps norms; a head norm gives sqrt(head_dim) times the largest weight at most.
@@ -310,9 +331,9 @@ class GatedPrefixRun final : public OpRun {
 std::string Describe(const char* op, const AttentionShape& shape) {
   const auto [context, rows] = shape.contexts.front();
   return absl::StrFormat(
-      "%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d/stored:%d/first:%d", op,
-      shape.contexts.size(), context, rows, shape.num_heads, shape.head_dim, shape.num_kv_heads,
-      shape.window, shape.num_stored, shape.first_key);
+      "%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d/stored:%d/first:%d/gates:%d",
+      op, shape.contexts.size(), context, rows, shape.num_heads, shape.head_dim, shape.num_kv_heads,
+      shape.window, shape.num_stored, shape.first_key, shape.num_gates);
 }
 
 }  // namespace

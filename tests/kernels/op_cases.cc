@@ -52,8 +52,14 @@ std::vector<OpCase> ConformanceCases() {
   prefixed.contexts = {{650, 3}, {40, 20}};
   prefixed.num_stored = 18;
   cases.push_back(AttentionCase(prefixed));
+  prefixed.num_gates = 18;
+  cases.push_back(AttentionCase(prefixed));
+  prefixed.num_gates = 0;
   prefixed.first_key = 18;
   cases.push_back(AttentionCase(prefixed));
+  AttentionShape gated = attention[5];
+  gated.num_gates = 560;
+  cases.push_back(AttentionCase(gated));
   cases.push_back(GatedPrefixCase(attention[0], 3, 10));
   cases.push_back(GatedPrefixCase(attention[1], 5, 1));
   cases.push_back(GatedPrefixCase(attention[3], 2, 7));

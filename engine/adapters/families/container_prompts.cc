@@ -95,6 +95,25 @@ StatusOr<std::vector<float>> TakeKeysAndValues(const ContainerOp& op,
   return rows;
 }
 
+// Gates of the layer's keys that each row makes of its own stream, or none.
+StatusOr<KeyGateTensors> TakeKeyGates(const ContainerOp& op, int64_t num_keys, int64_t hidden) {
+  KeyGateTensors gates;
+  if (!op.Has("gate_w")) return gates;
+  POLYAD_ASSIGN_OR_RETURN(Matrix weight, op.Take("gate_w", num_keys, hidden));
+  gates.weight = std::move(weight.values);
+  gates.bias.resize(static_cast<size_t>(num_keys));
+  if (op.Has("gate_b")) {
+    POLYAD_ASSIGN_OR_RETURN(gates.bias, op.Vector("gate_b", num_keys));
+  }
+  const std::string tap = op.Word("tap", "r");
+  if (tap != "r" && tap != "n") {
+    return InvalidArgument("zoo.json: %s: key 'tap': expected r or n, got %s", op.name(),
+                           Quote(tap));
+  }
+  gates.reads_normed = tap == "n";
+  return gates;
+}
+
 Status AddLayer(const ContainerOp& op, const ModelSpec& spec, bool shifts, int64_t num_keys,
                 std::vector<float> rows, AdapterProgram& program) {
   if (!program.soft_prompt) {
@@ -111,6 +130,10 @@ Status AddLayer(const ContainerOp& op, const ModelSpec& spec, bool shifts, int64
   std::vector<float>& layer = prompt.kv[static_cast<size_t>(op.place().layer)];
   if (!layer.empty()) return InvalidArgument("tensor %s: the layer has a prefix", op.name());
   layer = std::move(rows);
+  POLYAD_ASSIGN_OR_RETURN(KeyGateTensors gates, TakeKeyGates(op, num_keys, spec.hidden_size));
+  if (gates.weight.empty()) return absl::OkStatus();
+  prompt.key_gates.resize(prompt.kv.size());
+  prompt.key_gates[static_cast<size_t>(op.place().layer)] = std::move(gates);
   return absl::OkStatus();
 }
 

@@ -13,9 +13,9 @@
 
 #include "engine/adapters/families/family.h"
 #include "engine/adapters/family_table.h"
-#include "engine/adapters/mixture_config.h"
 #include "engine/adapters/module_tensors.h"
 #include "engine/adapters/peft_config.h"
+#include "engine/adapters/xlora_config.h"
 
 namespace polyad {
 namespace {
@@ -67,7 +67,7 @@ std::string ClassifierName(int64_t layer, std::string_view leaf) {
 
 class XLoraLowering {
  public:
-  XLoraLowering(AdapterSource& source, const LoweringContext& context, const MixtureConfig& config)
+  XLoraLowering(AdapterSource& source, const LoweringContext& context, const XloraConfig& config)
       : source_(source), context_(context), config_(config) {}
 
   StatusOr<AdapterProgram> Run() && {
@@ -132,7 +132,7 @@ class XLoraLowering {
 
   AdapterSource& source_;
   const LoweringContext& context_;
-  const MixtureConfig& config_;
+  const XloraConfig& config_;
   AdapterProgram program_;
   int64_t num_groups_ = 1;
 };
@@ -140,8 +140,8 @@ class XLoraLowering {
 }  // namespace
 
 StatusOr<AdapterProgram> LowerXLora(AdapterSource& source, const LoweringContext& context) {
-  POLYAD_ASSIGN_OR_RETURN(const MixtureConfig config,
-                          ReadMixtureConfig(source.config(), context.spec.hidden_size));
+  POLYAD_ASSIGN_OR_RETURN(const XloraConfig config,
+                          ReadXloraConfig(source.config(), context.spec.hidden_size));
   return XLoraLowering(source, context, config).Run();
 }
 

@@ -39,9 +39,13 @@ StatusOr<Fingerprint> LowerBytes(const GoldenAdapter& golden, const std::string&
   POLYAD_ASSIGN_OR_RETURN(print.norms, LayerDeltaNorms(program, base.files->spec()));
   for (const DeltaOp& op : program.embedding_ops) print.norms.push_back(FrobeniusNorm(op));
   for (const SiteOp& op : program.ops) print.norms.push_back(FrobeniusNorm(op.op));
-  for (const NormReplacement& norm : program.norms) {
-    print.norms.push_back(std::accumulate(norm.weight.begin(), norm.weight.end(), 0.0));
-    print.norms.push_back(std::accumulate(norm.bias.begin(), norm.bias.end(), 0.0));
+  const auto add = [&](const auto& part) {
+    print.norms.push_back(std::accumulate(part.weight.begin(), part.weight.end(), 0.0));
+    print.norms.push_back(std::accumulate(part.bias.begin(), part.bias.end(), 0.0));
+  };
+  for (const NormReplacement& norm : program.norms) add(norm);
+  if (program.soft_prompt) {
+    for (const KeyGateTensors& gates : program.soft_prompt->key_gates) add(gates);
   }
   return print;
 }
@@ -181,7 +185,7 @@ TEST_P(FamilyConformance, ATransposedFactorIsNoticed) {
 std::string WithKey(const GoldenAdapter& golden, const std::string& key, const OrderedJson& value) {
   OrderedJson config = OrderedJson::parse(golden.config);
   OrderedJson* own = &config;
-  if (golden.format == AdapterFormat::kPeftMixture) own = &config["mixture"];
+  if (golden.format == AdapterFormat::kPeftXlora) own = &config["xlora"];
   if (golden.format == AdapterFormat::kAdapterHub) own = &config["config"];
   if (golden.format == AdapterFormat::kAdapterHubSetup) own = &config["parts"]["part0"]["config"];
   (*own)[key] = value;

@@ -56,10 +56,10 @@ void ReadSetup(const std::string& path, GoldenAdapter& golden) {
 }
 
 // Likewise X-LoRA: its own configuration and those of its folders.
-void ReadMixture(const std::string& path, GoldenAdapter& golden) {
-  golden.format = AdapterFormat::kPeftMixture;
+void ReadXlora(const std::string& path, GoldenAdapter& golden) {
+  golden.format = AdapterFormat::kPeftXlora;
   OrderedJson config;
-  config["mixture"] = OrderedJson::parse(golden.config);
+  config["xlora"] = OrderedJson::parse(golden.config);
   for (const auto& entry : fs::directory_iterator(path)) {
     if (!entry.is_directory()) continue;
     const std::string folder = entry.path().filename().string();
@@ -121,7 +121,7 @@ GoldenAdapter ReadGoldenAdapter(const std::string& model_and_name) {
     break;
   }
   if (fs::exists(path + "/adapter_setup.json")) ReadSetup(path, golden);
-  if (fs::exists(path + "/0")) ReadMixture(path, golden);
+  if (fs::exists(path + "/0")) ReadXlora(path, golden);
   if (fs::exists(path + "/adapter.gguf")) {
     golden.format = AdapterFormat::kGguf;
     golden.gguf = ReadFileText(path + "/adapter.gguf");

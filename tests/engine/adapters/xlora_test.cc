@@ -3,8 +3,8 @@
 #include <functional>
 
 #include "engine/adapters/family_table.h"
-#include "engine/adapters/mixture_config.h"
 #include "engine/adapters/program_packing.h"
+#include "engine/adapters/xlora_config.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
@@ -37,8 +37,8 @@ void ExpectRefusal(StatusCode code, const std::string& message, const Change& ch
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr(message));
 }
 
-Change Mixture(const std::string& key, const OrderedJson& value) {
-  return [=](OrderedJson& config, auto&) { config["mixture"][key] = value; };
+Change Xlora(const std::string& key, const OrderedJson& value) {
+  return [=](OrderedJson& config, auto&) { config["xlora"][key] = value; };
 }
 
 Change Part(const std::string& key, const OrderedJson& value) {
@@ -61,14 +61,14 @@ TEST(XLora, KeysOfTheLorasAreTheirNumbers) {
   const auto adapters = [](const std::vector<std::string>& keys) {
     OrderedJson value = OrderedJson::object();
     for (const std::string& key : keys) value[key] = "somewhere";
-    return Mixture("adapters", value);
+    return Xlora("adapters", value);
   };
   ExpectRefusal(StatusCode::kUnimplemented, "got 'math'", adapters({"math", "code"}));
   ExpectRefusal(StatusCode::kUnimplemented, "expected key '2'", adapters({"0", "1", "10", "2"}));
   ExpectRefusal(StatusCode::kUnimplemented, "'../0'", adapters({"../0"}));
   ExpectRefusal(StatusCode::kNotFound, "3: not found", adapters({"0", "1", "2", "3"}));
   ExpectRefusal(StatusCode::kInvalidArgument, "adapters", adapters({}));
-  ExpectRefusal(StatusCode::kInvalidArgument, "adapters", Mixture("adapters", 3));
+  ExpectRefusal(StatusCode::kInvalidArgument, "adapters", Xlora("adapters", 3));
   ExpectRefusal(StatusCode::kInvalidArgument, "layers.3.weight", adapters({"0", "1"}));
   std::vector<std::string> many;
   for (int i = 0; i < 65; ++i) many.push_back(std::to_string(i));
@@ -77,21 +77,21 @@ TEST(XLora, KeysOfTheLorasAreTheirNumbers) {
 
 TEST(XLora, NumbersThatMakeNoClassifierAreRefused) {
   constexpr auto kInvalid = StatusCode::kInvalidArgument;
-  ExpectRefusal(StatusCode::kFailedPrecondition, "another base", Mixture("hidden_size", 4096));
-  ExpectRefusal(kInvalid, "xlora_depth", Mixture("xlora_depth", 1000000));
-  ExpectRefusal(kInvalid, "xlora_depth", Mixture("xlora_depth", 0));
-  ExpectRefusal(kInvalid, "xlora_size", Mixture("xlora_size", 1 << 30));
-  ExpectRefusal(kInvalid, "layers.0.weight", Mixture("xlora_size", 13));
-  ExpectRefusal(kInvalid, "layers.0.weight", Mixture("xlora_depth", 1));
-  ExpectRefusal(kInvalid, "layers.3.weight", Mixture("xlora_depth", 3));
-  ExpectRefusal(kInvalid, "layers.2.weight: missing", Mixture("xlora_dropout_p", 0.0));
-  ExpectRefusal(kInvalid, "layers.3.weight", Mixture("layerwise_scalings", true));
-  ExpectRefusal(kInvalid, "softmax_temperature", Mixture("softmax_temperature", 0.0));
-  ExpectRefusal(kInvalid, "top_k_lora", Mixture("top_k_lora", 4));
-  ExpectRefusal(kInvalid, "top_k_lora", Mixture("top_k_lora", 0));
+  ExpectRefusal(StatusCode::kFailedPrecondition, "another base", Xlora("hidden_size", 4096));
+  ExpectRefusal(kInvalid, "xlora_depth", Xlora("xlora_depth", 1000000));
+  ExpectRefusal(kInvalid, "xlora_depth", Xlora("xlora_depth", 0));
+  ExpectRefusal(kInvalid, "xlora_size", Xlora("xlora_size", 1 << 30));
+  ExpectRefusal(kInvalid, "layers.0.weight", Xlora("xlora_size", 13));
+  ExpectRefusal(kInvalid, "layers.0.weight", Xlora("xlora_depth", 1));
+  ExpectRefusal(kInvalid, "layers.3.weight", Xlora("xlora_depth", 3));
+  ExpectRefusal(kInvalid, "layers.2.weight: missing", Xlora("xlora_dropout_p", 0.0));
+  ExpectRefusal(kInvalid, "layers.3.weight", Xlora("layerwise_scalings", true));
+  ExpectRefusal(kInvalid, "softmax_temperature", Xlora("softmax_temperature", 0.0));
+  ExpectRefusal(kInvalid, "top_k_lora", Xlora("top_k_lora", 4));
+  ExpectRefusal(kInvalid, "top_k_lora", Xlora("top_k_lora", 0));
   ExpectRefusal(StatusCode::kUnimplemented, "scaling_pass_value", [](OrderedJson& config, auto&) {
-    config["mixture"]["scaling_pass_value"] = 0.5;
-    config["mixture"]["top_k_lora"] = 1;
+    config["xlora"]["scaling_pass_value"] = 0.5;
+    config["xlora"]["top_k_lora"] = 1;
   });
 }
 
@@ -115,7 +115,7 @@ TEST(XLora, AnEqualFirstPassStaysEqualThroughTheSecondSoftmax) {
                           {"scaling_pass_value", 3.0},
                           {"adapters", {{"0", "a"}, {"1", "b"}}}};
     config.update(changes);
-    return ReadMixtureConfig(config, 64)->rule.first_pass;
+    return ReadXloraConfig(config, 64)->rule.first_pass;
   };
   EXPECT_FLOAT_EQ(read(OrderedJson::object()), 3.0f);
   EXPECT_FLOAT_EQ(read({{"enable_softmax_topk", true}}), 0.5f);

@@ -1,5 +1,6 @@
-"""Soft prompts through our container: TPT, a prompt moved from another model; APT, a prefix with gates; SMoP, one of
-several prompts by the request's own text (zoo 5.7)."""
+"""Soft prompts through our container: TPT, a prompt moved from another model; APT, a prefix with gates, fixed ones and
+those of each token's own; SMoP, one of several prompts by the request's own text (zoo 5.7)."""
+import sys
 import types
 
 import numpy as np
@@ -44,6 +45,12 @@ def _apt(model, box, rng):
         k, v = (gate[:, None, None] * rng(f"{name}.{layer}", tokens, heads, head_dim) for name in "kv")
         box.add(f"L{layer}.attn", "kv", k=k, v=v)
         layers.append([torch.from_numpy(x).float().transpose(0, 1) for x in (k, v)])
+    _wrap_prefix(model, layers)
+
+
+def _wrap_prefix(model, layers):
+    """Calls of the model start from layers' keys and values [kv heads, tokens, head size]; the text's positions follow."""
+    config, tokens = model.config, layers[0][0].shape[1]
 
     def forward(original, input_ids, attention_mask):
         batch, length = input_ids.shape
@@ -55,6 +62,56 @@ def _apt(model, box, rng):
         return original(input_ids=input_ids, attention_mask=mask, past_key_values=cache, position_ids=positions,
                         use_cache=True)
     _wrap(model, forward)
+
+
+def _attention_by(gates):
+    """A transformers attention in which token t's first keys and values are g_tj k_j and g_tj v_j, g = gates(module)."""
+    def attend(module, query, key, value, attention_mask, scaling=None, **_):
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        own = gates(module)
+        each = torch.ones(*own.shape[:2], key.shape[2])
+        each[:, :, :own.shape[2]] = own
+        scores = torch.einsum("bhtd,btj,bhjd->bhtj", query, each, key)
+        scores *= query.shape[-1] ** -0.5 if scaling is None else scaling
+        weights = torch.softmax(scores + attention_mask, dim=-1)
+        return torch.einsum("bhtj,btj,bhjd->bthd", weights, each, value).contiguous(), weights
+    return attend
+
+
+def _apt_of_each_token(tap):
+    """Layer l's prefix token i is lambda_l alpha_i(h) (k_i, v_i) for the token whose stream h enters the layer, or is
+    normed there: alpha(h) = sigmoid(W_l h + b_l)."""
+    def make(model, box, rng):
+        config, tokens, hidden = model.config, 18, model.config.hidden_size
+        gpt2 = config.model_type == "gpt2"
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+        layers, blocks = [], model.transformer.h if gpt2 else model.model.layers
+        for layer, block in enumerate(blocks):
+            scale = 1 + 0.3 * rng(f"lambda.{layer}", 1)
+            k, v = (scale * rng(f"{name}.{layer}", tokens, heads, head_dim) for name in "kv")
+            weight, bias = rng(f"w.{layer}", tokens, hidden) / 4, rng(f"b.{layer}", tokens)
+            box.add(f"L{layer}.attn", "kv", {"tap": "n"} if tap == "n" else None, k=k, v=v, gate_w=weight, gate_b=bias)
+            layers.append([torch.from_numpy(x).float().transpose(0, 1) for x in (k, v)])
+            attention = block.attn if gpt2 else block.self_attn
+            attention.gate = [torch.from_numpy(x).float() for x in (weight, bias)]
+            reader = block if tap == "r" else attention
+
+            def keep(_, args, kwargs, attention=attention):
+                attention.h = args[0] if args else kwargs["hidden_states"]
+            reader.register_forward_pre_hook(keep, with_kwargs=True)
+        attend = _attention_by(lambda module: torch.sigmoid(module.h @ module.gate[0].T + module.gate[1]))
+        _wrap_prefix(model, layers)
+        plain, library = model.forward, sys.modules[type(model).__module__]
+
+        def forward(self, **call):
+            kept, library.eager_attention_forward = library.eager_attention_forward, attend
+            try:
+                return plain(**call)
+            finally:
+                library.eager_attention_forward = kept
+        model.forward = types.MethodType(forward, model)
+    return make
 
 
 def _smop(model, box, rng):
@@ -87,6 +144,8 @@ CASES = [
     case("llama", "smop", "smop", _smop),
     case("llama", "tpt", "tpt", _tpt),
     case("qwen2", "apt", "apt", _apt),
+    case("llama", "apt_of_each_token", "apt", _apt_of_each_token("r")),
+    case("gpt2", "apt_of_each_token", "apt", _apt_of_each_token("n")),
 ]
 
 

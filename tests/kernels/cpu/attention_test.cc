@@ -24,11 +24,14 @@ struct Shape {
   int64_t head_dim;
   int64_t window;
   int64_t context;
+  int64_t num_gates = 0;  // a multiple of kBlockTokens
 };
 
-// One sequence's q|k|v rows, before rotation (there is none), and where its blocks lie.
+// One sequence's q|k|v rows, before rotation (there is none), its rows' gates of the first keys,
+// and where its blocks lie.
 struct Context {
-  std::vector<float> qkv;  // [context, width]
+  std::vector<float> qkv;    // [context, width]
+  std::vector<float> gates;  // [context, num_gates]
   std::vector<int32_t> blocks;
 };
 
@@ -50,6 +53,8 @@ class World {
     for (size_t c = 0; c < num_contexts; ++c) {
       contexts_[c].qkv.resize(static_cast<size_t>(shape.context * width()));
       for (float& value : contexts_[c].qkv) value = normal(random);
+      contexts_[c].gates.resize(static_cast<size_t>(shape.context * shape.num_gates));
+      for (float& gate : contexts_[c].gates) gate = normal(random);
       contexts_[c].blocks.resize(static_cast<size_t>(blocks_each));
       std::iota(contexts_[c].blocks.begin(), contexts_[c].blocks.end(),
                 static_cast<int32_t>(static_cast<int64_t>(c) * blocks_each));
@@ -96,7 +101,7 @@ class World {
     std::vector<int64_t> slots;
     std::vector<AttentionSequence> sequences;
     for (const Piece& piece : pieces) {
-      const Context& context = contexts_[piece.context];
+      Context& context = contexts_[piece.context];
       const auto row_begin = static_cast<int64_t>(positions.size());
       for (int64_t p = piece.begin; p < piece.end; ++p) {
         positions.push_back(static_cast<int32_t>(p));
@@ -107,6 +112,9 @@ class World {
       qkv.insert(qkv.end(), row, row + (piece.end - piece.begin) * width());
       sequences.push_back(
           {row_begin, row_begin + piece.end - piece.begin, piece.end, context.blocks});
+      if (shape_.num_gates == 0) continue;
+      sequences.back().key_gates = {context.gates.data() + piece.begin * shape_.num_gates,
+                                    piece.end - piece.begin, shape_.num_gates, shape_.num_gates};
     }
     const FloatRows qkv_rows{qkv.data(), rows, width(), width()};
     QkvArgs store;
@@ -200,7 +208,7 @@ struct Setting {
 std::vector<Setting> Settings() {
   const Shape shapes[] = {
       {9, 3, 64, 0, 150},  {4, 4, 8, 0, 70},      {8, 1, 80, 0, 67},  {14, 2, 32, 33, 140},
-      {2, 1, 16, 0, 1100}, {2, 2, 16, 530, 1100}, {15, 1, 20, 5, 90},
+      {2, 1, 16, 0, 1100}, {2, 2, 16, 530, 1100}, {15, 1, 20, 5, 90}, {9, 3, 64, 0, 150, 80},
   };
   std::vector<Setting> settings;
   for (const std::string& isa : IsasHere()) {
@@ -248,7 +256,8 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionInvarianceTest, testing::ValuesIn(Setting
                                   std::to_string(s.shape.head_dim) + "over" +
                                   std::to_string(s.shape.num_kv_heads) + "_window" +
                                   std::to_string(s.shape.window) + "_context" +
-                                  std::to_string(s.shape.context);
+                                  std::to_string(s.shape.context) + "_gates" +
+                                  std::to_string(s.shape.num_gates);
                          });
 
 }  // namespace

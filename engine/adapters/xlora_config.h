@@ -15,7 +15,7 @@
 
 namespace polyad {
 
-struct MixtureConfig {
+struct XloraConfig {
   int64_t num_experts = 0;
   int64_t depth = 1;
   int64_t width = 0;         // between the classifier's layers
@@ -25,12 +25,12 @@ struct MixtureConfig {
   CoefficientRule rule;      // but for its number of groups
 };
 
-// Whether a PEFT configuration is a mixture's.
-bool IsMixture(const OrderedJson& config);
+// Whether a PEFT configuration is an X-LoRA's.
+bool IsXlora(const OrderedJson& config);
 // The folders of its LoRAs, in order.
-StatusOr<std::vector<std::string>> MixtureFolders(const OrderedJson& config);
+StatusOr<std::vector<std::string>> XloraFolders(const OrderedJson& config);
 // UNIMPLEMENTED where a key that changes the maths is not served, FAILED_PRECONDITION where the
 // base's hidden size is another.
-StatusOr<MixtureConfig> ReadMixtureConfig(const OrderedJson& config, int64_t hidden_size);
+StatusOr<XloraConfig> ReadXloraConfig(const OrderedJson& config, int64_t hidden_size);
 
 }  // namespace polyad

@@ -1,4 +1,4 @@
-#include "engine/adapters/mixture_config.h"
+#include "engine/adapters/xlora_config.h"
 
 #include <string_view>
 
@@ -35,13 +35,13 @@ Status ReadFirstPass(const OrderedJsonFields& config, CoefficientRule& rule) {
 
 }  // namespace
 
-bool IsMixture(const OrderedJson& config) {
+bool IsXlora(const OrderedJson& config) {
   if (!config.is_object()) return false;
   const auto type = config.find("peft_type");
   return type != config.end() && type->is_string() && *type == "XLORA";
 }
 
-StatusOr<std::vector<std::string>> MixtureFolders(const OrderedJson& config) {
+StatusOr<std::vector<std::string>> XloraFolders(const OrderedJson& config) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields fields, OrderedJsonFields::Of(config, kWhere));
   const OrderedJson* adapters = fields.Find("adapters");
   if (adapters == nullptr || !adapters->is_object() || adapters->empty()) {
@@ -65,10 +65,10 @@ StatusOr<std::vector<std::string>> MixtureFolders(const OrderedJson& config) {
   return folders;
 }
 
-StatusOr<MixtureConfig> ReadMixtureConfig(const OrderedJson& config, int64_t hidden_size) {
+StatusOr<XloraConfig> ReadXloraConfig(const OrderedJson& config, int64_t hidden_size) {
   POLYAD_ASSIGN_OR_RETURN(const OrderedJsonFields fields, PeftConfigFields(config, kUnderstood));
-  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, MixtureFolders(config));
-  MixtureConfig read;
+  POLYAD_ASSIGN_OR_RETURN(const std::vector<std::string> folders, XloraFolders(config));
+  XloraConfig read;
   CoefficientRule& rule = read.rule;
   read.num_experts = rule.num_experts = static_cast<int64_t>(folders.size());
   POLYAD_ASSIGN_OR_RETURN(const int64_t hidden, fields.IntOr("hidden_size", 4096, 1, 1 << 20));
