@@ -293,7 +293,7 @@ def parse_args():
     parser.add_argument(
         "--llama-model", type=pathlib.Path, help="GGUF of each process (the base where it is one)"
     )
-    parser.add_argument("--llama-threads", default="1,2", help="of a process; each is measured")
+    parser.add_argument("--llama-threads", default="1", help="of a process; each of a,b,… is measured")
     parser.add_argument(
         "--llama-flags", default="-fa on -lm none", help="more flags for llama-server"
     )
