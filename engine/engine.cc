@@ -46,6 +46,7 @@ EngineLoop::Options LoopOptions(const EngineOptions& options, const EngineParts&
   loop.limits.num_blocks = parts.num_kv_blocks;
   loop.limits.max_context = parts.info.max_context;
   loop.limits.eos_token_ids = parts.eos_token_ids;
+  loop.limits.sliding_window = parts.sliding_window;
   loop.vocab_size = parts.info.vocab_size;
   loop.max_pending_events = options.max_pending_events;
   return loop;

@@ -82,6 +82,7 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
                           Model::Load(files, *backend, model_options));
   parts.info = InfoOf(options, *model, *backend);
   parts.num_kv_blocks = model->num_kv_blocks();
+  parts.sliding_window = model->sliding_window();
   parts.rope_reaches = model->rope_reaches();
   parts.eos_token_ids = model->spec().eos_ids;
   POLYAD_ASSIGN_OR_RETURN(parts.spill, MakeSpill(options, *model));

@@ -27,6 +27,7 @@ struct EngineParts {
   std::function<StatusOr<std::vector<int32_t>>(const ChatPrompt&)> encode_chat;
   ModelInfo info;
   int64_t num_kv_blocks = 0;
+  int64_t sliding_window = 0;         // Model::sliding_window
   std::vector<int64_t> rope_reaches;  // RopeTables::reaches; empty: one
   std::vector<int32_t> eos_token_ids;
 };

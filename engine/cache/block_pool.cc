@@ -37,8 +37,16 @@ void BlockPool::Hold(BlockId block) {
 }
 
 void BlockPool::ReleaseAll(BlockTable& table) {
-  for (auto block = table.rbegin(); block != table.rend(); ++block) Release(*block);
+  ReleaseRange(0, static_cast<int64_t>(table.size()), table);
   table.clear();
+}
+
+void BlockPool::ReleaseRange(int64_t begin, int64_t end, BlockTable& table) {
+  for (int64_t i = end - 1; i >= begin; --i) {
+    BlockId& block = table[static_cast<size_t>(i)];
+    if (block.valid()) Release(block);
+    block = BlockId();
+  }
 }
 
 void BlockPool::Release(BlockId block) {
@@ -93,8 +101,9 @@ void BlockPool::Publish(const PrefixKey& key, BlockOwner owner, BlockId& block) 
 }
 
 int64_t BlockPool::NumExclusive(std::span<const BlockId> table) const {
-  return std::count_if(table.begin(), table.end(),
-                       [this](BlockId block) { return At(block).references == 1; });
+  return std::count_if(table.begin(), table.end(), [this](BlockId block) {
+    return block.valid() && At(block).references == 1;
+  });
 }
 
 void BlockPool::Forget(std::span<const PrefixKey> keys) {
@@ -159,7 +168,9 @@ void BlockPool::Unindex(Slot& slot) {
 void BlockPool::CheckInvariants(std::span<const BlockTable* const> tables) const {
   std::vector<int32_t> owners(slots_.size(), 0);
   for (const BlockTable* table : tables) {
-    for (const BlockId block : *table) ++owners[static_cast<size_t>(block.value())];
+    for (const BlockId block : *table) {
+      if (block.valid()) ++owners[static_cast<size_t>(block.value())];
+    }
   }
   int64_t num_held_seen = 0;
   int64_t num_shared_seen = 0;

@@ -19,7 +19,8 @@
 
 namespace polyad {
 
-// A sequence's blocks in order of position: token p lies in blocks[p / kBlockTokens].
+// A sequence's blocks in order of position: token p lies in blocks[p / kBlockTokens]. Where a
+// sequence needs its first tokens no longer, their places hold invalid ids.
 using BlockTable = std::vector<BlockId>;
 
 class BlockPool {
@@ -39,6 +40,9 @@ class BlockPool {
   // Lets every block of `table` go and empties it. The last block goes first, so that of one prefix
   // the tail is evicted before the head.
   void ReleaseAll(BlockTable& table);
+
+  // Lets the blocks at places [begin, end) of `table` go and leaves the places, invalid.
+  void ReleaseRange(int64_t begin, int64_t end, BlockTable& table);
 
   // How many of keys[1..] name blocks in a row, and at most `limit`. Blocks that nobody holds count
   // as available until TakePrefix; `from_cache` says how many of the matched ones those are.

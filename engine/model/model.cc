@@ -47,6 +47,12 @@ Status Model::AllocateKv(int64_t kv_bytes) {
   return absl::OkStatus();
 }
 
+int64_t Model::sliding_window() const {
+  const auto& windows = spec_.sliding_window;
+  if (std::find(windows.begin(), windows.end(), 0) != windows.end()) return 0;
+  return *std::max_element(windows.begin(), windows.end());
+}
+
 StatusOr<FloatRows> Model::Run(const StepBatch& batch) { return decoder_->Forward(batch, *kv_); }
 
 void Model::ArgMax(FloatRows logits, std::span<TokenScore> best) { backend_.ArgMax(logits, best); }

@@ -32,6 +32,8 @@ class Model final : public StepRunner {
 
   const ModelSpec& spec() const { return spec_; }
   int64_t max_context() const { return max_context_; }
+  // How many tokens back the farthest-seeing layer sees; 0: all.
+  int64_t sliding_window() const;
   // By which a sequence's rotary tables are chosen (RopeTables::reaches).
   const std::vector<int64_t>& rope_reaches() const { return decoder_->rope().reaches(); }
   int64_t num_kv_blocks() const { return kv_->num_blocks(); }

@@ -21,6 +21,21 @@ void Publish(Sequence& sequence, EngineState& state) {
   sequence.num_published = std::max(sequence.num_published, num_full);
 }
 
+// Gives back what no later row sees: the next one, at num_computed, sees keys from num_computed -
+// window + 1 on. Published blocks stay findable until they are evicted. Gates write a prefix's
+// blocks anew in every step, so there they stay.
+void GiveBackBehindWindow(Sequence& sequence, EngineState& state) {
+  const int64_t window = state.limits.sliding_window;
+  const AdapterVersion* adapter = sequence.owner->request->adapter.get();
+  const SoftPrompt* prompt = adapter == nullptr ? nullptr : adapter->soft_prompt();
+  if (window == 0 || (prompt != nullptr && !prompt->gates.empty())) return;
+  const int64_t behind = std::max<int64_t>(sequence.num_computed - window + 1, 0) / kBlockTokens;
+  if (behind <= sequence.num_behind) return;
+  const int64_t num_caches = sequence.num_caches();
+  state.pool.ReleaseRange(sequence.num_behind * num_caches, behind * num_caches, sequence.blocks);
+  sequence.num_behind = behind;
+}
+
 // The first choice has its whole prompt in the cache: tell the client, and let the other choices
 // begin.
 void CompletePrompt(Sequence& sequence, EngineState& state, int64_t now_us) {
@@ -88,6 +103,7 @@ void CommitOne(const FlatStep::Item& item, SampledItem sampled, EngineState& sta
       std::clamp<int64_t>(owner.num_virtual - sequence.num_computed, 0, item.work.count);
   sequence.num_computed += item.work.count;
   Publish(sequence, state);
+  GiveBackBehindWindow(sequence, state);
   for (TokenLogprob& scored : sampled.prompt_logprobs)
     owner.prompt_logprobs.push_back(std::move(scored));
   if (!owner.prompt_done && sequence.num_computed >= sequence.prompt_end()) {

@@ -162,6 +162,7 @@ void EngineState::Preempt(Sequence& sequence) {
   sequence.running = false;
   sequence.num_computed = 0;
   sequence.num_published = 0;
+  sequence.num_behind = 0;
   ++counters.num_preemptions;
 }
 
@@ -258,6 +259,11 @@ void EngineState::CheckInvariants() const {
     POLYAD_CHECK(sequence->num_caches() * BlocksFor(sequence->num_computed) <=
                      static_cast<int64_t>(sequence->blocks.size()),
                  "computed tokens lie in blocks");
+    for (size_t i = 0; i < sequence->blocks.size(); ++i) {
+      const auto index = static_cast<int64_t>(i) / sequence->num_caches();
+      POLYAD_CHECK(sequence->blocks[i].valid() == (index >= sequence->num_behind),
+                   "only blocks behind the window are given back");
+    }
     POLYAD_CHECK(sequence->num_caches() == 1 || sequence->keys.empty(),
                  "a sequence with two caches shares nothing");
     POLYAD_CHECK(requests_.count(sequence->owner->number) == 1, "a sequence's request is known");

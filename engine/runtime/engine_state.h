@@ -29,6 +29,7 @@ struct EngineLimits {
   int64_t num_blocks = 0;
   int64_t max_context = 0;  // tokens of prompt and output, virtual ones too
   std::vector<int32_t> eos_token_ids;
+  int64_t sliding_window = 0;  // the largest of all layers; 0: some layer sees every token
 };
 
 class EngineState {

@@ -44,8 +44,8 @@ struct SequenceView {
   int64_t num_tokens = 0;        // known so far
   int64_t num_computed = 0;      // of them in the cache
   int64_t num_caches = 1;        // whose blocks each token needs
-  int64_t num_blocks = 0;        // held, of all its caches
-  int64_t exclusive_blocks = 0;  // of them held by nobody else
+  int64_t num_blocks = 0;        // places of its tables, of all its caches, those given back too
+  int64_t exclusive_blocks = 0;  // blocks that it holds and nobody else does
   int64_t first_logits =
       0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
   // Tokens before it run in one step, each later one in a step of its own; 0: in any pieces.

@@ -65,8 +65,9 @@ struct Sequence {
   std::vector<int32_t> tokens;  // virtual (negative ids), prompt and output
   int64_t num_computed = 0;     // tokens whose K/V are in the cache
   // Running: room for every token in each cache; waiting: empty. Block i of cache c is the element
-  // i * num_caches + c.
+  // i * num_caches + c. Of the first num_behind blocks of each the places alone are left.
   BlockTable blocks;
+  int64_t num_behind = 0;     // wholly behind every layer's sliding window, and given back
   PrefixChain keys;           // root and full computed blocks; empty: nothing is shared
   int64_t num_published = 0;  // full blocks the pool can find
   int64_t first_token_us = 0;

@@ -59,11 +59,13 @@ void AppendRow(const Sequence& sequence, int64_t index, StepBatch& batch) {
   batch.slots.push_back(SlotOf(sequence, index));
 }
 
-// A cache's block table; returns its end among the batch's.
+// A cache's block table; returns its end among the batch's. Places behind the window name any
+// block: no row reads them.
 int64_t AppendTable(const Sequence& sequence, int64_t cache, StepBatch& batch) {
   const auto stride = static_cast<size_t>(sequence.num_caches());
   for (size_t i = static_cast<size_t>(cache); i < sequence.blocks.size(); i += stride) {
-    batch.block_ids.push_back(static_cast<int32_t>(sequence.blocks[i].value()));
+    const BlockId block = sequence.blocks[i];
+    batch.block_ids.push_back(block.valid() ? static_cast<int32_t>(block.value()) : 0);
   }
   return static_cast<int64_t>(batch.block_ids.size());
 }

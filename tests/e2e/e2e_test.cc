@@ -3,10 +3,11 @@
 // server/command_serve.cc server/command_generate.cc server/command_inspect.cc
 // server/command_bench.cc server/command.cc server/engine_setup.cc
 
-#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -16,7 +17,7 @@
 
 #include "engine/io/safetensors.h"
 #include "polyad/v1/adapter_admin.grpc.pb.h"
-#include "polyad/v1/inference.grpc.pb.h"
+#include "tests/e2e/clients.h"
 #include "tests/e2e/server_process.h"
 #include "tests/engine/io/file_builders.h"
 #include "tests/server/raw_client.h"
@@ -68,32 +69,6 @@ class SharedServer final : public testing::Environment {
     testing::AddGlobalTestEnvironment(new SharedServer);
 
 ServerProcess& Shared() { return SharedServer::Get(); }
-
-struct Answer {
-  std::vector<int32_t> tokens;
-  grpc::Status status;
-};
-
-Answer Generate(const std::string& address, const std::string& model,
-                const std::vector<int32_t>& prompt, int64_t max_tokens) {
-  const auto stub = v1::InferenceService::NewStub(
-      grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
-  v1::GenerateRequest request;
-  request.set_model(model);
-  request.mutable_token_ids()->mutable_ids()->Add(prompt.begin(), prompt.end());
-  request.mutable_sampling()->set_temperature(0);
-  request.mutable_stopping()->set_max_tokens(max_tokens);
-  request.mutable_stopping()->set_ignore_eos(true);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
-  const auto reader = stub->Generate(&context, request);
-  Answer answer;
-  for (v1::GenerateResponse response; reader->Read(&response);) {
-    for (int32_t id : response.delta().token_ids()) answer.tokens.push_back(id);
-  }
-  answer.status = reader->Finish();
-  return answer;
-}
 
 struct Output {
   int exit_code = -1;
@@ -162,44 +137,6 @@ TEST(ServeTest, HttpAnswersTheSameTokensAsGrpc) {
   EXPECT_EQ(answer["choices"][0]["logprobs"]["tokens"].size(), 8u);
   EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
 }
-
-// The admin port, as an operator uses it.
-class Admin {
- public:
-  explicit Admin(const ServerProcess& server)
-      : stub_(v1::AdapterAdminService::NewStub(
-            grpc::CreateChannel(server.Address("admin"), grpc::InsecureChannelCredentials()))) {}
-
-  // The last state, which is RESIDENT where all went well.
-  v1::LoadAdapterResponse Load(const std::string& name, const std::string& uri) {
-    v1::LoadAdapterRequest request;
-    request.set_name(name);
-    request.set_uri(uri);
-    grpc::ClientContext context;
-    const auto reader = stub_->LoadAdapter(&context, request);
-    v1::LoadAdapterResponse last;
-    for (v1::LoadAdapterResponse response; reader->Read(&response);) last = response;
-    const grpc::Status status = reader->Finish();
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return last;
-  }
-  grpc::Status Unload(const std::string& name) {
-    v1::UnloadAdapterRequest request;
-    request.set_name(name);
-    v1::UnloadAdapterResponse response;
-    grpc::ClientContext context;
-    return stub_->UnloadAdapter(&context, request, &response);
-  }
-  v1::GetLoadResponse GetLoad() {
-    v1::GetLoadResponse response;
-    grpc::ClientContext context;
-    EXPECT_TRUE(stub_->GetLoad(&context, {}, &response).ok());
-    return response;
-  }
-
- private:
-  std::unique_ptr<v1::AdapterAdminService::Stub> stub_;
-};
 
 TEST(ServeTest, AdaptersLoadFromTheRootServeAndUnload) {
   const ServerProcess& server = Shared();
@@ -321,6 +258,34 @@ TEST(ServeTest, EvictedPromptsComeBackFromMemoryAndFile) {
   const v1::GetLoadResponse after = admin.GetLoad();
   EXPECT_GE(after.num_kv_blocks_restored(), 2 * 6);
   EXPECT_GE(after.prefix_hits() - full.prefix_hits(), 4 * 96);
+}
+
+// Every layer of the tiny Mistral sees eight tokens, which with the next one lie in two blocks:
+// however long sequences grow, they hold no more.
+TEST(ServeTest, BlocksBehindASlidingWindowAreGivenBack) {
+  ServerProcess server({"--model", kGolden + "/models/mistral", "--dtype=f32"});
+  Admin admin(server);
+  std::vector<std::thread> clients;
+  std::atomic<int> num_running = 0;
+  for (int32_t client = 0; client < 8; ++client) {
+    ++num_running;
+    clients.emplace_back([&, client] {
+      for (int32_t i = 0; i < 3; ++i) {
+        const std::vector<int32_t> prompt(9, 20 + client * 3 + i);
+        EXPECT_EQ(Generate(server.Address("grpc"), "", prompt, 110).tokens.size(), 110u);
+      }
+      --num_running;
+    });
+  }
+  int64_t most_running = 0;
+  while (num_running > 0) {
+    const v1::GetLoadResponse load = admin.GetLoad();
+    most_running = std::max<int64_t>(most_running, load.num_running());
+    EXPECT_LE(load.num_kv_blocks_used(), 2 * load.num_running());
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_GT(most_running, 0);
+  EXPECT_EQ(admin.GetLoad().num_kv_blocks_used(), 0);
 }
 
 TEST(ServeTest, AdaptersOutsideTheRootOrBrokenAreRefused) {

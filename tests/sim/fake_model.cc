@@ -1,5 +1,6 @@
 #include "tests/sim/fake_model.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -41,8 +42,21 @@ void FakeArgMax(FloatRows logits, std::span<TokenScore> best) {
   }
 }
 
-FakeModel::FakeModel(int64_t num_blocks)
-    : entries_(static_cast<size_t>(num_blocks * kBlockTokens)) {}
+uint64_t FakeState(std::span<const FakeKey> keys, int64_t window) {
+  if (window > 0 && static_cast<size_t>(window) < keys.size()) {
+    keys = keys.last(static_cast<size_t>(window));
+  }
+  uint64_t state = 0;
+  for (const FakeKey& key : keys) state = FakeChain(state, key.token, key.adapter);
+  return state;
+}
+
+FakeModel::FakeModel(int64_t num_blocks, int64_t window)
+    : window_(window), entries_(static_cast<size_t>(num_blocks * kBlockTokens)) {}
+
+int64_t FakeModel::FirstSeen(int64_t index) const {
+  return window_ == 0 ? 0 : std::max<int64_t>(index - window_ + 1, 0);
+}
 
 void FakeModel::Violate(const std::string& what) {
   if (violation_.empty()) violation_ = what;
@@ -176,7 +190,7 @@ void FakeModel::RunFirstPass(const StepBatch& batch, const StepSequence& rows) {
   if (!has_one) return;
   const int64_t mark = -2 - adapter->id().value();
   const int64_t first = rows.context_end - (rows.row_end - rows.row_begin);
-  for (int64_t index = 0; index < rows.context_end; ++index) {
+  for (int64_t index = FirstSeen(first); index < rows.context_end; ++index) {
     const auto at = static_cast<size_t>(rows.first_pass_begin + index / kBlockTokens);
     Entry& entry = entries_[static_cast<size_t>(int64_t{batch.block_ids[at]} * kBlockTokens +
                                                 index % kBlockTokens)];
@@ -185,7 +199,7 @@ void FakeModel::RunFirstPass(const StepBatch& batch, const StepSequence& rows) {
   }
 }
 
-// Reads the whole context through the block table, as attention does. Keys are those of the row's
+// Reads what the rows see through the block table, as attention does. Keys are those of the row's
 // adapter; before an invocation, the base's.
 void FakeModel::Read(const StepBatch& batch, const StepSequence& rows) {
   const AdapterVersion* adapter = AdapterOf(batch, rows.row_end - 1);
@@ -193,8 +207,9 @@ void FakeModel::Read(const StepBatch& batch, const StepSequence& rows) {
   bool may_be_base = adapter != nullptr && !adapter->invocation_tokens().empty();
   const int64_t num_virtual = adapter == nullptr ? 0 : adapter->num_virtual_tokens();
   uint64_t state = 0;
+  std::vector<FakeKey> keys;
   const int64_t first_row = rows.context_end - (rows.row_end - rows.row_begin);
-  for (int64_t index = 0; index < rows.context_end; ++index) {
+  for (int64_t index = FirstSeen(first_row); index < rows.context_end; ++index) {
     const int64_t block =
         batch.block_ids[static_cast<size_t>(rows.block_begin + index / kBlockTokens)];
     const Entry& entry = entries_[static_cast<size_t>(block * kBlockTokens + index % kBlockTokens)];
@@ -206,8 +221,10 @@ void FakeModel::Read(const StepBatch& batch, const StepSequence& rows) {
     if (entry.rope_choice != rows.rope_choice && entry.rope_choice != -1)
       Violate("a cached key was rotated otherwise");
     state = FakeChain(state, entry.token, entry.adapter);
+    keys.push_back({entry.token, entry.adapter});
     if (index >= first_row) {
-      row_states_[static_cast<size_t>(rows.row_begin + index - first_row)] = state;
+      row_states_[static_cast<size_t>(rows.row_begin + index - first_row)] =
+          window_ == 0 ? state : FakeState(keys, window_);
     }
   }
 }

@@ -6,6 +6,7 @@
 // clears it.
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,13 +16,20 @@ namespace polyad {
 
 // The state after one more token; the first token's `before` is 0.
 uint64_t FakeChain(uint64_t before, int32_t token, int64_t adapter);
+struct FakeKey {
+  int32_t token = 0;
+  int64_t adapter = -1;
+};
+// The state of the last of `keys`, which sees `window` of them; 0: all.
+uint64_t FakeState(std::span<const FakeKey> keys, int64_t window);
 // [kFakeVocab] logits of a state.
 void FakeLogits(uint64_t state, float* logits);
 void FakeArgMax(FloatRows logits, std::span<TokenScore> best);
 
 class FakeModel final : public StepRunner {
  public:
-  explicit FakeModel(int64_t num_blocks);
+  // Rows see `window` tokens, themselves included; 0: all.
+  explicit FakeModel(int64_t num_blocks, int64_t window = 0);
 
   StatusOr<FloatRows> Run(const StepBatch& batch) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
@@ -53,6 +61,10 @@ class FakeModel final : public StepRunner {
   // The row's id, or the virtual token's that it stands for.
   static int32_t TokenOf(const StepBatch& batch, int64_t row);
 
+  // A context's first token that the row at `index` sees.
+  int64_t FirstSeen(int64_t index) const;
+
+  const int64_t window_;
   std::vector<Entry> entries_;        // by slot
   std::vector<uint64_t> row_states_;  // by row of the batch
   std::vector<float> logits_;

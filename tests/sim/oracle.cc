@@ -25,13 +25,13 @@ int64_t NumPadding(const Request& request) {
   return request.adapter == nullptr ? 0 : request.adapter->num_padding();
 }
 
-// After the soft prompt.
-uint64_t FirstState(const Request& request) {
-  uint64_t state = 0;
+// Of the soft prompt.
+std::vector<FakeKey> FirstKeys(const Request& request) {
+  std::vector<FakeKey> keys;
   for (int64_t i = 0; i < NumVirtual(request); ++i) {
-    state = FakeChain(state, VirtualToken(i), AdapterOf(request, 0));
+    keys.push_back({VirtualToken(i), AdapterOf(request, 0)});
   }
-  return state;
+  return keys;
 }
 
 bool Holds(const std::vector<int32_t>& ids, int32_t id) {
@@ -55,10 +55,10 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
   const StoppingParams& stopping = request.stopping;
   Sampler sampler(kFakeVocab);
   OracleAnswer answer;
-  uint64_t state = FirstState(request);
+  std::vector<FakeKey> keys = FirstKeys(request);
   const size_t num_prompt = request.prompt_tokens.size();
   for (size_t i = 0; i < num_prompt; ++i) {
-    state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request, i));
+    keys.push_back({request.prompt_tokens[i], AdapterOf(request, i)});
   }
   std::string late_text;  // where stop strings count: after min_tokens
   while (static_cast<int64_t>(answer.token_ids.size()) < stopping.max_tokens &&
@@ -66,7 +66,7 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
                  static_cast<int64_t>(num_prompt + answer.token_ids.size()) <
              model.max_context) {
     std::vector<float> logits(kFakeVocab);
-    FakeLogits(state, logits.data());
+    FakeLogits(FakeState(keys, model.sliding_window), logits.data());
     std::vector<int32_t> stop_ids = stopping.stop_token_ids;
     if (!stopping.ignore_eos) {
       stop_ids.insert(stop_ids.end(), model.eos_token_ids.begin(), model.eos_token_ids.end());
@@ -82,7 +82,7 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
       answer.token_logprobs.push_back(*sampler.Score(logits, *token, *request.output.logprobs));
     }
     answer.token_ids.push_back(*token);
-    state = FakeChain(state, *token, AdapterOf(request, num_prompt + answer.token_ids.size() - 1));
+    keys.push_back({*token, AdapterOf(request, num_prompt + answer.token_ids.size() - 1)});
     if (!early && Holds(stop_ids, *token)) {
       answer.reason = FinishReason::kStop;
       if (Holds(stopping.stop_token_ids, *token)) answer.stop_reason = std::to_string(*token);
@@ -103,14 +103,14 @@ OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleMod
   return answer;
 }
 
-std::vector<TokenLogprob> ScorePromptAlone(const Request& request) {
+std::vector<TokenLogprob> ScorePromptAlone(const Request& request, const OracleModel& model) {
   Sampler sampler(kFakeVocab);
   std::vector<TokenLogprob> scored;
-  uint64_t state = FirstState(request);
+  std::vector<FakeKey> keys = FirstKeys(request);
   for (size_t i = 0; i + 1 < request.prompt_tokens.size(); ++i) {
-    state = FakeChain(state, request.prompt_tokens[i], AdapterOf(request, i));
+    keys.push_back({request.prompt_tokens[i], AdapterOf(request, i)});
     std::vector<float> logits(kFakeVocab);
-    FakeLogits(state, logits.data());
+    FakeLogits(FakeState(keys, model.sliding_window), logits.data());
     scored.push_back(
         *sampler.Score(logits, request.prompt_tokens[i + 1], *request.output.prompt_logprobs));
   }

@@ -21,9 +21,10 @@ struct OracleAnswer {
 struct OracleModel {
   int64_t max_context = 0;
   std::vector<int32_t> eos_token_ids;
+  int64_t sliding_window = 0;  // tokens that a row sees; 0: all
 };
 
 OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleModel& model);
-std::vector<TokenLogprob> ScorePromptAlone(const Request& request);
+std::vector<TokenLogprob> ScorePromptAlone(const Request& request, const OracleModel& model);
 
 }  // namespace polyad

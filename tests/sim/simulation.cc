@@ -46,7 +46,7 @@ class World {
         dice_(options.seed),
         num_blocks_(dice_.Between(6, 24)),
         options_(MakeOptions()),
-        model_(num_blocks_),
+        model_(num_blocks_, options_.limits.sliding_window),
         registry_(dice_.Chance(20) ? 4
                   : is_long()      ? kLongQueue
                                    : 200,
@@ -132,6 +132,7 @@ class World {
     options.limits.num_blocks = num_blocks_;
     options.limits.max_context = dice_.Between(40, 160);
     options.limits.eos_token_ids = {0};
+    if (dice_.Chance(40)) options.limits.sliding_window = dice_.Between(1, 40);
     options.vocab_size = kFakeVocab;
     options.max_pending_events = dice_.Chance(20) ? dice_.Between(2, 12) : 10000;
     return options;
@@ -380,7 +381,11 @@ class World {
       if (sequence->running) ++num_running;
       for (size_t i = 0; i < sequence->blocks.size(); ++i) {
         const auto index = static_cast<int64_t>(i) / sequence->num_caches();
-        CheckOwner(request, index, sequence->blocks[i], owners);
+        if (sequence->blocks[i].valid()) {
+          CheckOwner(request, index, sequence->blocks[i], owners);
+        } else {
+          ++result_.num_given_back;
+        }
       }
       if (request.deadline_us > 0 && request.deadline_us <= clock_.NowMicros()) {
         Fail("a request outlives its deadline");
@@ -489,9 +494,10 @@ class World {
 
   void CheckAnswer(const Record& record) {
     const Request& request = *record.request;
-    const OracleModel model{options_.limits.max_context, options_.limits.eos_token_ids};
+    const OracleModel model{options_.limits.max_context, options_.limits.eos_token_ids,
+                            options_.limits.sliding_window};
     if (request.output.prompt_logprobs && record.prompt_seen) {
-      const auto expected = ScorePromptAlone(request);
+      const auto expected = ScorePromptAlone(request, model);
       Expect(expected.size() == record.prompt_logprobs.size() &&
                  SameLogprobs(expected, record.prompt_logprobs, expected.size()),
              record, "the prompt scores as it does alone");

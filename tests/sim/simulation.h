@@ -38,6 +38,7 @@ struct SimulationResult {
   int64_t num_stop_strings = 0;
   int64_t num_shared_prompts = 0;  // blocks of a soft prompt seen held by two tenants
   int64_t num_forgotten_heads = 0;
+  int64_t num_given_back = 0;   // places behind a window, seen after a step
   int64_t num_saved = 0;        // blocks evicted and kept
   int64_t num_restored = 0;     // blocks copied back
   int64_t num_invocations = 0;  // requests whose adapter begins within the prompt

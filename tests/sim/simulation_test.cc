@@ -22,6 +22,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
     sum.num_invocations += result.num_invocations;
     sum.num_forgotten_heads += result.num_forgotten_heads;
     sum.num_restored += result.num_restored;
+    sum.num_given_back += result.num_given_back;
   }
   // The seeds reach what they are there for.
   EXPECT_GT(sum.num_finished, 5000);
@@ -36,11 +37,12 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   EXPECT_GT(sum.num_invocations, 200);
   EXPECT_GT(sum.num_forgotten_heads, 200);
   EXPECT_GT(sum.num_restored, 500);
+  EXPECT_GT(sum.num_given_back, 5000);
 }
 
 // One history, checked after every step of it.
 TEST(Simulation, BlocksAreConservedOverAHundredThousandOperations) {
-  const SimulationResult result = Simulate({.seed = 15, .num_operations = 100'000});
+  const SimulationResult result = Simulate({.seed = 12, .num_operations = 100'000});
   ASSERT_EQ(result.failure, "");
   EXPECT_GE(result.num_operations, 100'000);
   EXPECT_GT(result.num_steps, 10'000);
@@ -57,6 +59,18 @@ TEST(Simulation, BlocksAreConservedOverAHundredThousandOperations) {
   EXPECT_GT(result.num_faults, 1'000);
   EXPECT_GT(result.num_expired, 500);
   EXPECT_GT(result.num_invocations, 500);
+}
+
+// One whose sequences give back what is behind their window.
+TEST(Simulation, BlocksBehindAWindowAreConservedToo) {
+  const SimulationResult result = Simulate({.seed = 9, .num_operations = 20'000});
+  ASSERT_EQ(result.failure, "");
+  EXPECT_GT(result.num_given_back, 10'000);
+  EXPECT_GT(result.num_preemptions, 20);
+  EXPECT_GT(result.num_restored, 100);
+  EXPECT_GT(result.num_cancelled, 1'000);
+  EXPECT_GT(result.num_reloads, 500);
+  EXPECT_GT(result.num_shared_prompts, 100);
 }
 
 TEST(Simulation, ASeedIsAHistory) {

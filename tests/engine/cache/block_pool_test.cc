@@ -55,6 +55,31 @@ TEST(BlockPool, FreesABlockWhenItsLastHolderLetsGo) {
   Check(pool, {});
 }
 
+TEST(BlockPool, WhatIsBehindAWindowGoesBackAndLeavesItsPlace) {
+  BlockPool pool(4);
+  const auto keys = KeysOf(1, 3);
+  Table table;
+  pool.Allocate(3, table);
+  PublishAll(pool, keys, table);
+  pool.ReleaseRange(0, 2, table);
+  EXPECT_EQ(table.size(), 3u);
+  EXPECT_FALSE(table[0].valid() || table[1].valid());
+  EXPECT_EQ(pool.num_available(), 3);
+  EXPECT_EQ(pool.NumExclusive(table), 1);
+  Check(pool, {&table});
+  Table other;
+  EXPECT_EQ(pool.FindPrefix(keys, 3).from_cache, 2);  // findable until they are evicted
+  pool.TakePrefix(keys, 3, other);
+  EXPECT_EQ(pool.NumExclusive(table), 0);
+  Check(pool, {&table, &other});
+  pool.ReleaseAll(table);
+  EXPECT_TRUE(table.empty());
+  pool.ReleaseRange(0, 1, other);
+  pool.ReleaseAll(other);
+  EXPECT_EQ(pool.num_available(), 4);
+  Check(pool, {});
+}
+
 TEST(BlockPool, APublishedPrefixIsFoundAfterItsSequenceEnds) {
   BlockPool pool(4);
   const auto keys = KeysOf(1, 3);

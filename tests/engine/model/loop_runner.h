@@ -4,6 +4,7 @@
 // probabilities out. What the requests compute is cached under keys of their own, and spilled where
 // there is a store. Test-only.
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -26,10 +27,15 @@ struct Answer {
 
 class LoopRunner {
  public:
-  // `spill` may be null.
-  LoopRunner(Model& model, int64_t num_blocks, SpillStore* spill = nullptr)
-      : loop_(OptionsOf(model, num_blocks),
-              {model, clock_, inbox_, outputs_, registry_, nullptr, spill}) {}
+  struct Cache {
+    int64_t num_blocks = 0;
+    SpillStore* spill = nullptr;  // outlives the runner
+    bool keeps_all = false;       // what is behind every layer's window too
+  };
+  LoopRunner(Model& model, Cache cache)
+      : loop_(OptionsOf(model, cache),
+              {model, clock_, inbox_, outputs_, registry_, nullptr, cache.spill}) {}
+  LoopRunner(Model& model, int64_t num_blocks) : LoopRunner(model, Cache{num_blocks}) {}
 
   int64_t Add(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter) {
     auto request = std::make_shared<Request>();
@@ -51,6 +57,8 @@ class LoopRunner {
 
   std::map<int64_t, Answer> Run() {
     while (loop_.Step() || !loop_.state().idle()) {
+      loop_.state().CheckInvariants();
+      most_held_ = std::max(most_held_, loop_.state().pool.num_held());
     }
     std::map<int64_t, Answer> answers;
     for (const EngineOutput& output : outputs_.DrainNow()) {
@@ -64,6 +72,7 @@ class LoopRunner {
   }
   int64_t num_preemptions() const { return loop_.load().num_preemptions; }
   int64_t num_restored_blocks() const { return loop_.load().num_kv_blocks_restored; }
+  int64_t most_held_blocks() const { return most_held_; }  // after a step
   int64_t num_held_blocks() const { return loop_.state().pool.num_held(); }
 
  private:
@@ -80,15 +89,17 @@ class LoopRunner {
     ExtendKeys(SequenceTokens(request), chain);
     return chain;
   }
-  static EngineLoop::Options OptionsOf(const Model& model, int64_t num_blocks) {
+  static EngineLoop::Options OptionsOf(const Model& model, const Cache& cache) {
     EngineLoop::Options options;
     options.limits.scheduler = {.max_running = 8, .max_step_tokens = 64, .max_sample_rows = 16};
-    options.limits.num_blocks = num_blocks;
+    options.limits.num_blocks = cache.num_blocks;
     options.limits.max_context = model.max_context();
+    options.limits.sliding_window = cache.keeps_all ? 0 : model.sliding_window();
     options.vocab_size = model.spec().vocab_size;
     return options;
   }
 
+  int64_t most_held_ = 0;
   FakeClock clock_;
   Inbox inbox_{100};
   OutputQueue outputs_{10000};

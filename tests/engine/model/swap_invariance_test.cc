@@ -79,19 +79,19 @@ TEST_P(SwapInvarianceTest, SwappedRecomputedOrNeverStoppedTheBitsAreTheSame) {
   EXPECT_GT(recomputed.num_preemptions(), 2);
 
   const auto memory = MakeSpill(*test_.model, 100, 0);
-  LoopRunner swapped(*test_.model, kFewBlocks, memory.get());
+  LoopRunner swapped(*test_.model, {kFewBlocks, memory.get()});
   EXPECT_EQ(RunAll(swapped), expected);
   EXPECT_GT(swapped.num_preemptions(), 2);
   EXPECT_GT(swapped.num_restored_blocks(), 2);
 
   const auto file = MakeSpill(*test_.model, 1, 100);
-  LoopRunner through_file(*test_.model, kFewBlocks, file.get());
+  LoopRunner through_file(*test_.model, {kFewBlocks, file.get()});
   EXPECT_EQ(RunAll(through_file), expected);
   EXPECT_GT(through_file.num_restored_blocks(), 2);
   EXPECT_GT(file->num_in_file(), 2);
 
   const auto small = MakeSpill(*test_.model, 3, 0);  // some blocks come back, others do not
-  LoopRunner mixed(*test_.model, kFewBlocks, small.get());
+  LoopRunner mixed(*test_.model, {kFewBlocks, small.get()});
   EXPECT_EQ(RunAll(mixed), expected);
   EXPECT_GT(mixed.num_preemptions(), 2);
 }
