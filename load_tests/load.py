@@ -46,7 +46,9 @@ class Load:
     requests: int = 4
     prompt_tokens: int = 128
     gen_tokens: int = 64
+    lengths: tuple = ()  # instead: both are drawn for each request from [first, second)
     adapters: str = "none"
+    alpha: float = 1.0  # of adapters "power"
     adapter_names: tuple = ()
     adapter_style: str = "model"
     seed: int = 1
@@ -73,16 +75,19 @@ def choose_adapter(load, request_index, rng):
         return 0
     if load.adapters == "zipf":
         return rng.choices(range(count), [1 / (i + 1) for i in range(count)])[0]
+    if load.adapters == "power":  # the first k are asked for (k / count) ** alpha of the time
+        return int(count * rng.random() ** (1 / load.alpha))
     return request_index % count
 
 
 def make_body(load, request_index, rng):
+    lengths = (load.prompt_tokens, load.gen_tokens)
+    if load.lengths:
+        lengths = (rng.randrange(*load.lengths), rng.randrange(*load.lengths))
     body = {
         "model": load.model,
-        "prompt": [
-            rng.randrange(FIRST_PROMPT_ID, LAST_PROMPT_ID) for _ in range(load.prompt_tokens)
-        ],
-        "max_tokens": load.gen_tokens,
+        "prompt": [rng.randrange(FIRST_PROMPT_ID, LAST_PROMPT_ID) for _ in range(lengths[0])],
+        "max_tokens": lengths[1],
         "temperature": 0,
         "stream": True,
         "ignore_eos": True,

@@ -74,6 +74,24 @@ StatusOr<LoadedAdapter> LoadAdapter(const LoaderContext& context, const AdapterL
   return loaded;
 }
 
+StatusOr<LoadedAdapter> ReadAdapterAgain(const LoaderContext& context,
+                                         const AdapterLocation& location,
+                                         const AdapterVersion::Identity& identity) {
+  POLYAD_ASSIGN_OR_RETURN(const Directory directory, OpenLocation(location));
+  POLYAD_ASSIGN_OR_RETURN(AdapterSource source,
+                          AdapterSource::Open(directory, context.max_file_bytes));
+  POLYAD_ASSIGN_OR_RETURN(const AdapterProgram program, LowerAdapter(source, context.lowering));
+  if (DigestOf(source, context.lowering.options, program.rope.has_value()) != identity.digest) {
+    return FailedPrecondition("adapter '%s': its files are no longer those that were loaded",
+                              identity.name);
+  }
+  LoadedAdapter loaded;
+  loaded.version = std::make_shared<AdapterVersion>(identity, context.lowering.spec.num_layers);
+  POLYAD_RETURN_IF_ERROR(
+      PackProgram(program, context.lowering.spec, context.backend, *loaded.version).status());
+  return loaded;
+}
+
 StatusOr<LoadReport> InspectAdapter(const std::string& path, const LoaderContext& context) {
   POLYAD_ASSIGN_OR_RETURN(LoadedAdapter loaded, LoadAdapter(context, {"", path}, {}, nullptr));
   return loaded.report;

@@ -207,12 +207,8 @@ Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mut
   const PrecisionBytes bytes = entry.report.resident_bytes;
   reserved_bytes_ += bytes;
   lock.unlock();
-  StatusOr<LoadedAdapter> loaded = LoadAdapter(ContextFor(source, options_.max_bytes),
-                                               {source.root, source.path}, identity, nullptr);
-  if (loaded.ok() && loaded->version->identity().digest != identity.digest) {
-    loaded =
-        FailedPrecondition("adapter '%s': its files are no longer those that were loaded", name);
-  }
+  StatusOr<LoadedAdapter> loaded = ReadAdapterAgain(ContextFor(source, options_.max_bytes),
+                                                    {source.root, source.path}, identity);
   if (loaded.ok()) Prepare(loaded->version);
   lock.lock();
   reserved_bytes_ -= bytes;

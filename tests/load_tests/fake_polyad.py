@@ -3,7 +3,8 @@
 
 The answer to a prompt is a function of the prompt. FAKE_POLYAD_FAULT=leak_block keeps one K/V
 block for every client that leaves, =leak_descriptor opens a file for it, =unstable changes answers
-over time.
+over time. With FAKE_POLYAD_MISS_SECONDS set, prompts may hold any id, a MiB of --max-adapter-mib
+holds one adapter, and a request for one that it does not hold waits as long.
 """
 
 import asyncio
@@ -12,11 +13,17 @@ import os
 import sys
 
 FAULT = os.environ.get("FAKE_POLYAD_FAULT", "")
+MISS_SECONDS = os.environ.get("FAKE_POLYAD_MISS_SECONDS")
+VOCABULARY = 320 if MISS_SECONDS is None else 1 << 20
+LIMIT = "--max-adapter-mib"
+NUM_RESIDENT = int(sys.argv[sys.argv.index(LIMIT) + 1]) if LIMIT in sys.argv else 1 << 20
 
 
 class State:
     def __init__(self):
         self.adapters = {}
+        self.resident = []  # names, used longest ago first
+        self.read_back = 0
         self.blocks = 0
         self.answers = 0
         self.files = []
@@ -32,6 +39,7 @@ def metrics():
         "polyad_kv_blocks_used": STATE.blocks,
         'polyad_adapters{tier="device",family="lora"}': len(STATE.adapters),
         "polyad_adapter_bytes": 100 * len(STATE.adapters),
+        "polyad_adapters_read_back_total": STATE.read_back,
     }
     return 200, "".join(f"{name} {value}\n" for name, value in values.items())
 
@@ -49,7 +57,7 @@ def change_adapters(path, body):
 def check(body):
     """The status that a completion's body deserves."""
     prompt = body["prompt"]
-    if not isinstance(prompt, list) or not all(0 <= token < 320 for token in prompt):
+    if not isinstance(prompt, list) or not all(0 <= token < VOCABULARY for token in prompt):
         return 400
     if body.get("temperature", 1) < 0 or body["max_tokens"] < 0:
         return 400
@@ -64,7 +72,18 @@ def lose_client():
         STATE.files.append(open(os.devnull, encoding="utf-8"))
 
 
+async def bring_in(model):
+    if model in STATE.resident:
+        STATE.resident.remove(model)
+    else:
+        STATE.read_back += 1
+        await asyncio.sleep(float(MISS_SECONDS))
+    STATE.resident = [*STATE.resident, model][-NUM_RESIDENT:]
+
+
 async def complete(body, writer):
+    if MISS_SECONDS is not None and body.get("model"):
+        await bring_in(body["model"])
     tokens = body["max_tokens"]
     STATE.answers += 1
     shift = STATE.answers if FAULT == "unstable" else 0

@@ -17,6 +17,7 @@ import bitdelta  # noqa: E402
 import load  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
+import swapping  # noqa: E402
 
 FAKE = str(ROOT / "tests/load_tests/fake_polyad.py")
 
@@ -66,6 +67,20 @@ class LoadTest(unittest.TestCase):
         ask = load.Load(url="", requests=32, adapters="distinct", adapter_names=names)
         bodies = [load.make_body(ask, i, load.random.Random(1)) for i in range(32)]
         self.assertEqual({body["model"] for body in bodies}, set(names))
+
+    def test_power_asks_for_the_first_k_as_often_as_their_share_to_alpha(self):
+        for alpha, first_ten in ((1.0, 0.05), (0.3, 0.407)):
+            ask = load.Load(url="", adapters="power", alpha=alpha, adapter_names=tuple(range(200)))
+            rng = load.random.Random(1)
+            picks = [load.choose_adapter(ask, i, rng) for i in range(20000)]
+            self.assertAlmostEqual(sum(p < 10 for p in picks) / 20000, first_ten, delta=0.01)
+            self.assertEqual((min(picks), max(picks)), (0, 199))
+
+    def test_lengths_are_drawn_for_each_request(self):
+        ask = load.Load(url="", lengths=(8, 12))
+        bodies = [load.make_body(ask, i, load.random.Random(i)) for i in range(50)]
+        self.assertEqual({len(body["prompt"]) for body in bodies}, {8, 9, 10, 11})
+        self.assertEqual({body["max_tokens"] for body in bodies}, {8, 9, 10, 11})
 
     def test_percentiles_interpolate(self):
         self.assertEqual(load.percentile([3.0, 1.0, 2.0, 4.0], 50), 2.5)
@@ -137,6 +152,46 @@ class BitDeltaTest(unittest.TestCase):
             turned = path.read_bytes()
         self.assertEqual((turned[: -36], turned[-4:]), (whole[:-36], bytes(4)))
         self.assertNotEqual(turned[-36:-4], bytes(32))
+
+
+class SwappingTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        for rank, count in ((8, 2), (64, 1)):
+            for i in range(count):
+                lora = pathlib.Path(self.folder.name) / f"rank-{rank}" / f"lora-{i}"
+                lora.mkdir(parents=True)
+                (lora / "adapter_config.json").write_text(f'{{"r": {rank}}}')
+                (lora / "adapter_model.safetensors").write_bytes(bytes(1 << 20))
+
+    def run_on_fake(self, miss_seconds):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "load_tests/swapping.py"), "--polyad", FAKE]
+            + ["--model", "none", "--loras", self.folder.name, "--few", "2"]
+            + ["--fitting", "4", "--many", "12", "--lengths", "2", "6", "--requests", "24"]
+            + ["--concurrency", "4", "--rounds", "1", "--miss-probes", "6"],
+            env={**os.environ, "FAKE_POLYAD_MISS_SECONDS": miss_seconds},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_ranks_take_turns(self):
+        found = swapping.find_loras(pathlib.Path(self.folder.name))
+        self.assertEqual([lora.parts[0] for lora in found], ["rank-64", "rank-8"] * 2)
+
+    def test_misses_are_counted_timed_and_held_to_the_limits(self):
+        done = self.run_on_fake("0.05")
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn("memory for adapters: 4 MiB", done.stdout)
+        report = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+        alpha, _, _, _, missed, *_ = report[-1].strip("| ").split(" | ")
+        self.assertEqual(alpha, "1.0")
+        self.assertGreater(int(missed.rstrip("%")), 30)
+        probed = done.stdout.splitlines()[-1]
+        self.assertIn("ms swapped out", probed)
+        self.assertGreater(float(probed.split(": ")[1].split(" ms")[0]), 50)
 
 
 class ChurnTest(unittest.TestCase):
