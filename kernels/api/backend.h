@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/api/activation.h"
 #include "kernels/api/delta_op.h"
+#include "kernels/api/kv_format.h"
 #include "kernels/api/precision_bytes.h"
 #include "kernels/api/tensor_view.h"
 
@@ -59,6 +60,7 @@ struct KvShape {
   int64_t num_layers = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
+  KvFormat format = KvFormat::kAuto;
 };
 
 // All K/V pages of all layers. Blocks are kBlockTokens tokens; block b of layer l is the backend's
@@ -68,6 +70,7 @@ class KvStorage {
   virtual ~KvStorage() = default;
   virtual int64_t num_blocks() const = 0;
   virtual int64_t bytes() const = 0;
+  virtual KvFormat format() const = 0;  // never kAuto
   // A block's content in all layers, for keeping it elsewhere: block_bytes() of them, to be
   // restored into any block of the same storage.
   virtual int64_t block_bytes() const = 0;
@@ -171,7 +174,7 @@ class Backend {
   virtual DType activation_dtype()
       const = 0;  // what Norm, Activate and Attention write: kF32 or kBF16
 
-  // --- memory and packing (start-up and loader threads; these four are thread-safe) ---
+  // --- memory and packing (start-up and loader threads; these five are thread-safe) ---
   // Working memory zero-filled and aligned to 64 bytes, huge pages where offered;
   // RESOURCE_EXHAUSTED when refused.
   virtual absl::StatusOr<std::shared_ptr<void>> Allocate(int64_t bytes) = 0;
@@ -183,6 +186,9 @@ class Backend {
   // packed.
   virtual absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
                                                                  PackShare& share) = 0;
+  // Bytes of one block in all layers. INVALID_ARGUMENT: a size out of range, a format that the mode
+  // does not go with.
+  virtual absl::StatusOr<int64_t> KvBlockBytes(const KvShape& shape) const = 0;
   virtual absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                                 int64_t num_blocks) = 0;
 

@@ -10,10 +10,12 @@ namespace {
 constexpr float kLog2E = 1.44269504088896341f;
 constexpr int64_t kTasksPerThread =
     8;  // enough to even out tiles of unequal length, few enough to be cheap to take
+constexpr int64_t kSharesPerThread = 4;  // a task of at most a quarter of a thread's work
 
-// q, scores, weights and last_block of a tile.
-int64_t TileFloats(int64_t padded_dim) {
-  return kTileRows * (padded_dim + kPieceTokens + kPieceTokens / 2) + kBlock / 2 * padded_dim;
+// q, scores and what a piece needs, of a tile.
+int64_t TileFloats(const AttentionKernels& kernels, const KvLayout& layout) {
+  const int64_t bytes = kTileRows * kernels.query_bytes(layout) + kernels.piece_bytes(layout);
+  return kTileRows * kPieceTokens + bytes / static_cast<int64_t>(sizeof(float));
 }
 
 int64_t PartialFloats(int64_t padded_dim) { return 16 + kTileRows * (16 + padded_dim); }
@@ -27,102 +29,119 @@ int64_t FirstKey(const AttentionArgs& args, const AttentionSequence& sequence, i
   return std::max(sequence.first_key, position - args.sliding_window + 1);
 }
 
-int64_t NumSpans(int64_t context_end) { return (context_end + kSpanTokens - 1) / kSpanTokens; }
+// Of the sequence's row `row`, counted from its first one of this step.
+int64_t PositionOf(const AttentionSequence& sequence, int64_t row) {
+  return sequence.context_end - (sequence.row_end - sequence.row_begin) + row;
+}
 
 }  // namespace
 
-AttentionRunner::AttentionRunner(const AttentionKernels& kernels, ThreadPool& pool)
-    : kernels_(kernels), pool_(pool), worker_memory_(static_cast<size_t>(pool.num_threads())) {}
+AttentionRunner::AttentionRunner(const AttentionKernels& plain, const AttentionKernels& coded,
+                                 ThreadPool& pool)
+    : plain_(plain),
+      coded_(coded),
+      pool_(pool),
+      worker_memory_(static_cast<size_t>(pool.num_threads())) {}
 
 void AttentionRunner::Run(const AttentionArgs& args) {
   const auto& kv = static_cast<const CpuKvStorage&>(*args.kv);
   const KvShape& shape = kv.shape();
-  const Call call{&args, &kv, args.num_heads / shape.num_kv_heads, shape.head_dim,
+  const Call call{&args,
+                  &kv,
+                  kv.layout().coded() ? &coded_ : &plain_,
+                  args.num_heads / shape.num_kv_heads,
+                  shape.head_dim,
                   kv.layout().padded_dim};
   KERNEL_CHECK(call.group * shape.num_kv_heads == args.num_heads, "heads per kv head");
   KERNEL_CHECK(args.out.cols == args.num_heads * shape.head_dim, "attention output width");
   CutTiles(call);
-  int64_t num_spans = 1;
-  for (const AttentionSequence& sequence : args.sequences) {
-    KERNEL_CHECK(sequence.key_gates.cols % kBlock == 0, "gates of whole blocks of keys");
-    num_spans = std::max(num_spans, NumSpans(sequence.context_end));
-  }
-  const bool few = static_cast<int64_t>(tiles_.size()) < 2 * pool_.num_threads();
-  if (few && num_spans > 1 && pool_.num_threads() > 1) {
-    RunSpans(call, num_spans);
-  } else {
-    RunTiles(call);
+  CutTasks();
+  const int64_t num_floats =
+      TileFloats(*call.kernels, kv.layout()) + 2 * PartialFloats(call.padded_dim);
+  for (std::vector<Line>& memory : worker_memory_) Reserve(memory, num_floats);
+  float* partials = Reserve(span_memory_, num_partials_ * PartialFloats(call.padded_dim));
+  const auto num_tasks = static_cast<int64_t>(tasks_.size());
+  const int64_t together =
+      std::max<int64_t>(1, num_tasks / (pool_.num_threads() * kTasksPerThread));
+  pool_.Run((num_tasks + together - 1) / together, [&](int64_t task, int worker) {
+    float* memory = worker_memory_[static_cast<size_t>(worker)].front().values;
+    const int64_t end = std::min(num_tasks, (task + 1) * together);
+    for (int64_t i = task * together; i < end; ++i) {
+      RunTask(call, tasks_[static_cast<size_t>(i)], memory, partials);
+    }
+  });
+  for (const TileRange& range : tiles_) {
+    if (range.first_partial >= 0) MergeSpans(call, range, partials);
   }
 }
 
 void AttentionRunner::CutTiles(const Call& call) {
   tiles_.clear();
   for (const AttentionSequence& sequence : call.args->sequences) {
+    KERNEL_CHECK(sequence.key_gates.cols % kBlock == 0, "gates of whole blocks of keys");
     const int64_t num_heads = (sequence.row_end - sequence.row_begin) * call.group;
     for (int64_t kv_head = 0; kv_head < call.kv->shape().num_kv_heads; ++kv_head) {
-      for (int64_t first = 0; first < num_heads; first += kernels_.tile_rows) {
-        tiles_.push_back(
-            {&sequence, kv_head, first, std::min(kernels_.tile_rows, num_heads - first)});
+      for (int64_t first = 0; first < num_heads; first += call.kernels->tile_rows) {
+        const int64_t count = std::min(call.kernels->tile_rows, num_heads - first);
+        const int64_t begin =
+            FirstKey(*call.args, sequence, PositionOf(sequence, first / call.group));
+        const int64_t end = PositionOf(sequence, (first + count - 1) / call.group) + 1;
+        const int64_t first_span = begin / kSpanTokens;
+        const int64_t num_spans =
+            std::max<int64_t>(1, (end + kSpanTokens - 1) / kSpanTokens - first_span);
+        tiles_.push_back({&sequence, kv_head, first, count, first_span, num_spans, -1});
       }
     }
   }
 }
 
-void AttentionRunner::RunTiles(const Call& call) {
-  const auto num_tiles = static_cast<int64_t>(tiles_.size());
-  const int64_t per_task =
-      std::max<int64_t>(1, num_tiles / (pool_.num_threads() * kTasksPerThread));
-  const int64_t num_floats = TileFloats(call.padded_dim) + 2 * PartialFloats(call.padded_dim);
-  for (std::vector<Line>& memory : worker_memory_) Reserve(memory, num_floats);
-  pool_.Run((num_tiles + per_task - 1) / per_task, [&](int64_t task, int worker) {
-    const int64_t end = std::min(num_tiles, (task + 1) * per_task);
-    for (int64_t i = task * per_task; i < end; ++i) {
-      AttendTile(call, tiles_[static_cast<size_t>(i)],
-                 worker_memory_[static_cast<size_t>(worker)].front().values);
+// A tile is one task, unless its spans are more than its share of the threads' work: then each span
+// is one.
+void AttentionRunner::CutTasks() {
+  tasks_.clear();
+  num_partials_ = 0;
+  int64_t all_spans = 0;
+  for (const TileRange& range : tiles_) all_spans += range.num_spans;
+  const int64_t share = std::max<int64_t>(1, all_spans / (pool_.num_threads() * kSharesPerThread));
+  for (TileRange& range : tiles_) {
+    if (pool_.num_threads() == 1 || range.num_spans <= share) {
+      tasks_.push_back({&range, range.first_span, range.num_spans});
+      continue;
     }
-  });
-}
-
-// One task: all spans of a tile in order.
-void AttentionRunner::AttendTile(const Call& call, const TileRange& range, float* memory) const {
-  const AttentionTile tile = MakeTile(call, range, memory);
-  memory += TileFloats(call.padded_dim);
-  const AttentionPartial total = PartialIn(memory);
-  const AttentionPartial next = PartialIn(memory + PartialFloats(call.padded_dim));
-  const int64_t end = tile.position[range.count - 1] + 1;
-  int64_t span_begin = tile.first_key[0] / kSpanTokens * kSpanTokens;
-  kernels_.attend(tile, span_begin, span_begin + kSpanTokens, total);
-  for (span_begin += kSpanTokens; span_begin < end; span_begin += kSpanTokens) {
-    kernels_.attend(tile, span_begin, span_begin + kSpanTokens, next);
-    kernels_.merge(next, range.count, call.padded_dim, total);
+    range.first_partial = num_partials_;
+    num_partials_ += range.num_spans;
+    for (int64_t span = 0; span < range.num_spans; ++span) {
+      tasks_.push_back({&range, range.first_span + span, 1});
+    }
   }
-  FinishTile(call, range, total);
 }
 
-// One task per tile and span, then each tile's spans are merged in order.
-void AttentionRunner::RunSpans(const Call& call, int64_t num_spans) {
-  const auto num_tiles = static_cast<int64_t>(tiles_.size());
+void AttentionRunner::RunTask(const Call& call, const Task& task, float* memory,
+                              float* partials) const {
   const int64_t partial_floats = PartialFloats(call.padded_dim);
-  for (std::vector<Line>& memory : worker_memory_) Reserve(memory, TileFloats(call.padded_dim));
-  float* partials = Reserve(span_memory_, num_tiles * num_spans * partial_floats);
-  pool_.Run(num_tiles * num_spans, [&](int64_t task, int worker) {
-    const TileRange& range = tiles_[static_cast<size_t>(task / num_spans)];
-    const int64_t span_begin = task % num_spans * kSpanTokens;
-    if (span_begin >= range.sequence->context_end) return;
-    const AttentionTile tile =
-        MakeTile(call, range, worker_memory_[static_cast<size_t>(worker)].front().values);
-    kernels_.attend(tile, span_begin, span_begin + kSpanTokens,
-                    PartialIn(partials + task * partial_floats));
-  });
-  for (int64_t i = 0; i < num_tiles; ++i) {
-    const TileRange& range = tiles_[static_cast<size_t>(i)];
-    float* memory = partials + i * num_spans * partial_floats;
-    for (int64_t span = 1; span < NumSpans(range.sequence->context_end); ++span) {
-      kernels_.merge(PartialIn(memory + span * partial_floats), range.count, call.padded_dim,
-                     PartialIn(memory));
-    }
-    FinishTile(call, range, PartialIn(memory));
+  const TileRange& range = *task.range;
+  const AttentionTile tile = MakeTile(call, range, memory);
+  memory += TileFloats(*call.kernels, call.kv->layout());
+  const bool whole = range.first_partial < 0;
+  const int64_t partial = range.first_partial + task.first_span - range.first_span;
+  const AttentionPartial total = PartialIn(whole ? memory : partials + partial * partial_floats);
+  const AttentionPartial next = PartialIn(memory + partial_floats);
+  for (int64_t span = 0; span < task.num_spans; ++span) {
+    const int64_t begin = (task.first_span + span) * kSpanTokens;
+    call.kernels->attend(tile, begin, begin + kSpanTokens, span == 0 ? total : next);
+    if (span > 0) call.kernels->merge(next, range.count, call.padded_dim, total);
   }
+  if (whole) FinishTile(call, range, total);
+}
+
+void AttentionRunner::MergeSpans(const Call& call, const TileRange& range, float* partials) const {
+  const int64_t partial_floats = PartialFloats(call.padded_dim);
+  float* first = partials + range.first_partial * partial_floats;
+  for (int64_t span = 1; span < range.num_spans; ++span) {
+    call.kernels->merge(PartialIn(first + span * partial_floats), range.count, call.padded_dim,
+                        PartialIn(first));
+  }
+  FinishTile(call, range, PartialIn(first));
 }
 
 AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range,
@@ -131,22 +150,22 @@ AttentionTile AttentionRunner::MakeTile(const Call& call, const TileRange& range
   const AttentionSequence& sequence = *range.sequence;
   AttentionTile tile;
   tile.pages = {call.kv->Page(args.layer, range.kv_head), call.kv->block_stride_bytes(),
-                sequence.blocks.data(), call.kv->layout().bf16, call.padded_dim};
+                sequence.blocks.data(), call.kv->layout()};
   tile.num_rows = range.count;
   tile.num_gates = sequence.key_gates.cols;
-  tile.q = memory;
-  tile.scores = memory + kTileRows * call.padded_dim;
-  tile.weights = reinterpret_cast<uint16_t*>(tile.scores + kTileRows * kPieceTokens);
-  tile.last_block = tile.weights + kTileRows * kPieceTokens;
+  tile.scores = memory;
+  char* queries = reinterpret_cast<char*>(memory + kTileRows * kPieceTokens);
+  const int64_t query_bytes = call.kernels->query_bytes(call.kv->layout());
+  tile.q = queries;
+  tile.piece = queries + kTileRows * query_bytes;
   for (int64_t r = 0; r < range.count; ++r) {
     const int64_t row = sequence.row_begin + (range.first + r) / call.group;
     const int64_t head = range.kv_head * call.group + (range.first + r) % call.group;
-    tile.position[r] = sequence.context_end - (sequence.row_end - row);
+    tile.position[r] = PositionOf(sequence, row - sequence.row_begin);
     tile.first_key[r] = FirstKey(args, sequence, tile.position[r]);
     if (tile.num_gates > 0) tile.gates[r] = sequence.key_gates.Row(row - sequence.row_begin);
-    kernels_.scale_query(
-        args.qkv.Row(row) + head * call.head_dim, call.head_dim, args.scale * kLog2E,
-        reinterpret_cast<char*>(memory) + r * call.padded_dim * kernels_.query_bytes);
+    call.kernels->scale_query(args.qkv.Row(row) + head * call.head_dim, call.head_dim,
+                              args.scale * kLog2E, call.kv->layout(), queries + r * query_bytes);
   }
   return tile;
 }
@@ -160,12 +179,12 @@ void AttentionRunner::FinishTile(const Call& call, const TileRange& range,
     const int64_t head = range.kv_head * call.group + (range.first + r) % call.group;
     const int64_t index = row * out.stride + head * call.head_dim;
     char* values = static_cast<char*>(out.data) + index * (bf16 ? 2 : 4);
-    kernels_.finish(total, r, call.padded_dim, call.head_dim, bf16, values);
+    call.kernels->finish(total, r, call.kv->layout(), call.head_dim, bf16, values);
   }
 }
 
 float* AttentionRunner::Reserve(std::vector<Line>& memory, int64_t num_floats) const {
-  const auto lines = static_cast<size_t>((num_floats + 15) / 16);
+  const auto lines = static_cast<size_t>(std::max<int64_t>(1, (num_floats + 15) / 16));
   if (memory.size() < lines) memory.resize(lines);
   return memory.front().values;
 }

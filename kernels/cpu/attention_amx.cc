@@ -41,13 +41,13 @@ void Configure(int64_t num_rows) {
 // scores[r][token] = q[r] . k[token] for the four blocks of a piece; those that are not visible
 // repeat the last one.
 void ScorePiece(const AttentionTile& tile, const Piece<uint16_t>& piece) {
-  const int64_t dim = tile.pages.padded_dim;
+  const int64_t dim = tile.pages.layout.padded_dim;
   const uint16_t* pages[kPieceBlocks];
   for (int64_t b = 0; b < kPieceBlocks; ++b) {
     const bool visible = b >= piece.block_begin && b < piece.block_end;
     pages[b] = piece.pages[visible ? b : piece.block_end - 1];
   }
-  const auto* q = static_cast<const uint16_t*>(tile.q);
+  const auto* q = reinterpret_cast<const uint16_t*>(tile.q);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -85,12 +85,22 @@ void CopyLastBlock(const uint16_t* v, int64_t tokens, int64_t dim, uint16_t* out
   }
 }
 
+// What a piece needs in AttentionTile::piece: weights [kTileRows][kPieceTokens], then v of a block
+// that is not full [kBlock][padded_dim], all bf16.
+uint16_t* WeightsIn(const AttentionTile& tile) { return reinterpret_cast<uint16_t*>(tile.piece); }
+
+int64_t PieceBytes(const KvLayout& layout) {
+  return (kTileRows * kPieceTokens + kBlock * layout.padded_dim) *
+         static_cast<int64_t>(sizeof(uint16_t));
+}
+
 // values[r][dims] += weights[r] v over the piece's blocks, in order; one sum per 16 tokens and
 // lane, then the chain.
 void AddPiece(const AttentionTile& tile, const uint16_t* const* values,
               const Piece<uint16_t>& piece, const AttentionPartial& out) {
-  const int64_t dim = tile.pages.padded_dim;
+  const int64_t dim = tile.pages.layout.padded_dim;
   const int64_t stride = dim * 4;  // bytes of a row of fp32 values, and of a pair of tokens
+  const uint16_t* weights = WeightsIn(tile);
   int64_t d = 0;
   for (; d + 4 * kLanes <= dim; d += 4 * kLanes) {
     float* sums = out.values + d;
@@ -100,7 +110,7 @@ void AddPiece(const AttentionTile& tile, const uint16_t* const* values,
     _tile_loadd(3, sums + 3 * kLanes, stride);
     for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
       const uint16_t* v = values[b] + d * 2;
-      _tile_loadd(4, tile.weights + b * kBlock, kWeightStride);
+      _tile_loadd(4, weights + b * kBlock, kWeightStride);
       _tile_loadd(6, v, stride);
       _tile_dpbf16ps(0, 4, 6);
       _tile_loadd(7, v + kPairValues, stride);
@@ -118,7 +128,7 @@ void AddPiece(const AttentionTile& tile, const uint16_t* const* values,
   for (; d < dim; d += kLanes) {
     _tile_loadd(0, out.values + d, stride);
     for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
-      _tile_loadd(4, tile.weights + b * kBlock, kWeightStride);
+      _tile_loadd(4, weights + b * kBlock, kWeightStride);
       _tile_loadd(6, values[b] + d * 2, stride);
       _tile_dpbf16ps(0, 4, 6);
     }
@@ -129,10 +139,10 @@ void AddPiece(const AttentionTile& tile, const uint16_t* const* values,
 
 void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece,
                  const AttentionPartial& out) {
-  const int64_t dim = tile.pages.padded_dim;
+  const int64_t dim = tile.pages.layout.padded_dim;
   ScorePiece(tile, piece);
   float rescale[kTileRows];
-  WeighPiece(tile, piece, tile.weights, out, rescale);
+  WeighPiece(tile, piece, WeightsIn(tile), out, rescale);
   for (int64_t r = 0; r < tile.num_rows; ++r) {
     if (rescale[r] == 1.0f) continue;
     for (int64_t i = r * dim; i < (r + 1) * dim; i += kLanes) {
@@ -143,8 +153,9 @@ void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece,
   for (int64_t b = piece.block_begin; b < piece.block_end; ++b)
     values[b] = piece.pages[b] + dim * kBlock;
   if (const int64_t tokens = piece.token_end % kBlock; tokens != 0) {
-    CopyLastBlock(values[piece.block_end - 1], tokens, dim, tile.last_block);
-    values[piece.block_end - 1] = tile.last_block;
+    uint16_t* last_block = WeightsIn(tile) + kTileRows * kPieceTokens;
+    CopyLastBlock(values[piece.block_end - 1], tokens, dim, last_block);
+    values[piece.block_end - 1] = last_block;
   }
   FinishWrites();
   AddPiece(tile, values, piece, out);
@@ -159,17 +170,22 @@ void Attend(const AttentionTile& tile, int64_t begin, int64_t end, const Attenti
   _tile_release();
 }
 
-void ScaleQuery(const float* q, int64_t head_dim, float factor, void* scaled) {
+int64_t QueryBytes(const KvLayout& layout) {
+  return layout.padded_dim * static_cast<int64_t>(sizeof(uint16_t));
+}
+
+void ScaleQuery(const float* q, int64_t head_dim, float factor, const KvLayout&, char* scaled) {
+  auto* out = reinterpret_cast<uint16_t*>(scaled);
   for (int64_t d = 0; d < head_dim; d += kLanes) {
     const int64_t valid = head_dim - d < kLanes ? head_dim - d : kLanes;
-    Store(static_cast<uint16_t*>(scaled) + d, LoadFirst(q + d, valid) * Set(factor));
+    Store(out + d, LoadFirst(q + d, valid) * Set(factor));
   }
 }
 
 }  // namespace
 
 AttentionKernels MakeAttentionKernels() {
-  return {kTileRows, 2, ScaleQuery, Attend, Merge, Finish};
+  return {kTileRows, QueryBytes, PieceBytes, ScaleQuery, Attend, Merge, Finish};
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

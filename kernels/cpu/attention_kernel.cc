@@ -23,18 +23,6 @@ constexpr int kScoreRows = 2;
 constexpr int kValueChains = 4;
 #endif
 
-template <int N>
-struct Count {};
-
-// Calls f(Count<n>, first row) for groups of `N` rows and one smaller rest.
-template <int N, typename Function>
-inline void ForRowGroups(int64_t row, int64_t row_end, Function f) {
-  for (; row + N <= row_end; row += N) f(Count<N>(), row);
-  if constexpr (N > 1) {
-    if (row < row_end) ForRowGroups<N - 1>(row, row_end, f);
-  }
-}
-
 // scores[r][token] = q[r] . k[token] for the 16 tokens of NumBlocks blocks: even and odd dimensions
 // apart, then added.
 template <int Rows, int NumBlocks, typename Stored>
@@ -64,8 +52,8 @@ inline void ScoreBlocks(const Stored* const* pages, const float* q, int64_t padd
 
 template <typename Stored>
 void ScorePiece(const AttentionTile& tile, const Piece<Stored>& piece) {
-  const int64_t dim = tile.pages.padded_dim;
-  const auto* q = static_cast<const float*>(tile.q);
+  const int64_t dim = tile.pages.layout.padded_dim;
+  const auto* q = reinterpret_cast<const float*>(tile.q);
   ForRowGroups<kScoreRows>(0, tile.num_rows, [&]<int Rows>(Count<Rows>, int64_t row) {
     constexpr int kTogether = 2 * Rows <= kScoreRows ? 2 : 1;  // enough chains to hide latency
     float* scores = tile.scores + row * kPieceTokens;
@@ -115,7 +103,7 @@ inline void AddValues(const Piece<Stored>& piece, const float* weights, const fl
 template <typename Stored>
 void AddPiece(const AttentionTile& tile, const Piece<Stored>& piece, const float* rescale,
               const AttentionPartial& out) {
-  const int64_t dim = tile.pages.padded_dim;
+  const int64_t dim = tile.pages.layout.padded_dim;
   ForRowGroups<kValueChains>(0, tile.num_rows, [&]<int Rows>(Count<Rows>, int64_t row) {
     constexpr int kChunks = Rows * 4 <= kValueChains ? 4 : Rows * 2 <= kValueChains ? 2 : 1;
     const float* weights = tile.scores + row * kPieceTokens;
@@ -143,21 +131,28 @@ void AttendAs(const AttentionTile& tile, int64_t begin, int64_t end, const Atten
 void Attend(const AttentionTile& tile, int64_t span_begin, int64_t span_end,
             const AttentionPartial& out) {
   BeginSpan(tile, out, &span_begin, &span_end);
-  if (tile.pages.bf16) return AttendAs<uint16_t>(tile, span_begin, span_end, out);
+  if (tile.pages.layout.bf16()) return AttendAs<uint16_t>(tile, span_begin, span_end, out);
   AttendAs<float>(tile, span_begin, span_end, out);
 }
 
-void ScaleQuery(const float* q, int64_t head_dim, float factor, void* scaled) {
+int64_t QueryBytes(const KvLayout& layout) {
+  return layout.padded_dim * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t NoPieceBytes(const KvLayout&) { return 0; }
+
+void ScaleQuery(const float* q, int64_t head_dim, float factor, const KvLayout&, char* scaled) {
+  auto* out = reinterpret_cast<float*>(scaled);
   for (int64_t d = 0; d < head_dim; d += kLanes) {
     const int64_t valid = head_dim - d < kLanes ? head_dim - d : kLanes;
-    Store(static_cast<float*>(scaled) + d, LoadFirst(q + d, valid) * Set(factor));
+    Store(out + d, LoadFirst(q + d, valid) * Set(factor));
   }
 }
 
 }  // namespace
 
 AttentionKernels MakeAttentionKernels() {
-  return {kLaneTileRows, 4, ScaleQuery, Attend, Merge, Finish};
+  return {kLaneTileRows, QueryBytes, NoPieceBytes, ScaleQuery, Attend, Merge, Finish};
 }
 
 }  // namespace polyad::cpu::POLYAD_ISA

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/kv_layout.h"
+
 namespace polyad::cpu {
 
 inline constexpr int64_t kTileRows = 16;  // at most; AttentionKernels says how many it likes
@@ -21,22 +23,20 @@ struct KvPages {
   const char* page0 = nullptr;  // page of block 0
   int64_t block_stride_bytes = 0;
   const int32_t* blocks = nullptr;  // block table of the sequence
-  bool bf16 = false;
-  int64_t padded_dim = 0;
+  KvLayout layout;
 };
 
 struct AttentionTile {
   KvPages pages;
-  const void* q = nullptr;  // [num_rows][padded_dim] as scale_query wrote it, times scale * log2(e)
+  const char* q = nullptr;  // rows of query_bytes as scale_query wrote them, times scale * log2(e)
   int64_t num_rows = 0;
   int64_t position[kTileRows] = {};  // row r sees keys in [first_key[r], position[r]]
   int64_t first_key[kTileRows] = {};
   int64_t num_gates = 0;  // keys that row r has gates[r] of, a multiple of kBlock
   const float* gates[kTileRows] = {};
   // Working memory.
-  float* scores = nullptr;         // [kTileRows][kPieceTokens]
-  uint16_t* weights = nullptr;     // [kTileRows][kPieceTokens], where they are bf16
-  uint16_t* last_block = nullptr;  // [kBlock][padded_dim], v of a block that is not full
+  float* scores = nullptr;  // [kTileRows][kPieceTokens]
+  char* piece = nullptr;    // piece_bytes for what a piece needs besides
 };
 
 // Softmax so far of each row of a tile: weights are 2^(score - max), sum is kept in 16 lanes by
@@ -49,18 +49,21 @@ struct AttentionPartial {
 
 struct AttentionKernels {
   int64_t tile_rows = 0;
-  int64_t query_bytes = 0;  // of a number in AttentionTile::q
-  // q[0, head_dim) * factor into a padded row, in the form `attend` reads.
-  void (*scale_query)(const float* q, int64_t head_dim, float factor, void* scaled) = nullptr;
+  // Bytes of a row of AttentionTile::q, and of AttentionTile::piece: multiples of 64.
+  int64_t (*query_bytes)(const KvLayout& layout) = nullptr;
+  int64_t (*piece_bytes)(const KvLayout& layout) = nullptr;
+  // q[0, head_dim) * factor in the form `attend` reads.
+  void (*scale_query)(const float* q, int64_t head_dim, float factor, const KvLayout& layout,
+                      char* scaled) = nullptr;
   // Fills `out` with the tile over keys [span_begin, span_end).
   void (*attend)(const AttentionTile& tile, int64_t span_begin, int64_t span_end,
                  const AttentionPartial& out) = nullptr;
   // total <- total with `next`, which lies after it.
   void (*merge)(const AttentionPartial& next, int64_t num_rows, int64_t padded_dim,
                 const AttentionPartial& total) = nullptr;
-  // One row's values / sum, as f32 or bf16.
-  void (*finish)(const AttentionPartial& total, int64_t row, int64_t padded_dim, int64_t head_dim,
-                 bool bf16_out, void* out) = nullptr;
+  // One row's values / sum, as f32 or bf16; its values are spent.
+  void (*finish)(const AttentionPartial& total, int64_t row, const KvLayout& layout,
+                 int64_t head_dim, bool bf16_out, void* out) = nullptr;
 };
 
 }  // namespace polyad::cpu

@@ -12,6 +12,18 @@ namespace polyad::cpu::POLYAD_ISA {
 inline constexpr float kNoKey = -__builtin_inff();
 inline constexpr int64_t kPieceBlocks = kPieceTokens / kBlock;
 
+template <int N>
+struct Count {};
+
+// Calls f(Count<n>, first row) for groups of `N` rows and one smaller rest.
+template <int N, typename Function>
+inline void ForRowGroups(int64_t row, int64_t row_end, Function f) {
+  for (; row + N <= row_end; row += N) f(Count<N>(), row);
+  if constexpr (N > 1) {
+    if (row < row_end) ForRowGroups<N - 1>(row, row_end, f);
+  }
+}
+
 inline int64_t Within(int64_t value, int64_t high) {
   return value < 0 ? 0 : value > high ? high : value;
 }
@@ -54,7 +66,7 @@ inline void BeginSpan(const AttentionTile& tile, const AttentionPartial& out, in
     first = tile.first_key[r] < first ? tile.first_key[r] : first;
     last = tile.position[r] > last ? tile.position[r] : last;
   }
-  for (int64_t i = 0; i < tile.num_rows * tile.pages.padded_dim; i += kLanes) {
+  for (int64_t i = 0; i < tile.num_rows * tile.pages.layout.padded_dim; i += kLanes) {
     Store(out.values + i, Zero());
   }
   *begin = first > *begin ? first : *begin;
@@ -184,10 +196,10 @@ void FinishAs(const float* values, Lanes inverse, int64_t head_dim, Out* out) {
   }
 }
 
-inline void Finish(const AttentionPartial& total, int64_t row, int64_t padded_dim, int64_t head_dim,
-                   bool bf16_out, void* out) {
+inline void Finish(const AttentionPartial& total, int64_t row, const KvLayout& layout,
+                   int64_t head_dim, bool bf16_out, void* out) {
   const Lanes inverse = Set(1.0f / Sum(Load(total.sum + row * kLanes)));
-  const float* values = total.values + row * padded_dim;
+  const float* values = total.values + row * layout.padded_dim;
   if (bf16_out) return FinishAs(values, inverse, head_dim, static_cast<uint16_t*>(out));
   FinishAs(values, inverse, head_dim, static_cast<float*>(out));
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/api/check.h"
+#include "kernels/api/kv_shape.h"
 #include "kernels/cpu/choose_row_kernels.h"
 #include "kernels/cpu/delta.h"
 #include "kernels/cpu/gated_prefix.h"
@@ -23,6 +24,7 @@ RowKernels KernelsFor(Isa isa, ComputeMode mode) {
   RowKernels kernels = RowKernelsOf(isa);
   if (isa == Isa::kAmx && mode != ComputeMode::kF32) {
     kernels.attention = amx::MakeAttentionKernels();
+    kernels.coded_attention = amx::MakeCodedAttentionKernels();
   }
   return kernels;
 }
@@ -44,7 +46,7 @@ CpuBackend::CpuBackend(const BackendOptions& options, Isa isa)
       isa_(isa),
       kernels_(KernelsFor(isa, options.mode)),
       pool_(options.num_threads),
-      attention_(kernels_.attention, pool_) {}
+      attention_(kernels_.attention, kernels_.coded_attention, pool_) {}
 
 BackendInfo CpuBackend::info() const {
   return {"cpu", std::string(NameOf(isa_)), pool_.num_threads()};
@@ -72,7 +74,15 @@ absl::StatusOr<std::unique_ptr<PackedDelta>> CpuBackend::PackDelta(const DeltaOp
 
 absl::StatusOr<std::unique_ptr<KvStorage>> CpuBackend::AllocateKv(const KvShape& shape,
                                                                   int64_t num_blocks) {
-  return CpuKvStorage::Create(shape, num_blocks, mode_ != ComputeMode::kF32);
+  const absl::StatusOr<KvShape> settled = SettleKvShape(shape, mode_);
+  if (!settled.ok()) return settled.status();
+  return CpuKvStorage::Create(*settled, num_blocks);
+}
+
+absl::StatusOr<int64_t> CpuBackend::KvBlockBytes(const KvShape& shape) const {
+  const absl::StatusOr<KvShape> settled = SettleKvShape(shape, mode_);
+  if (!settled.ok()) return settled.status();
+  return CpuKvStorage::BlockBytes(*settled);
 }
 
 void CpuBackend::ForRows(int64_t num_rows, int64_t row_cost, absl::FunctionRef<void(int64_t)> fn) {
@@ -140,7 +150,7 @@ void CpuBackend::RotateAndStoreRow(const QkvArgs& args, int64_t row) const {
   const int64_t slot = args.slots[static_cast<size_t>(row)];
   if (slot < 0) return;
   rotate.norm = args.k_norm;
-  const PageToken at{kv.layout().bf16, dim, kv.layout().padded_dim, slot % kBlock};
+  const PageToken at{kv.layout(), dim, slot % kBlock};
   for (int64_t head = 0; head < num_kv_heads; ++head) {
     float* k = q + (args.num_heads + head) * dim;
     kernels_.rotate(rotate, k);

@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
       std::span<const TensorView> parts) override;
   absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
                                                          PackShare& share) override;
+  absl::StatusOr<int64_t> KvBlockBytes(const KvShape& shape) const override;
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                         int64_t num_blocks) override;
 

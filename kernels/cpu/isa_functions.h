@@ -23,6 +23,7 @@ void AddSparse(const SparseGroups& matrix, const SiteTask& task, float* transpos
 SignLevel SignLevelOf();
 void AddSigns(const SignPanels& signs, const SignRow& row, int32_t* tables);
 AttentionKernels MakeAttentionKernels();
+AttentionKernels MakeCodedAttentionKernels();
 void DecodeGroupedPanel(const GroupedPanel& panel, uint16_t* out);
 void DecodeGroupedScaling(const GroupedPanel& panel, float offset, float* scales, float* minima);
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/str_format.h"
 #include "kernels/api/check.h"
@@ -12,7 +13,8 @@
 namespace polyad::cpu {
 namespace {
 
-constexpr int64_t kMaxSize = int64_t{1} << 20;
+// A tile of keys is 16 lines, of which the last group of a head may have fewer.
+constexpr int64_t kReadBeyond = 16 * kLineBytes;
 
 // Has the system clear the pages now rather than under the first requests, whose first token it
 // would delay by some 0.6 s. Kernels before 5.14 refuse: then the first touch pays, as it would
@@ -28,26 +30,34 @@ void Prefault(char* memory, int64_t bytes) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape& shape,
-                                                                   int64_t num_blocks, bool bf16) {
-  for (int64_t size : {shape.num_layers, shape.num_kv_heads, shape.head_dim}) {
-    if (size >= 1 && size <= kMaxSize && num_blocks >= 1) continue;
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "K/V pages: expected sizes from 1 to %d, got %d layers, %d kv heads of %d, %d blocks",
-        kMaxSize, shape.num_layers, shape.num_kv_heads, shape.head_dim, num_blocks));
-  }
-  const KvLayout layout{bf16, (shape.head_dim + 15) / 16 * 16};
-  std::unique_ptr<CpuKvStorage> storage(new CpuKvStorage(shape, num_blocks, layout));
-  const int64_t physical = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-  const int64_t layer_block_bytes = storage->block_stride_bytes();
+absl::StatusOr<int64_t> CpuKvStorage::BlockBytes(const KvShape& shape) {
   // Sizes of a model come from a file: divide rather than multiply past the end of int64.
-  if (layer_block_bytes > physical / shape.num_layers / num_blocks) {
+  const int64_t page_bytes = KvLayout::Of(shape.format, shape.head_dim).page_bytes();
+  if (page_bytes > std::numeric_limits<int64_t>::max() / shape.num_kv_heads / shape.num_layers) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("K/V pages: %d layers of %d kv heads of %d are beyond any memory",
+                        shape.num_layers, shape.num_kv_heads, shape.head_dim));
+  }
+  return page_bytes * shape.num_kv_heads * shape.num_layers;
+}
+
+absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape& shape,
+                                                                   int64_t num_blocks) {
+  const absl::StatusOr<int64_t> block_bytes = BlockBytes(shape);
+  if (!block_bytes.ok()) return block_bytes.status();
+  if (num_blocks < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("K/V pages: expected at least one block, got %d", num_blocks));
+  }
+  const int64_t physical = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  if (*block_bytes > physical / num_blocks) {
     return absl::ResourceExhaustedError(
         absl::StrFormat("K/V pages: %d blocks of %d layers exceed this machine's %d bytes",
                         num_blocks, shape.num_layers, physical));
   }
-  storage->bytes_ = layer_block_bytes * num_blocks * shape.num_layers;
-  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(storage->bytes_);
+  std::unique_ptr<CpuKvStorage> storage(new CpuKvStorage(shape, num_blocks));
+  storage->bytes_ = *block_bytes * num_blocks;
+  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(storage->bytes_ + kReadBeyond);
   if (!memory.ok()) return memory.status();
   storage->memory_ = *std::move(memory);
   Prefault(storage->memory_.get(), storage->bytes_);

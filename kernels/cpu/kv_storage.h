@@ -1,8 +1,8 @@
 #pragma once
 
-// K/V pages of the CPU backend, laid out by kv_layout.h: bf16 in auto mode, fp32 in the exact mode.
-// Pages of a layer lie [block][kv head]. Within a step its tokens are written before any is read;
-// tasks write different tokens.
+// K/V pages of the CPU backend, laid out by kv_layout.h; shapes are settled (kv_shape.h). Pages of
+// a layer lie [block][kv head]. Within a step its tokens are written before any is read; tasks
+// write different tokens.
 
 #include <memory>
 #include <span>
@@ -20,10 +20,12 @@ class CpuKvStorage final : public KvStorage {
   // RESOURCE_EXHAUSTED when the pages exceed the machine's memory or the system refuses them. Pages
   // are zero and take physical memory as they are first written.
   static absl::StatusOr<std::unique_ptr<CpuKvStorage>> Create(const KvShape& shape,
-                                                              int64_t num_blocks, bool bf16);
+                                                              int64_t num_blocks);
+  static absl::StatusOr<int64_t> BlockBytes(const KvShape& shape);  // of all layers
 
   int64_t num_blocks() const override { return num_blocks_; }
   int64_t bytes() const override { return bytes_; }
+  KvFormat format() const override { return shape_.format; }
   int64_t block_bytes() const override { return shape_.num_layers * block_stride_bytes(); }
   void Save(int64_t block, std::span<char> to) const override;
   void Restore(int64_t block, std::span<const char> from) override;
@@ -34,12 +36,14 @@ class CpuKvStorage final : public KvStorage {
   char* Page(int64_t layer, int64_t kv_head) const {
     return memory_.get() + layer * num_blocks_ * block_stride_bytes() + kv_head * page_bytes();
   }
-  int64_t page_bytes() const { return layout_.page_values() * layout_.value_bytes(); }
+  int64_t page_bytes() const { return layout_.page_bytes(); }
   int64_t block_stride_bytes() const { return shape_.num_kv_heads * page_bytes(); }
 
  private:
-  CpuKvStorage(const KvShape& shape, int64_t num_blocks, const KvLayout& layout)
-      : shape_(shape), num_blocks_(num_blocks), layout_(layout) {}
+  CpuKvStorage(const KvShape& shape, int64_t num_blocks)
+      : shape_(shape),
+        num_blocks_(num_blocks),
+        layout_(KvLayout::Of(shape.format, shape.head_dim)) {}
 
   const KvShape shape_;
   const int64_t num_blocks_;

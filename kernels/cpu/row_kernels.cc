@@ -13,6 +13,7 @@ RowKernels MakeRowKernels() {
           AddRow,
           MakeSiteKernels(),
           MakeAttentionKernels(),
+          MakeCodedAttentionKernels(),
           DecodeGroupedPanel,
           DecodeGroupedScaling};
 }

@@ -10,6 +10,7 @@
 #include "kernels/api/backend.h"
 #include "kernels/cpu/attention_kernel.h"
 #include "kernels/cpu/grouped_panel.h"
+#include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/site_kernels.h"
 
 namespace polyad::cpu {
@@ -44,9 +45,8 @@ struct ActivateRow {
 
 // Token `token` of a page of K/V.
 struct PageToken {
-  bool bf16 = false;
+  KvLayout layout;
   int64_t head_dim = 0;
-  int64_t padded_dim = 0;
   int64_t token = 0;
 };
 
@@ -59,7 +59,8 @@ struct RowKernels {
   int64_t (*argmax)(const float* x, int64_t cols) = nullptr;
   void (*add)(const float* x, float* y, int64_t cols) = nullptr;  // y += x
   SiteKernels site;
-  AttentionKernels attention;
+  AttentionKernels attention;        // over plain pages
+  AttentionKernels coded_attention;  // over pages of codes
   DecodeGrouped decode_grouped = nullptr;
   DecodeScaling decode_scaling = nullptr;
 };
@@ -74,7 +75,9 @@ namespace avx512 {
 RowKernels MakeRowKernels();
 }
 namespace amx {
-AttentionKernels MakeAttentionKernels();  // bf16 pages only; other rows go by avx512
-}
+// The rest goes by avx512.
+AttentionKernels MakeAttentionKernels();  // bf16 pages only
+AttentionKernels MakeCodedAttentionKernels();
+}  // namespace amx
 
 }  // namespace polyad::cpu

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/api/delta_check.h"
+#include "kernels/api/kv_shape.h"
 #include "kernels/reference/element.h"
 #include "kernels/reference/stored_delta.h"
 
@@ -130,7 +131,16 @@ absl::StatusOr<std::unique_ptr<PackedDelta>> ReferenceBackend::PackDelta(const D
 
 absl::StatusOr<std::unique_ptr<KvStorage>> ReferenceBackend::AllocateKv(const KvShape& shape,
                                                                         int64_t num_blocks) {
-  return std::make_unique<StoredKv>(shape, num_blocks);
+  const absl::StatusOr<KvShape> settled = SettleKvShape(shape, mode_);
+  if (!settled.ok()) return settled.status();
+  return std::make_unique<StoredKv>(*settled, num_blocks);
+}
+
+absl::StatusOr<int64_t> ReferenceBackend::KvBlockBytes(const KvShape& shape) const {
+  const absl::StatusOr<KvShape> settled = SettleKvShape(shape, mode_);
+  if (!settled.ok()) return settled.status();
+  return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * kBlockTokens *
+         static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace polyad::ref

@@ -3,7 +3,7 @@
 // The oracle: every op of the Backend contract written as its formula, in double precision, one
 // thread, one small file per op. It is the truth the other backends are measured against, and slow.
 // Numbers are rounded only where the contract stores them: fp32 rows, activations (f32, or bf16 in
-// auto mode) and K/V (likewise).
+// auto mode) and K/V.
 
 #include <memory>
 #include <span>
@@ -33,7 +33,8 @@ class StoredMatrix final : public PackedMatrix {
   TensorView view_;
 };
 
-// K and V of one token and layer lie together: [layer][slot][kv_head * head_dim].
+// K and V as they are read, whatever their format (kv_codes.h); those of one token and layer lie
+// together: [layer][slot][kv_head * head_dim].
 class StoredKv final : public KvStorage {
  public:
   StoredKv(const KvShape& shape, int64_t num_blocks);
@@ -41,6 +42,7 @@ class StoredKv final : public KvStorage {
   int64_t bytes() const override {
     return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float));
   }
+  KvFormat format() const override { return shape_.format; }
   int64_t block_bytes() const override { return bytes() / num_blocks_; }
   void Save(int64_t block, std::span<char> to) const override;
   void Restore(int64_t block, std::span<const char> from) override;
@@ -81,6 +83,7 @@ class ReferenceBackend final : public Backend {
       std::span<const TensorView> parts) override;
   absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
                                                          PackShare& share) override;
+  absl::StatusOr<int64_t> KvBlockBytes(const KvShape& shape) const override;
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                         int64_t num_blocks) override;
 

@@ -6,6 +6,7 @@
 
 #include "kernels/api/check.h"
 #include "kernels/reference/element.h"
+#include "kernels/reference/kv_codes.h"
 #include "kernels/reference/reference_backend.h"
 
 namespace polyad::ref {
@@ -34,8 +35,10 @@ void Rotate(const RopeTable& rope, int32_t position, std::vector<double>& head) 
   }
 }
 
-float StoredAs(DType dtype, double value) {
-  return static_cast<float>(dtype == DType::kBF16 ? Bf16ToDouble(ToBf16(value)) : value);
+void StoreHead(KvFormat format, KvPart part, const std::vector<double>& head, float* out) {
+  const std::vector<float> rounded(head.begin(), head.end());
+  const std::vector<double> stored = StoredHead(format, part, rounded);
+  for (size_t i = 0; i < stored.size(); ++i) out[i] = static_cast<float>(stored[i]);
 }
 
 }  // namespace
@@ -59,10 +62,9 @@ void ReferenceBackend::RotateAndStore(const QkvArgs& args) {
     for (int64_t h = 0; h < num_kv_heads && slot >= 0; ++h) {
       std::vector<double> head = NormedHead(k + h * dim, dim, args.k_norm, args.norm_eps);
       Rotate(args.rope, position, head);
-      for (int64_t i = 0; i < dim; ++i) {
-        kv.K(args.layer, slot, h)[i] = StoredAs(activation_dtype(), head[static_cast<size_t>(i)]);
-        kv.V(args.layer, slot, h)[i] = StoredAs(activation_dtype(), v[h * dim + i]);
-      }
+      StoreHead(kv.format(), KvPart::kKey, head, kv.K(args.layer, slot, h));
+      StoreHead(kv.format(), KvPart::kValue, {v + h * dim, v + (h + 1) * dim},
+                kv.V(args.layer, slot, h));
     }
   }
 }

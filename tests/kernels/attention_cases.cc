@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "absl/strings/str_format.h"
+#include "kernels/cpu/kv_layout.h"
 #include "tests/kernels/op_inputs.h"
 
 namespace polyad::test {
@@ -27,7 +28,9 @@ class AttentionRun : public OpRun {
     const auto num_blocks = static_cast<int64_t>(
         std::accumulate(blocks_.begin(), blocks_.end(), size_t{2},
                         [](size_t sum, const auto& blocks) { return sum + blocks.size(); }));
-    kv_ = *backend.AllocateKv({shape.num_layers, shape.num_kv_heads, shape.head_dim}, num_blocks);
+    const KvFormat format = InAuto() ? shape.format : KvFormat::kAuto;
+    kv_ = *backend.AllocateKv({shape.num_layers, shape.num_kv_heads, shape.head_dim, format},
+                              num_blocks);
     int64_t row = 0;
     for (size_t s = 0; s < shape.contexts.size(); ++s) {
       const auto [context, rows] = shape.contexts[s];
@@ -331,9 +334,17 @@ class GatedPrefixRun final : public OpRun {
 std::string Describe(const char* op, const AttentionShape& shape) {
   const auto [context, rows] = shape.contexts.front();
   return absl::StrFormat(
-      "%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d/stored:%d/first:%d/gates:%d",
+      "%s/sequences:%d/context:%d/rows:%d/heads:%dx%dover%d/window:%d/stored:%d/first:%d/gates:%d/"
+      "kv:%s",
       op, shape.contexts.size(), context, rows, shape.num_heads, shape.head_dim, shape.num_kv_heads,
-      shape.window, shape.num_stored, shape.first_key, shape.num_gates);
+      shape.window, shape.num_stored, shape.first_key, shape.num_gates, NameOf(shape.format));
+}
+
+// Bytes of k and v of one token and head, as a page of the CPU backend holds them in mode auto.
+double BytesPerHead(const AttentionShape& shape) {
+  const KvFormat format = shape.format == KvFormat::kAuto ? KvFormat::kBF16 : shape.format;
+  return static_cast<double>(cpu::KvLayout::Of(format, shape.head_dim).page_bytes()) /
+         static_cast<double>(kBlockTokens);
 }
 
 }  // namespace
@@ -345,7 +356,7 @@ OpCase AttentionCase(const AttentionShape& shape) {
     const double keys = static_cast<double>(rows) *
                         (static_cast<double>(context) - static_cast<double>(rows - 1) / 2);
     out.flops += 4 * keys * static_cast<double>(shape.num_heads * shape.head_dim);
-    out.bytes += 4 * static_cast<double>(context * shape.num_kv_heads * shape.head_dim);
+    out.bytes += static_cast<double>(context * shape.num_kv_heads) * BytesPerHead(shape);
   }
   out.make = [shape](Backend& backend) { return std::make_unique<AttentionRun>(backend, shape); };
   return out;

@@ -16,9 +16,10 @@ struct AttentionShape {
   int64_t rotary_dim = 0;
   int64_t window = 0;
   bool head_norms = false;
-  int64_t num_stored = 0;  // first keys and values of each context, stored as they are
-  int64_t first_key = 0;   // keys before it are hidden
-  int64_t num_gates = 0;   // first keys that every row has gates of
+  int64_t num_stored = 0;             // first keys and values of each context, stored as they are
+  int64_t first_key = 0;              // keys before it are hidden
+  int64_t num_gates = 0;              // first keys that every row has gates of
+  KvFormat format = KvFormat::kAuto;  // on a backend in mode f32: kAuto
   int64_t num_layers =
       2;  // each Run takes the next one: with many, the pages come from beyond the caches
 };

@@ -7,26 +7,9 @@
 #include "tests/kernels/row_cases.h"
 
 namespace polyad::test {
+namespace {
 
-std::vector<OpCase> ConformanceCases() {
-  std::vector<OpCase> cases;
-  for (int64_t cols : {1, 15, 16, 17, 64, 100, 576}) {
-    for (NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
-      cases.push_back(NormCase(kind, 3, cols, /*bias=*/false));
-      cases.push_back(NormCase(kind, 2, cols, /*bias=*/true));
-    }
-  }
-  for (ActivationKind kind :
-       {ActivationKind::kSilu, ActivationKind::kGeluTanh, ActivationKind::kGeluErf,
-        ActivationKind::kRelu, ActivationKind::kTanh, ActivationKind::kQuickGelu,
-        ActivationKind::kLeakyRelu, ActivationKind::kSigmoid, ActivationKind::kIdentity}) {
-    for (int64_t cols : {1, 31, 160}) {
-      cases.push_back(ActivateCase(kind, /*gated=*/true, 3, cols));
-      cases.push_back(ActivateCase(kind, /*gated=*/false, 2, cols));
-    }
-  }
-  for (int64_t cols : {1, 5, 64, 2049, 5000}) cases.push_back(ArgMaxCase(3, cols));
-  cases.push_back(GatherCase(7, 20));
+void AddAttentionCases(std::vector<OpCase>& cases) {
   const AttentionShape attention[] = {
       {.num_heads = 9,
        .num_kv_heads = 3,
@@ -60,9 +43,43 @@ std::vector<OpCase> ConformanceCases() {
   AttentionShape gated = attention[5];
   gated.num_gates = 560;
   cases.push_back(AttentionCase(gated));
+  for (KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+    for (AttentionShape shape : attention) {
+      shape.format = format;
+      cases.push_back(AttentionCase(shape));
+    }
+    prefixed.format = format;
+    cases.push_back(AttentionCase(prefixed));
+    gated.format = format;
+    cases.push_back(AttentionCase(gated));
+  }
   cases.push_back(GatedPrefixCase(attention[0], 3, 10));
   cases.push_back(GatedPrefixCase(attention[1], 5, 1));
   cases.push_back(GatedPrefixCase(attention[3], 2, 7));
+}
+
+}  // namespace
+
+std::vector<OpCase> ConformanceCases() {
+  std::vector<OpCase> cases;
+  for (int64_t cols : {1, 15, 16, 17, 64, 100, 576}) {
+    for (NormKind kind : {NormKind::kRms, NormKind::kLayer}) {
+      cases.push_back(NormCase(kind, 3, cols, /*bias=*/false));
+      cases.push_back(NormCase(kind, 2, cols, /*bias=*/true));
+    }
+  }
+  for (ActivationKind kind :
+       {ActivationKind::kSilu, ActivationKind::kGeluTanh, ActivationKind::kGeluErf,
+        ActivationKind::kRelu, ActivationKind::kTanh, ActivationKind::kQuickGelu,
+        ActivationKind::kLeakyRelu, ActivationKind::kSigmoid, ActivationKind::kIdentity}) {
+    for (int64_t cols : {1, 31, 160}) {
+      cases.push_back(ActivateCase(kind, /*gated=*/true, 3, cols));
+      cases.push_back(ActivateCase(kind, /*gated=*/false, 2, cols));
+    }
+  }
+  for (int64_t cols : {1, 5, 64, 2049, 5000}) cases.push_back(ArgMaxCase(3, cols));
+  cases.push_back(GatherCase(7, 20));
+  AddAttentionCases(cases);
   for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0,
                       DType::kQ4_1, DType::kGrouped}) {
     cases.push_back(EmbedCase(dtype, 5, 96));
@@ -104,6 +121,18 @@ std::vector<OpCase> BenchmarkCases() {
   };
   with(1, 160, 1);
   with(1, 2048, 1);
+  for (int64_t context : {512, 4096, 8192}) {
+    for (KvFormat format : {KvFormat::kBF16, KvFormat::kInt8, KvFormat::kInt4}) {
+      AttentionShape shape = smol;
+      shape.contexts = {{context, 1}};
+      shape.format = format;
+      cases.push_back(AttentionCase(shape));
+      shape.contexts.assign(8, {context, 1});
+      if (context == 4096) cases.push_back(AttentionCase(shape));
+      shape.contexts = {{context, 512}};
+      if (context == 4096) cases.push_back(AttentionCase(shape));
+    }
+  }
   with(8, 160, 1);
   with(32, 160, 1);
   with(1, 128, 128);

@@ -25,6 +25,7 @@ struct Shape {
   int64_t window;
   int64_t context;
   int64_t num_gates = 0;  // a multiple of kBlockTokens
+  KvFormat format = KvFormat::kAuto;
 };
 
 // One sequence's q|k|v rows, before rotation (there is none), its rows' gates of the first keys,
@@ -67,14 +68,15 @@ class World {
 
   // New pages; `poison` fills every one with NaN, as a broken earlier tenant might have left them.
   void Clear(bool poison = false) {
-    kv_ = *backend_->AllocateKv({2, shape_.num_kv_heads, shape_.head_dim}, num_blocks_);
+    kv_ = *backend_->AllocateKv({2, shape_.num_kv_heads, shape_.head_dim, shape_.format},
+                                num_blocks_);
     if (!poison) return;
     auto& kv = static_cast<CpuKvStorage&>(*kv_);
     const std::vector<float> nan(static_cast<size_t>(shape_.head_dim),
                                  std::numeric_limits<float>::quiet_NaN());
     for (int64_t page = 0; page < num_blocks_ * shape_.num_kv_heads; ++page) {
       for (int64_t token = 0; token < kBlock; ++token) {
-        const PageToken at{kv.layout().bf16, shape_.head_dim, kv.layout().padded_dim, token};
+        const PageToken at{kv.layout(), shape_.head_dim, token};
         scalar::MakeRowKernels().store_token(at, nan.data(), nan.data(),
                                              kv.Page(1, 0) + page * kv.page_bytes());
       }
@@ -215,6 +217,13 @@ std::vector<Setting> Settings() {
     for (ComputeMode mode : {ComputeMode::kF32, ComputeMode::kAuto}) {
       for (const Shape& shape : shapes) settings.push_back({isa, mode, shape});
     }
+    for (KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+      for (const Shape& shape :
+           {shapes[0], shapes[2], shapes[3], shapes[5], shapes[6], shapes[7]}) {
+        settings.push_back({isa, ComputeMode::kAuto, shape});
+        settings.back().shape.format = format;
+      }
+    }
   }
   return settings;
 }
@@ -257,7 +266,8 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionInvarianceTest, testing::ValuesIn(Setting
                                   std::to_string(s.shape.num_kv_heads) + "_window" +
                                   std::to_string(s.shape.window) + "_context" +
                                   std::to_string(s.shape.context) + "_gates" +
-                                  std::to_string(s.shape.num_gates);
+                                  std::to_string(s.shape.num_gates) + "_" +
+                                  std::string(NameOf(s.shape.format));
                          });
 
 }  // namespace

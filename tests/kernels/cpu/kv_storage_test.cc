@@ -1,20 +1,26 @@
 #include "kernels/cpu/kv_storage.h"
 
 #include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/reference/kv_codes.h"
 
 namespace polyad::cpu {
 namespace {
 
 TEST(KvLayoutTest, EveryNumberOfAPageHasAPlaceOfItsOwn) {
-  for (bool bf16 : {false, true}) {
-    const KvLayout layout{bf16, 48};
+  for (KvFormat format : {KvFormat::kBF16, KvFormat::kF32}) {
+    const KvLayout layout{format, 48};
     std::set<int64_t> places;
     for (int64_t token = 0; token < kBlock; ++token) {
       for (int64_t d = 0; d < 48; ++d) {
@@ -28,6 +34,46 @@ TEST(KvLayoutTest, EveryNumberOfAPageHasAPlaceOfItsOwn) {
   }
 }
 
+TEST(KvLayoutTest, EveryCodeOfAPageHasAPlaceOfItsOwnAndNoByteBelongsToTwoTokens) {
+  for (KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+    const KvLayout layout = KvLayout::Of(format, 90);
+    EXPECT_EQ(layout.padded_dim, 96);
+    std::set<std::pair<int64_t, bool>> places;
+    std::map<int64_t, int64_t> token_of;
+    const auto put = [&](int64_t token, int64_t at, bool upper) {
+      EXPECT_TRUE(places.insert({at, upper}).second);
+      EXPECT_EQ(token_of.insert({at, token}).first->second, token);
+    };
+    for (int64_t token = 0; token < kBlock; ++token) {
+      for (int64_t d = 0; d < layout.padded_dim; ++d) {
+        put(token, layout.KCode(token, d), layout.KUpper(d));
+        put(token, layout.VCode(token, d), layout.VUpper(d));
+        const int64_t quad = d % 32 / 4;  // the fifth bits of eight dimensions share a byte
+        if (layout.halves() && quad == 0) put(token, layout.KFifths(d) + token * 4 + d % 4, false);
+      }
+      const auto put_scaling = [&](int64_t at) {
+        for (int64_t byte = 0; byte < 2; ++byte) {
+          put(token, at + token * 2 + byte, false);
+          put(token, at + 2 * kBlock + token * 2 + byte, false);
+        }
+      };
+      for (int64_t i = 0; i < layout.NumGroups(KvPart::kKey); ++i) put_scaling(layout.KScales(i));
+      for (int64_t i = 0; i < layout.NumGroups(KvPart::kValue); ++i) put_scaling(layout.VScales(i));
+    }
+    EXPECT_EQ(static_cast<int64_t>(token_of.size()), layout.page_bytes());
+    EXPECT_EQ(token_of.begin()->first, 0);
+    EXPECT_EQ(token_of.rbegin()->first, layout.page_bytes() - 1);
+  }
+}
+
+// What docs/configuration.md promises of memory, at the head of the demo model.
+TEST(KvLayoutTest, CodesTakeAHalfAndAThirdOfBf16AndLittleMore) {
+  const int64_t bf16 = KvLayout::Of(KvFormat::kBF16, 64).page_bytes();
+  EXPECT_EQ(bf16, 4096);
+  EXPECT_EQ(KvLayout::Of(KvFormat::kInt8, 64).page_bytes(), 2176);
+  EXPECT_EQ(KvLayout::Of(KvFormat::kInt4, 64).page_bytes(), 1344);
+}
+
 struct Level {
   Isa isa;
   RowKernels kernels;
@@ -36,8 +82,8 @@ struct Level {
 // Stores token 5 of block 3 for one layer and head of many; every number must be where the layout
 // says, nothing else.
 template <typename Stored>
-void ExpectStored(const RowKernels& kernels, bool bf16, float (*widen)(Stored)) {
-  const auto kv = *CpuKvStorage::Create({2, 3, 20}, 4, bf16);
+void ExpectStored(const RowKernels& kernels, KvFormat format, float (*widen)(Stored)) {
+  const auto kv = *CpuKvStorage::Create({2, 3, 20, format}, 4);
   EXPECT_EQ(kv->layout().padded_dim, 32);
   EXPECT_EQ(kv->bytes(), static_cast<int64_t>(2 * 3 * 4 * (2 * 32 * kBlock * sizeof(Stored))));
   std::vector<float> k(20);
@@ -48,7 +94,7 @@ void ExpectStored(const RowKernels& kernels, bool bf16, float (*widen)(Stored)) 
   }
   for (int64_t token : {4, 5}) {
     char* page = kv->Page(1, 2) + 3 * kv->block_stride_bytes();
-    kernels.store_token({bf16, 20, 32, token}, k.data(), v.data(), page);
+    kernels.store_token({kv->layout(), 20, token}, k.data(), v.data(), page);
     const auto* values = reinterpret_cast<const Stored*>(page);
     for (int64_t d = 0; d < 20; ++d) {
       EXPECT_EQ(widen(values[kv->layout().KIndex(token, d)]), k[static_cast<size_t>(d)]);
@@ -62,27 +108,192 @@ void ExpectStored(const RowKernels& kernels, bool bf16, float (*widen)(Stored)) 
   EXPECT_EQ(sum, 2 * 2 * 210.0);
 }
 
+std::vector<Level> Levels() {
+  std::vector<Level> levels = {{Isa::kScalar, scalar::MakeRowKernels()},
+                               {Isa::kAvx2, avx2::MakeRowKernels()},
+                               {Isa::kAvx512, avx512::MakeRowKernels()}};
+  std::erase_if(levels, [](const Level& level) { return level.isa > BestIsa(); });
+  return levels;
+}
+
 TEST(CpuKvStorageTest, StoresEachTokenWhereTheLayoutSays) {
-  const Level levels[] = {{Isa::kScalar, scalar::MakeRowKernels()},
-                          {Isa::kAvx2, avx2::MakeRowKernels()},
-                          {Isa::kAvx512, avx512::MakeRowKernels()}};
-  for (const Level& level : levels) {
-    if (level.isa > BestIsa()) continue;
-    ExpectStored<uint16_t>(level.kernels, true, FromBf16);
-    ExpectStored<float>(level.kernels, false, [](float value) { return value; });
+  for (const Level& level : Levels()) {
+    ExpectStored<uint16_t>(level.kernels, KvFormat::kBF16, FromBf16);
+    ExpectStored<float>(level.kernels, KvFormat::kF32, [](float value) { return value; });
+  }
+}
+
+float Bf16At(const char* page, int64_t at) {
+  uint16_t bits;
+  std::memcpy(&bits, page + at, sizeof(bits));
+  return FromBf16(bits);
+}
+
+int CodeAt(const KvLayout& layout, const char* page, int64_t at, bool upper) {
+  const auto byte = static_cast<uint8_t>(page[at]);
+  return !layout.halves() ? byte : upper ? byte >> 4 : byte & 15;
+}
+
+int FifthAt(const KvLayout& layout, const char* page, int64_t token, int64_t d) {
+  if (!layout.halves()) return 0;
+  const auto byte = static_cast<uint8_t>(page[layout.KFifths(d) + token * 4 + d % 4]);
+  return byte >> (d % 32 / 4) & 1;
+}
+
+struct TokenHead {
+  std::vector<float> k;
+  std::vector<float> v;
+};
+
+// A token's k or v against the codes that the reference makes of it; code(d) is the stored one.
+template <typename CodeOf>
+void ExpectGroups(const std::vector<ref::CodedGroup>& want, const char* scaling, int64_t token,
+                  CodeOf code) {
+  int64_t d = 0;
+  for (const ref::CodedGroup& group : want) {
+    ASSERT_EQ(Bf16At(scaling, token * 2), group.scale);
+    ASSERT_EQ(Bf16At(scaling, 2 * kBlock + token * 2), group.low);
+    for (const uint8_t wanted : group.codes) ASSERT_EQ(code(d++), wanted);
+    scaling += kLineBytes;
+  }
+}
+
+void ExpectCodes(const KvLayout& layout, const char* page, int64_t token, const TokenHead& head) {
+  const auto k_code = [&](int64_t d) {
+    return CodeAt(layout, page, layout.KCode(token, d), layout.KUpper(d)) +
+           16 * FifthAt(layout, page, token, d);
+  };
+  const auto v_code = [&](int64_t d) {
+    return CodeAt(layout, page, layout.VCode(token, d), layout.VUpper(d));
+  };
+  ExpectGroups(ref::EncodeHead(layout.format, KvPart::kKey, head.k), page + layout.KScales(0),
+               token, k_code);
+  ExpectGroups(ref::EncodeHead(layout.format, KvPart::kValue, head.v), page + layout.VScales(0),
+               token, v_code);
+}
+
+TEST(CpuKvStorageTest, CodesAreTheReferencesBitForBitAtEveryLevelWhateverIsStoredNext) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+    for (int64_t head_dim : {8, 20, 64, 80, 128}) {
+      const KvLayout layout = KvLayout::Of(format, head_dim);
+      std::vector<TokenHead> heads(static_cast<size_t>(kBlock));
+      for (size_t token = 0; token < heads.size(); ++token) {
+        TokenHead& head = heads[token];
+        for (int64_t d = 0; d < head_dim; ++d) {
+          const float outlier = d % 7 == 3 ? 20.0f : 1.0f;
+          head.k.push_back(token == 6 ? 1.5f : outlier * normal(random) + 3.0f);
+          head.v.push_back(token == 7 ? 0.0f : 1e-3f * normal(random));
+        }
+      }
+      for (const Level& level : Levels()) {
+        std::vector<char> page(static_cast<size_t>(layout.page_bytes()), 0x5a);
+        for (int64_t token : {15, 3, 0, 6, 7, 1, 2, 4, 5, 8, 14, 13, 12, 9, 11, 10}) {
+          const TokenHead& head = heads[static_cast<size_t>(token)];
+          level.kernels.store_token({layout, head_dim, token}, head.k.data(), head.v.data(),
+                                    page.data());
+        }
+        for (int64_t token = 0; token < kBlock; ++token) {
+          ExpectCodes(layout, page.data(), token, heads[static_cast<size_t>(token)]);
+        }
+      }
+    }
+  }
+}
+
+// A number is off by half a step of its group at most, and by nothing at the group's ends'
+// roundings beyond.
+TEST(CpuKvStorageTest, WhatIsReadLiesWithinHalfAStepOfWhatWasStored) {
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  for (KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+    for (KvPart part : {KvPart::kKey, KvPart::kValue}) {
+      std::vector<float> head(64);
+      for (float& value : head) value = 5.0f * normal(random) - 2.0f;
+      const std::vector<double> stored = ref::StoredHead(format, part, head);
+      double error = 0;
+      double norm = 0;
+      for (size_t i = 0; i < head.size(); ++i) {
+        error += std::pow(stored[i] - static_cast<double>(head[i]), 2);
+        norm += std::pow(static_cast<double>(head[i]), 2);
+      }
+      // Turning keeps the proportion of error to norm; the range of a group is at most twice its
+      // norm, a step range / top, and rounding outwards widens it by less than 1 %.
+      const auto top = static_cast<double>(TopCodeOf(format, part));
+      const double half_step = 1.01 * std::sqrt(norm) / top;
+      EXPECT_LE(std::sqrt(error), half_step * std::sqrt(64.0));
+      EXPECT_GT(error, 0);
+    }
+  }
+}
+
+TEST(CpuKvStorageTest, ANumberThatIsNotFiniteMakesItsGroupNaN) {
+  for (KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+    const KvLayout layout = KvLayout::Of(format, 64);
+    for (float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      std::vector<float> head(64, 1.0f);
+      head[40] = bad;
+      for (const Level& level : Levels()) {
+        std::vector<char> page(static_cast<size_t>(layout.page_bytes()));
+        level.kernels.store_token({layout, 64, 2}, head.data(), head.data(), page.data());
+        const int64_t k_group = 40 / layout.GroupSize(KvPart::kKey);
+        EXPECT_TRUE(std::isnan(Bf16At(page.data(), layout.KScales(k_group) + 4)));
+        EXPECT_TRUE(std::isnan(Bf16At(page.data(), layout.VScales(0) + 4)));
+      }
+      EXPECT_TRUE(std::isnan(ref::StoredHead(format, KvPart::kKey, head)[40]));
+    }
+  }
+}
+
+// Spilled and brought back into another block: every byte of every layer and head, codes, fifth
+// bits and scaling alike, whatever was there.
+TEST(CpuKvStorageTest, ABlockComesBackBitForBitIntoAnyBlock) {
+  std::mt19937 random(5);
+  for (KvFormat format : {KvFormat::kBF16, KvFormat::kInt8, KvFormat::kInt4}) {
+    const auto kv = *CpuKvStorage::Create({3, 2, 80, format}, 4);
+    ASSERT_EQ(kv->block_bytes(), *CpuKvStorage::BlockBytes(kv->shape()));
+    ASSERT_EQ(kv->bytes(), kv->num_blocks() * kv->block_bytes());
+    const auto each_page = [&](int64_t block, auto f) {
+      for (int64_t layer = 0; layer < 3; ++layer) {
+        for (int64_t head = 0; head < 2; ++head) {
+          f(kv->Page(layer, head) + block * kv->block_stride_bytes());
+        }
+      }
+    };
+    const auto page_bytes = static_cast<size_t>(kv->page_bytes());
+    for (int64_t block = 0; block < 4; ++block) {
+      each_page(block, [&](char* page) {
+        for (size_t i = 0; i < page_bytes; ++i) page[i] = static_cast<char>(random());
+      });
+    }
+    std::vector<char> before;
+    each_page(1, [&](char* page) { before.insert(before.end(), page, page + page_bytes); });
+    std::vector<char> neighbour;
+    each_page(3, [&](char* page) { neighbour.insert(neighbour.end(), page, page + page_bytes); });
+    std::vector<char> saved(static_cast<size_t>(kv->block_bytes()));
+    kv->Save(1, saved);
+    each_page(1, [&](char* page) { std::memset(page, 0x7f, page_bytes); });
+    kv->Restore(2, saved);
+    std::vector<char> after;
+    each_page(2, [&](char* page) { after.insert(after.end(), page, page + page_bytes); });
+    EXPECT_EQ(after, before) << NameOf(format);
+    after.clear();
+    each_page(3, [&](char* page) { after.insert(after.end(), page, page + page_bytes); });
+    EXPECT_EQ(after, neighbour) << NameOf(format);
   }
 }
 
 TEST(CpuKvStorageTest, RefusesWhatTheMachineCannotHoldWithoutOverflowing) {
   const int64_t huge = int64_t{1} << 60;
-  EXPECT_EQ(CpuKvStorage::Create({64, 64, 128}, huge, true).status().code(),
-            absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(CpuKvStorage::Create({1 << 20, 1 << 20, 1 << 20}, 1, true).status().code(),
-            absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(CpuKvStorage::Create({0, 1, 1}, 1, true).status().code(),
+  const auto code_of = [](const KvShape& shape, int64_t num_blocks) {
+    return CpuKvStorage::Create(shape, num_blocks).status().code();
+  };
+  EXPECT_EQ(code_of({64, 64, 128, KvFormat::kBF16}, huge), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(code_of({1 << 20, 1 << 20, 1 << 20, KvFormat::kBF16}, 1),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(CpuKvStorage::Create({1, 1, 1}, 0, true).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code_of({1, 1, 1, KvFormat::kInt8}, 0), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
