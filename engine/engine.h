@@ -29,6 +29,7 @@ struct EngineOptions {
   std::string model_name;  // empty: the directory's or file's base name
   ComputeMode compute_mode = ComputeMode::kAuto;
   int64_t kv_bytes = int64_t{512} << 20;  // K/V pool; rounded down to whole blocks
+  KvFormat kv_format = KvFormat::kAuto;
   // For blocks evicted from the pool: memory first, then a file in the directory. 0: none.
   int64_t spill_memory_bytes = 0;
   int64_t spill_file_bytes = 0;
@@ -53,6 +54,8 @@ struct ModelInfo {
   int64_t num_parameters = 0;
   WeightBytes weight_bytes;
   int64_t kv_bytes = 0;
+  std::string kv_format;           // "f32", "bf16", "int8" or "int4"
+  int64_t kv_bytes_per_token = 0;  // of all layers
   BackendInfo backend;
   std::string compute_mode;
   double load_seconds = 0;

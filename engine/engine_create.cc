@@ -36,6 +36,8 @@ ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend
   info.num_parameters = model.num_parameters();
   info.weight_bytes = model.weight_bytes();
   info.kv_bytes = model.kv_bytes();
+  info.kv_format = NameOf(model.kv_format());
+  info.kv_bytes_per_token = model.kv_bytes() / (model.num_kv_blocks() * kBlockTokens);
   info.backend = backend.info();
   info.compute_mode = options.compute_mode == ComputeMode::kF32    ? "f32"
                       : options.compute_mode == ComputeMode::kBF16 ? "bf16"
@@ -76,6 +78,7 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   parts.encode_chat = LoadChat(files.tokenizer(), *parts.tokenizer);
   ModelOptions model_options;
   model_options.kv_bytes = options.kv_bytes;
+  model_options.kv_format = options.kv_format;
   model_options.max_step_tokens = options.max_step_tokens;
   model_options.max_context = options.max_context;
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,

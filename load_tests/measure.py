@@ -26,7 +26,6 @@ import servers
 START_LIMIT_SECONDS = 2.0
 ADAPTER_LIMIT_MS = 150.0
 MEMORY_ALLOWANCE_MB = 150.0
-BYTES_PER_KV_VALUE = 2
 
 
 def start_times(args, log, repeats):
@@ -53,15 +52,12 @@ def weight_bytes(model):
     return sum(path.stat().st_size for path in files)
 
 
-def kv_bytes(model, url):
-    """The pool's size: its blocks from /metrics, a token's bytes from config.json."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    values = 2 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * head_dim
-    num_blocks = int(http_client.label(url, "vllm:cache_config_info", "num_gpu_blocks"))
-    block_size = int(http_client.label(url, "vllm:cache_config_info", "block_size"))
-    return num_blocks * block_size * values * BYTES_PER_KV_VALUE
+def kv_bytes(url):
+    """The pool's size, as /metrics has it."""
+    def number(name):
+        return int(http_client.label(url, "vllm:cache_config_info", name))
+
+    return number("num_gpu_blocks") * number("block_size") * number("bytes_per_token")
 
 
 def measure_serving(args, log, paths):
@@ -91,7 +87,7 @@ def measure_serving(args, log, paths):
             "resident_idle_mb": idle,
             "resident_mb": machine.resident_kib(pid) * 1024 / mega,
             "weights_mb": weight_bytes(args.model) / mega,
-            "kv_mb": kv_bytes(args.model, server.url) / mega,
+            "kv_mb": kv_bytes(server.url) / mega,
             "adapters_mb": http_client.metrics(server.url)["polyad_adapter_bytes"] / mega,
         }
     finally:

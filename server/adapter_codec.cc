@@ -135,6 +135,8 @@ void EncodeServerInfo(const ModelInfo& from, std::string_view version,
   EncodeBytes(from.weight_bytes.embeddings, *model->mutable_embedding_bytes());
   EncodeBytes(from.weight_bytes.layers, *model->mutable_layer_bytes());
   model->set_kv_bytes(from.kv_bytes);
+  model->set_kv_dtype(from.kv_format);
+  model->set_kv_bytes_per_token(from.kv_bytes_per_token);
   model->set_load_seconds(from.load_seconds);
   to.set_backend(from.backend.name);
   to.set_isa(from.backend.isa);

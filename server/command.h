@@ -35,6 +35,7 @@ int RunInspect(const Arguments& args, BackendMaker make_backend);
 int RunBench(const Arguments& args);
 int RunQuantize(const Arguments& args);
 int RunCompress(const Arguments& args, BackendMaker make_backend);
+int RunPerplexity(const Arguments& args, BackendMaker make_backend);
 int RunCheckConfig(const Arguments& args);
 int RunVersion(const Arguments& args);
 

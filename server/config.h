@@ -27,6 +27,7 @@ struct ServerConfig {
   int64_t threads = 0;
 
   int64_t kv_mib = 512;
+  std::string kv_dtype = "auto";
   int64_t kv_spill_mib = 0;
   int64_t kv_spill_file_mib = 0;
   std::string kv_spill_dir = "/tmp";

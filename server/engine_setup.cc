@@ -14,12 +14,20 @@ ComputeMode ModeOf(const ServerConfig& config) {
   return int8 ? ComputeMode::kAuto : ComputeMode::kBF16;
 }
 
+KvFormat FormatOf(const ServerConfig& config) {
+  for (KvFormat format : {KvFormat::kBF16, KvFormat::kInt8, KvFormat::kInt4}) {
+    if (config.kv_dtype == NameOf(format)) return format;
+  }
+  return KvFormat::kAuto;
+}
+
 EngineOptions OptionsOf(const ServerConfig& config) {
   EngineOptions options;
   options.model_path = config.model;
   options.model_name = config.model_name;
   options.compute_mode = ModeOf(config);
   options.kv_bytes = config.kv_mib << 20;
+  options.kv_format = FormatOf(config);
   options.spill_memory_bytes = config.kv_spill_mib << 20;
   options.spill_file_bytes = config.kv_spill_file_mib << 20;
   options.spill_directory = config.kv_spill_dir;
@@ -64,6 +72,8 @@ StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, Backend
          {"parameters", info.num_parameters},
          {"weight_bytes", info.weight_bytes.total()},
          {"kv_bytes", info.kv_bytes},
+         {"kv_dtype", info.kv_format},
+         {"kv_bytes_per_token", info.kv_bytes_per_token},
          {"isa", info.backend.isa},
          {"threads", info.backend.num_threads},
          {"seconds", info.load_seconds}});

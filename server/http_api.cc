@@ -136,6 +136,8 @@ void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
   snapshot.weight_bytes = serving_.engine.model_info().weight_bytes;
   snapshot.adapter_swaps = serving_.registry.swap_counts();
   snapshot.block_size = serving_.kv_block_size;
+  snapshot.kv_format = serving_.engine.model_info().kv_format;
+  snapshot.kv_bytes_per_token = serving_.engine.model_info().kv_bytes_per_token;
   snapshot.max_adapters = serving_.max_adapters;
   snapshot.now_unix_seconds = UnixSeconds();
   exchange->Respond(200, "text/plain; version=0.0.4; charset=utf-8",

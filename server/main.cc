@@ -21,6 +21,7 @@ constexpr char kUsage[] =
     "  bench         open-loop load on a server\n"
     "  quantize      write a model's matrices in 8 or 4 bits\n"
     "  compress      write a fine-tuned model as an adapter of its base, a bit per weight\n"
+    "  perplexity    how well a model foretells a text as it would be served\n"
     "  check-config  read the configuration and print what serve would use\n"
     "  version       print the version\n\n"
     "polyad COMMAND --help says more.\n"
@@ -34,15 +35,16 @@ int Dispatch(const std::string& command, const Arguments& args) {
   if (command == "bench") return RunBench(args);
   if (command == "quantize") return RunQuantize(args);
   if (command == "compress") return RunCompress(args, &MakeBackend);
+  if (command == "perplexity") return RunPerplexity(args, &MakeBackend);
   if (command == "check-config") return RunCheckConfig(args);
   if (command == "version" || command == "--version") return RunVersion(args);
   if (command == "help" || command == "--help" || command == "-h") {
     std::fputs(kUsage, stdout);
     return kExitOk;
   }
-  const std::string nearest = NearestName(
-      command,
-      {"serve", "generate", "inspect", "bench", "quantize", "compress", "check-config", "version"});
+  const std::string nearest =
+      NearestName(command, {"serve", "generate", "inspect", "bench", "quantize", "compress",
+                            "perplexity", "check-config", "version"});
   std::fprintf(stderr, "polyad: command '%s': unknown%s\n", command.c_str(),
                nearest.empty() ? "" : ("; did you mean '" + nearest + "'?").c_str());
   return kExitUsage;

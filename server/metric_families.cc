@@ -89,6 +89,8 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
            families);
   AddValue(AddFamily("vllm:cache_config_info", "The K/V pool.", MetricType::Gauge, families),
            {{"block_size", std::to_string(snapshot.block_size)},
+            {"bytes_per_token", std::to_string(snapshot.kv_bytes_per_token)},
+            {"cache_dtype", snapshot.kv_format},
             {"num_gpu_blocks", std::to_string(load.num_kv_blocks)}},
            1);
   AddGauge("polyad_kv_blocks", "K/V blocks of the pool.", static_cast<double>(load.num_kv_blocks),

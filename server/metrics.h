@@ -27,6 +27,8 @@ struct MetricsSnapshot {
   WeightBytes weight_bytes;
   AdapterStore::SwapCounts adapter_swaps;
   int64_t block_size = 16;  // tokens per K/V block
+  std::string kv_format;    // of the K/V pool
+  int64_t kv_bytes_per_token = 0;
   int64_t max_adapters = 0;
   int64_t now_unix_seconds = 0;
 };

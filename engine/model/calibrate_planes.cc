@@ -14,13 +14,15 @@
 namespace polyad {
 namespace {
 
-ModelOptions OptionsFor(const ModelSpec& spec) {
+StatusOr<ModelOptions> OptionsFor(const ModelSpec& spec, const Backend& backend) {
   ModelOptions options;
   options.max_step_tokens = kWindowTokens;
   options.max_context = std::min(kWindowTokens, spec.max_position);
   const int64_t blocks = kWindowTokens / kBlockTokens + 1;
-  options.kv_bytes =
-      2 * blocks * kBlockTokens * spec.num_layers * spec.KvWidth() * int64_t{sizeof(float)};
+  POLYAD_ASSIGN_OR_RETURN(
+      const int64_t block_bytes,
+      backend.KvBlockBytes({spec.num_layers, spec.num_kv_heads, spec.head_dim}));
+  options.kv_bytes = blocks * block_bytes;
   return options;
 }
 
@@ -69,9 +71,10 @@ StatusOr<CalibrateReport> PlaneCalibrator::Run(const std::string& directory) {
   };
   DistilTarget target;
   {
-    POLYAD_ASSIGN_OR_RETURN(
-        const std::unique_ptr<Model> fine_tuned,
-        Model::Load(models_->fine_tuned(), backend_, OptionsFor(models_->fine_tuned().spec())));
+    POLYAD_ASSIGN_OR_RETURN(const ModelOptions options,
+                            OptionsFor(models_->fine_tuned().spec(), backend_));
+    POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Model> fine_tuned,
+                            Model::Load(models_->fine_tuned(), backend_, options));
     POLYAD_RETURN_IF_ERROR(Refine(*fine_tuned, sites, show));
     POLYAD_RETURN_IF_ERROR(WritePlanes(directory, sites));
     if (!distils) return report_;
@@ -137,8 +140,9 @@ Status PlaneCalibrator::RefineSite(const Matrix& gram, SitePlanes& site) {
 Status PlaneCalibrator::Distil(const std::string& directory, const DistilTarget& target,
                                std::vector<SitePlanes>& sites, const std::function<void()>& show) {
   const std::shared_ptr<const ModelFiles> files(models_, &models_->base());
+  POLYAD_ASSIGN_OR_RETURN(const ModelOptions options, OptionsFor(files->spec(), backend_));
   POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,
-                          Model::Load(*files, backend_, OptionsFor(files->spec())));
+                          Model::Load(*files, backend_, options));
   const FileBaseWeights weights(files);
   POLYAD_ASSIGN_OR_RETURN(
       const LoadedAdapter loaded,

@@ -20,6 +20,7 @@ namespace polyad {
 
 struct ModelOptions {
   int64_t kv_bytes = int64_t{512} << 20;  // rounded down to whole blocks, at least one context
+  KvFormat kv_format = KvFormat::kAuto;
   int64_t max_step_tokens = 512;
   int64_t max_context = 0;  // 0: the model's own maximum
 };
@@ -38,6 +39,7 @@ class Model final : public StepRunner {
   const std::vector<int64_t>& rope_reaches() const { return decoder_->rope().reaches(); }
   int64_t num_kv_blocks() const { return kv_->num_blocks(); }
   int64_t kv_bytes() const { return kv_->bytes(); }
+  KvFormat kv_format() const { return kv_->format(); }
   const Weights& weights() const { return weights_; }
   WeightBytes weight_bytes() const { return weights_.bytes(); }
   int64_t num_parameters() const { return num_parameters_; }
@@ -55,7 +57,7 @@ class Model final : public StepRunner {
 
  private:
   Model(ModelSpec spec, Backend& backend) : spec_(std::move(spec)), backend_(backend) {}
-  Status AllocateKv(int64_t kv_bytes);
+  Status AllocateKv(int64_t kv_bytes, KvFormat format);
 
   const ModelSpec spec_;
   Backend& backend_;

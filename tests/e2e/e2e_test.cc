@@ -482,6 +482,27 @@ TEST(GenerateTest, OnePromptWithoutAServer) {
   EXPECT_EQ(RunProgram("generate --model " + kModel).exit_code, 2);
 }
 
+TEST(PerplexityTest, ScoresATextInEveryKvFormatAndSaysWhichItWas) {
+  const TemporaryDirectory directory;
+  const std::string text = directory.path() + "/text";
+  std::ofstream(text) << "The lamp in the harbour is lit at dusk, and put out when the sun is up. "
+                         "Nobody has seen who lights it, or who comes for it in the morning.";
+  const std::string command =
+      "perplexity --window 32 --kv-mib 8 --model " + kModel + " --text " + text;
+  for (const char* format : {"bf16", "int8", "int4"}) {
+    const Output scored = RunProgram(command + " --kv-dtype " + format);
+    EXPECT_EQ(scored.exit_code, 0) << scored.text;
+    EXPECT_NE(scored.text.find(std::string("K/V in ") + format), std::string::npos) << scored.text;
+  }
+  EXPECT_NE(RunProgram(command + " --dtype f32").text.find("K/V in f32"), std::string::npos);
+  const Output refused = RunProgram(command + " --dtype f32 --kv-dtype int8");
+  EXPECT_EQ(refused.exit_code, 3);
+  EXPECT_NE(refused.text.find("int8"), std::string::npos) << refused.text;
+  EXPECT_EQ(RunProgram(command + " --kv-dtype int3").exit_code, 2);
+  EXPECT_EQ(RunProgram("perplexity --model " + kModel).exit_code, 2);
+  EXPECT_EQ(RunProgram("perplexity --model " + kModel + " --text /nowhere").exit_code, 1);
+}
+
 TEST(QuantizeTest, WhatItWritesIsServed) {
   const TemporaryDirectory directory;
   const std::string out = directory.path() + "/quantised";

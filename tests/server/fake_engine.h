@@ -33,6 +33,8 @@ class FakeEngine final : public Engine {
     info_.architecture = "llama";
     info_.vocab_size = 1000;
     info_.max_context = 512;
+    info_.kv_format = "int8";
+    info_.kv_bytes_per_token = 12240;
     info_.backend = {"cpu", "scalar", 1};
     info_.weight_bytes.embeddings = {Precision::k8Bit, 700};
     info_.weight_bytes.layers = {Precision::k4Bit, 300};

@@ -361,6 +361,8 @@ TEST(AdminServiceTest, ServerInfoLoadAndDrain) {
   grpc::ClientContext first;
   ASSERT_TRUE(servers.admin->GetServerInfo(&first, {}, &info).ok());
   EXPECT_EQ(info.model().name(), "base-model");
+  EXPECT_EQ(info.model().kv_dtype(), "int8");
+  EXPECT_EQ(info.model().kv_bytes_per_token(), 12240);
   EXPECT_EQ(info.isa(), "scalar");
   EXPECT_EQ(info.version(), "test");
   EXPECT_EQ(info.model().weight_bytes(), 1000);

@@ -28,6 +28,8 @@ MetricsSnapshot Snapshot() {
   snapshot.adapter_bytes += FloatBytes(2);
   snapshot.weight_bytes.embeddings = {Precision::kBF16, 100};
   snapshot.weight_bytes.layers = {Precision::k4Bit, 50};
+  snapshot.kv_format = "int8";
+  snapshot.kv_bytes_per_token = 12240;
   snapshot.max_adapters = 8;
   snapshot.now_unix_seconds = 1700000000;
   return snapshot;
@@ -51,7 +53,9 @@ TEST(MetricsTest, RoutersFindTheNamesTheyKnow) {
   EXPECT_TRUE(HasLine(text, "vllm:num_requests_waiting 2")) << text;
   EXPECT_TRUE(HasLine(text, "vllm:num_requests_running 3"));
   EXPECT_TRUE(HasLine(text, "vllm:kv_cache_usage_perc 0.25"));
-  EXPECT_TRUE(HasLine(text, R"(vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1)"));
+  EXPECT_TRUE(HasLine(text,
+                      "vllm:cache_config_info{block_size=\"16\",bytes_per_token=\"12240\","
+                      "cache_dtype=\"int8\",num_gpu_blocks=\"100\"} 1"));
   EXPECT_TRUE(HasLine(text,
                       "vllm:lora_requests_info{max_lora=\"8\",running_lora_adapters=\"a,b\","
                       "waiting_lora_adapters=\"c\"} 1700000000"));

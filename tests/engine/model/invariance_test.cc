@@ -14,6 +14,7 @@ namespace polyad {
 namespace {
 
 constexpr int kNumMixes = 200;
+constexpr int kNumCodedMixes = 60;  // of each format with codes: the steps around them are the same
 constexpr int64_t kGenerated = 3;
 
 // Then its prompt runs in one step and each later token alone, as the scheduler has it.
@@ -21,16 +22,23 @@ bool ReadsWholePrompt(const TestSequence& sequence) {
   return sequence.adapter != nullptr && sequence.adapter->reads_whole_prompt();
 }
 
-class Invariance : public testing::TestWithParam<std::tuple<std::string, ComputeMode>> {
+// kAuto: K/V as activations are.
+struct Numbers {
+  ComputeMode mode;
+  KvFormat kv_format;
+};
+
+class Invariance : public testing::TestWithParam<std::tuple<std::string, Numbers>> {
  protected:
   void Load(const std::string& model) {
-    const auto& [isa, mode] = GetParam();
+    const auto& [isa, numbers] = GetParam();
     for (int threads : {1, 2}) {
       BackendOptions options;
-      options.mode = mode;
+      options.mode = numbers.mode;
       options.isa = isa;
       options.num_threads = threads;
-      models_.push_back(LoadTestModel(GoldenPath("models/" + model), "cpu", options));
+      models_.push_back(LoadTestModel(GoldenPath("models/" + model), "cpu", options, 16 << 20,
+                                      numbers.kv_format));
     }
     leases_.resize(2, {nullptr});
     const std::filesystem::path root = GoldenPath("adapters/" + model);
@@ -70,7 +78,9 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
   Load("llama");
   const int64_t vocab = models_[0].model->spec().vocab_size;
   std::mt19937_64 rng(7);
-  for (int mix = 0; mix < kNumMixes; ++mix) {
+  const bool coded = IsCoded(std::get<1>(GetParam()).kv_format);
+  const int num_mixes = coded ? kNumCodedMixes : kNumMixes;
+  for (int mix = 0; mix < num_mixes; ++mix) {
     const size_t threads_index = rng() % 2;
     Model& model = *models_[threads_index].model;
     StepHarness alone(*models_[1 - threads_index].model, rng());
@@ -148,7 +158,11 @@ TEST_P(Invariance, ARequestsLogitsAreItsOwnInEveryMix) {
       }
       if (!preempted && rng() % 3 == 0 && sequences[watched].num_computed < total) {
         preempted = true;
-        mixed.Release(sequences[watched]);  // recomputed from the start
+        if (rng() % 2 == 0) {
+          mixed.Release(sequences[watched]);  // recomputed from the start
+        } else {
+          mixed.SpillAndRestore(sequences[watched]);
+        }
       }
     }
   }
@@ -164,14 +178,19 @@ std::vector<std::string> Isas() {
   return isas;
 }
 
-INSTANTIATE_TEST_SUITE_P(Paths, Invariance,
-                         testing::Combine(testing::ValuesIn(Isas()),
-                                          testing::Values(ComputeMode::kAuto, ComputeMode::kF32)),
-                         [](const auto& test) {
-                           return std::get<0>(test.param) +
-                                  (std::get<1>(test.param) == ComputeMode::kAuto ? "_auto"
-                                                                                 : "_f32");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Paths, Invariance,
+    testing::Combine(testing::ValuesIn(Isas()),
+                     testing::Values(Numbers{ComputeMode::kAuto, KvFormat::kAuto},
+                                     Numbers{ComputeMode::kF32, KvFormat::kAuto},
+                                     Numbers{ComputeMode::kAuto, KvFormat::kInt8},
+                                     Numbers{ComputeMode::kAuto, KvFormat::kInt4})),
+    [](const auto& test) {
+      const Numbers& numbers = std::get<1>(test.param);
+      const bool fast = numbers.mode == ComputeMode::kAuto;
+      return std::get<0>(test.param) + (fast ? "_auto_" : "_f32_") +
+             std::string(NameOf(numbers.kv_format));
+    });
 
 }  // namespace
 }  // namespace polyad

@@ -119,13 +119,15 @@ struct Scores {
 };
 
 // Runs the golden's windows through a model made from `source`, in the fast mode.
-StatusOr<Scores> ScoreText(const ModelSpec& spec, std::unique_ptr<TensorSource> source) {
+StatusOr<Scores> ScoreText(const ModelSpec& spec, std::unique_ptr<TensorSource> source,
+                           KvFormat kv_format = KvFormat::kAuto) {
   POLYAD_ASSIGN_OR_RETURN(const ModelFiles files,
                           ModelFiles::Create(spec, WeightFormat::kGguf, std::move(source)));
   POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
                           MakeBackend("cpu", BackendOptions{}));
   ModelOptions options;
   options.kv_bytes = 32 << 20;
+  options.kv_format = kv_format;
   POLYAD_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model,
                           Model::Load(files, *backend, options));
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile golden,
@@ -192,6 +194,20 @@ TEST_F(SmolLm2, Bf16KeepsThePerplexityAndEverySureToken) {
               kPerplexityTolerance * scores->expected_perplexity);
   EXPECT_EQ(scores->differing, 0);
   EXPECT_GT(scores->sure, scores->tokens * 3 / 4);
+}
+
+// K/V as codes, against the bf16 ones that the golden allows kPerplexityTolerance.
+TEST_F(SmolLm2, KvCodesKeepThePerplexity) {
+  for (const auto& [format, tolerance] :
+       {std::pair{KvFormat::kInt8, 0.002}, {KvFormat::kInt4, 0.02}}) {
+    const StatusOr<Scores> scores = ScoreText(
+        spec_, std::make_unique<WidenedSource>(*GgufFile::Open(std::getenv("POLYAD_DEMO_MODEL"))),
+        format);
+    ASSERT_TRUE(scores.ok()) << scores.status();
+    EXPECT_NEAR(scores->perplexity, scores->expected_perplexity,
+                (kPerplexityTolerance + tolerance) * scores->expected_perplexity)
+        << NameOf(format);
+  }
 }
 
 // As stored, 4-bit weights meet inputs quantised to 8 bits in blocks of 32: a little is lost, as in

@@ -62,7 +62,7 @@ AdapterOptions GoldenOptions(const std::string& directory) {
 }
 
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
-                        const BackendOptions& options, int64_t kv_bytes) {
+                        const BackendOptions& options, int64_t kv_bytes, KvFormat kv_format) {
   TestModel loaded;
   StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(backend_name, options);
   POLYAD_CHECK(backend.ok(), backend.status().ToString().c_str());
@@ -72,6 +72,7 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
   loaded.files = std::make_shared<const ModelFiles>(std::move(*files));
   ModelOptions model_options;
   model_options.kv_bytes = kv_bytes;
+  model_options.kv_format = kv_format;
   StatusOr<std::unique_ptr<Model>> model =
       Model::Load(*loaded.files, *loaded.backend, model_options);
   POLYAD_CHECK(model.ok(), model.status().ToString().c_str());
@@ -122,6 +123,25 @@ void StepHarness::Release(TestSequence& sequence) {
     blocks->clear();
   }
   sequence.num_computed = 0;
+}
+
+void StepHarness::SpillAndRestore(TestSequence& sequence) {
+  const auto bytes = static_cast<size_t>(model_.kv_block_bytes());
+  const std::vector<char> garbage(bytes, static_cast<char>(0xff));
+  std::vector<char> content(bytes);
+  for (auto* blocks : {&sequence.blocks, &sequence.first_pass_blocks}) {
+    for (int32_t& block : *blocks) {
+      model_.SaveBlock(block, content);
+      if (--share_count_[static_cast<size_t>(block)] == 0) {
+        model_.RestoreBlock(block, garbage);
+        free_blocks_.push_back(block);
+      }
+      block = free_blocks_.front();
+      free_blocks_.erase(free_blocks_.begin());
+      ++share_count_[static_cast<size_t>(block)];
+      model_.RestoreBlock(block, content);
+    }
+  }
 }
 
 std::vector<std::vector<float>> StepHarness::Step(const std::vector<TestChunk>& chunks) {

@@ -54,6 +54,9 @@ class StepHarness {
   // Hands a sequence's first `num_tokens` tokens (whole blocks) to another as a cached prefix.
   void SharePrefix(const TestSequence& from, TestSequence& to, int64_t num_tokens);
   void Release(TestSequence& sequence);  // its blocks return to the pile, unless shared
+  // Spills a sequence's blocks, overwrites those that nobody shares, and brings them back into
+  // others.
+  void SpillAndRestore(TestSequence& sequence);
 
   // Of the given tokens, not of virtual ones.
   std::vector<float> LogitsAlone(const std::vector<int32_t>& tokens,
@@ -81,7 +84,8 @@ struct TestModel {
   std::unique_ptr<AdapterStore> adapters;
 };
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
-                        const BackendOptions& options, int64_t kv_bytes = 16 << 20);
+                        const BackendOptions& options, int64_t kv_bytes = 16 << 20,
+                        KvFormat kv_format = KvFormat::kAuto);
 std::string GoldenPath(const std::string& relative);  // under tests/golden
 // What golden.json says a load must choose of the file: {"options": {"task": 1}}.
 AdapterOptions GoldenOptions(const std::string& directory);

@@ -1,6 +1,6 @@
 // A sequence that is stopped for want of blocks and goes on later answers with the bits of one that
 // was never stopped, whether its blocks were swapped out and copied back or computed again: tokens
-// and log probabilities, of the base and of adapters, in both precisions.
+// and log probabilities, of the base and of adapters, in both precisions and with K/V as codes.
 #include "engine/cache/spill_store.h"
 #include "gtest/gtest.h"
 #include "tests/engine/model/loop_runner.h"
@@ -33,12 +33,18 @@ std::unique_ptr<SpillStore> MakeSpill(const Model& model, int64_t memory, int64_
   return *std::move(spill);
 }
 
-class SwapInvarianceTest : public testing::TestWithParam<ComputeMode> {
+struct Numbers {
+  ComputeMode mode;
+  KvFormat kv_format;
+};
+
+class SwapInvarianceTest : public testing::TestWithParam<Numbers> {
  protected:
   SwapInvarianceTest() {
     BackendOptions options = ExactOptions();
-    options.mode = GetParam();
-    test_ = LoadTestModel(GoldenPath("models/llama"), "cpu", options);
+    options.mode = GetParam().mode;
+    test_ =
+        LoadTestModel(GoldenPath("models/llama"), "cpu", options, 16 << 20, GetParam().kv_format);
     adapters_.push_back(nullptr);
     for (const char* name : {"plain", "prefix_tuning", "ia3_default"}) {
       LoadAdapterSpec spec;
@@ -97,7 +103,10 @@ TEST_P(SwapInvarianceTest, SwappedRecomputedOrNeverStoppedTheBitsAreTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, SwapInvarianceTest,
-                         testing::Values(ComputeMode::kF32, ComputeMode::kBF16));
+                         testing::Values(Numbers{ComputeMode::kF32, KvFormat::kAuto},
+                                         Numbers{ComputeMode::kBF16, KvFormat::kAuto},
+                                         Numbers{ComputeMode::kBF16, KvFormat::kInt8},
+                                         Numbers{ComputeMode::kBF16, KvFormat::kInt4}));
 
 }  // namespace
 }  // namespace polyad
