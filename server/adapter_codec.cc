@@ -20,6 +20,17 @@ void EncodeBytes(const PrecisionBytes& from, v1::BytesByPrecision& to) {
   to.set_index(from[Precision::kIndex]);
 }
 
+PrecisionBytes DecodeBytes(const v1::BytesByPrecision& from) {
+  PrecisionBytes bytes(Precision::kF32, from.f32());
+  bytes += {Precision::kF16, from.f16()};
+  bytes += {Precision::kBF16, from.bf16()};
+  bytes += {Precision::k8Bit, from.bits8()};
+  bytes += {Precision::k4Bit, from.bits4()};
+  bytes += {Precision::k1Bit, from.bits1()};
+  bytes += {Precision::kIndex, from.index()};
+  return bytes;
+}
+
 }  // namespace
 
 Status CheckAdapterName(std::string_view field, std::string_view name) {
@@ -106,6 +117,35 @@ void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to) {
   to.set_exactness(from.exactness);
   to.set_num_virtual_tokens(from.num_virtual_tokens);
   to.set_max_context(from.max_context);
+}
+
+LoadReport DecodeLoadReport(const v1::LoadReport& from) {
+  LoadReport report;
+  report.name = from.name();
+  report.version = from.version();
+  report.digest = from.digest();
+  report.family = from.family();
+  report.exactness = from.exactness();
+  report.ranks.assign(from.ranks().begin(), from.ranks().end());
+  report.targets.assign(from.targets().begin(), from.targets().end());
+  for (const v1::OpReport& op : from.ops()) {
+    report.ops.push_back({op.op(),
+                          op.stage(),
+                          op.target(),
+                          op.count(),
+                          op.rank(),
+                          {Precision::kF32, op.bytes()},
+                          op.flops_per_token()});
+  }
+  report.num_virtual_tokens = from.num_virtual_tokens();
+  report.max_context = from.max_context();
+  report.num_tensors_read = from.num_tensors_read();
+  report.file_bytes = from.file_bytes();
+  report.resident_bytes = DecodeBytes(from.resident_bytes_by_precision());
+  report.flops_per_token = from.flops_per_token();
+  report.layer_delta_norms.assign(from.layer_delta_norms().begin(), from.layer_delta_norms().end());
+  report.load_ms = from.load_ms();
+  return report;
 }
 
 int64_t ContextOf(const LoadReport& report, int64_t of_base) {

@@ -23,6 +23,8 @@ Status CheckAdapterName(std::string_view field, std::string_view name);
 
 v1::LoadAdapterResponse::State EncodeLoadState(LoadState state);
 void EncodeLoadReport(const LoadReport& from, v1::LoadReport& to);
+// What EncodeLoadReport wrote, but for the precision of each op's bytes.
+LoadReport DecodeLoadReport(const v1::LoadReport& from);
 // Tokens of the longest request with it: its own scaling's, else the base's.
 int64_t ContextOf(const LoadReport& report, int64_t of_base);
 void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to);

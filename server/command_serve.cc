@@ -108,14 +108,12 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   Metrics metrics;
   auto engine = MakeEngine(config, make_backend, clock, &metrics);
   if (!engine.ok()) return PrintError(engine.status(), kExitModel);
-  if (const Status loaded = LoadNamedAdapters(config, **engine); !loaded.ok()) {
-    return PrintError(loaded, kExitModel);
-  }
-  StoreRegistry registry((*engine)->adapters(), config.adapter_roots);
+  const auto registry = OpenRegistry(config, **engine);
+  if (!registry.ok()) return PrintError(registry.status(), kExitModel);
   auto loaders = std::make_unique<WorkerPool>(kLoaderThreads, kMaxQueuedTasks, kLoaderNiceness);
   auto waiters = std::make_unique<WorkerPool>(kWaiterThreads, kMaxQueuedTasks);
   Serving serving{.engine = **engine,
-                  .registry = registry,
+                  .registry = **registry,
                   .credentials = *credentials,
                   .metrics = metrics,
                   .clock = clock,

@@ -43,6 +43,9 @@ const std::vector<Knob>& Knobs() {
        "NAME=PATH of an adapter to load at start-up; may be repeated."},
       {"adapter-root", &C::adapter_roots, "", 0, 0, "",
        "Directory that adapters may be loaded from while serving; may be repeated."},
+      {"state-dir", &C::state_dir, "", 0, 0, "",
+       "Directory of this server alone where adapters loaded while serving, aliases and pins are "
+       "kept; without it they end with the process."},
       {"max-adapters", &C::max_adapters, "adapters", 1, kMiB, "", "Adapters held at a time."},
       {"max-adapter-mib", &C::max_adapter_mib, "MiB", 1, kMiB, "",
        "Memory of all resident adapters; those that nobody uses make room for others."},

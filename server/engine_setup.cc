@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/base/log.h"
+#include "server/durable_registry.h"
 
 namespace polyad {
 namespace {
@@ -87,12 +88,31 @@ Status LoadNamedAdapters(const ServerConfig& config, Engine& engine) {
     LoadAdapterSpec spec;
     spec.name = adapter.substr(0, equals);
     spec.path = adapter.substr(equals + 1);
+    if (!config.state_dir.empty() && engine.adapters().Get(spec.name).ok()) {
+      Log(LogLevel::kWarning, "adapter_is_registered", {{"name", spec.name}, {"flag", spec.path}});
+      continue;  // what was loaded while serving is newer than the flag
+    }
     const auto report = engine.adapters().Load(spec, [](LoadState) {});
     if (!report.ok()) return Annotate(report.status(), "adapter " + spec.name);
     Log(LogLevel::kInfo, "adapter_loaded",
         {{"name", report->name}, {"version", report->version}, {"ms", report->load_ms}});
   }
   return absl::OkStatus();
+}
+
+StatusOr<std::unique_ptr<AdapterRegistry>> OpenRegistry(const ServerConfig& config,
+                                                        Engine& engine) {
+  if (config.state_dir.empty()) {
+    POLYAD_RETURN_IF_ERROR(LoadNamedAdapters(config, engine));
+    return std::make_unique<StoreRegistry>(engine.adapters(), config.adapter_roots);
+  }
+  const DurableOptions options{config.state_dir, engine.model_info().name,
+                               config.max_adapter_file_mib << 20};
+  POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<DurableRegistry> registry,
+                          DurableRegistry::Open(engine.adapters(), config.adapter_roots, options));
+  POLYAD_RETURN_IF_ERROR(LoadNamedAdapters(config, engine));
+  registry->RestoreAliases();
+  return registry;
 }
 
 DecodeLimits LimitsOf(const ServerConfig& config, const Engine& engine) {

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "engine/engine.h"
+#include "server/adapter_registry.h"
 #include "server/command.h"
 #include "server/config.h"
 #include "server/request_codec.h"
@@ -19,8 +20,10 @@ inline constexpr int kLoaderNiceness = 7;
 // `clock` and `observer` (which may be null) outlive the engine.
 StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, BackendMaker make_backend,
                                              Clock& clock, EngineObserver* observer);
-// Loads every --adapter NAME=PATH.
+// Loads every --adapter NAME=PATH, but for names that a registry on disk has.
 Status LoadNamedAdapters(const ServerConfig& config, Engine& engine);
+// The registry of --state-dir, or one that ends with the process, with those adapters.
+StatusOr<std::unique_ptr<AdapterRegistry>> OpenRegistry(const ServerConfig& config, Engine& engine);
 DecodeLimits LimitsOf(const ServerConfig& config, const Engine& engine);
 
 }  // namespace polyad

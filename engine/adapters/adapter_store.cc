@@ -233,15 +233,15 @@ void AdapterStore::RetireLocked(Entry entry) {
   std::erase_if(retired_, [](const Entry& old) { return old.watch.expired(); });
 }
 
-Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) {
-  std::weak_ptr<const AdapterVersion> watch;
+StatusOr<AdapterStore::Retired> AdapterStore::Retire(std::string_view name, bool force) {
+  Retired retired;
   std::function<void(AdapterVersionId)> hook;
   AdapterVersionId id;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = entries_.find(name);
     if (found == entries_.end()) return UnknownAdapter(name);
-    watch = found->second.watch;
+    retired = {found->first, found->second.report.version, found->second.watch};
     id = found->second.identity.id;
     hook = force ? hooks_.force : nullptr;
     RetireLocked(std::move(found->second));
@@ -251,12 +251,52 @@ Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) 
     changed_.notify_all();
   }
   if (hook) hook(id);
+  return retired;
+}
+
+Status AdapterStore::AwaitEnd(const Retired& retired, int64_t wait_ms) {
   std::unique_lock<std::mutex> lock(signal_->mutex);
   const bool ended = signal_->ended.wait_for(lock, std::chrono::milliseconds(wait_ms),
-                                             [&watch] { return watch.expired(); });
+                                             [&] { return retired.watch.expired(); });
   if (ended) return absl::OkStatus();
   return DeadlineExceeded("adapter '%s': unloaded, but requests still hold it after %d ms",
-                          std::string(name), wait_ms);
+                          retired.name, wait_ms);
+}
+
+Status AdapterStore::Unload(std::string_view name, bool force, int64_t wait_ms) {
+  POLYAD_ASSIGN_OR_RETURN(const Retired retired, Retire(name, force));
+  return AwaitEnd(retired, wait_ms);
+}
+
+Status AdapterStore::Restore(const LoadAdapterSpec& spec, const LoadReport& report) {
+  POLYAD_RETURN_IF_ERROR(CheckName(spec.name, options_.reserved_name));
+  const std::optional<Digest> digest = DigestFromHex(report.digest);
+  if (!digest || report.version < 1) {
+    return InvalidArgument("adapter '%s': expected a version and its digest", spec.name);
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));
+  Entry entry;
+  entry.identity.id = AdapterVersionId(next_id_++);
+  entry.identity.name = spec.name;
+  entry.identity.version = report.version;
+  entry.identity.digest = *digest;
+  entry.source = spec;
+  entry.report = report;
+  entry.pinned = spec.pinned;
+  entry.allowed_tenants = spec.allowed_tenants;
+  int64_t& last = last_version_[spec.name];
+  last = std::max(last, report.version);
+  entries_.emplace(spec.name, std::move(entry));
+  ++change_counter_;
+  changed_.notify_all();
+  return absl::OkStatus();
+}
+
+void AdapterStore::SkipVersions(std::string_view name, int64_t version) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  int64_t& last = last_version_[std::string(name)];
+  last = std::max(last, version);
 }
 
 void AdapterStore::SetHooks(Hooks hooks) {

@@ -84,10 +84,23 @@ class AdapterStore {
   ~AdapterStore();
 
   StatusOr<LoadReport> Load(const LoadAdapterSpec& spec, const Progress& progress);
+  // Registers what an earlier process loaded, as swapped out: its files are read, and must have the
+  // report's digest, when it is asked for. Versions of the name go on after the report's.
+  Status Restore(const LoadAdapterSpec& spec, const LoadReport& report);
+  // Versions of the name go on after `version`.
+  void SkipVersions(std::string_view name, int64_t version);
   // Waits until the version's leases end, or with `force` has the engine end them first;
   // DEADLINE_EXCEEDED after `wait_ms` (the name is gone all the same; its memory follows its last
   // lease).
   Status Unload(std::string_view name, bool force, int64_t wait_ms);
+  // The same in two parts: the name is gone, and its leases have ended.
+  struct Retired {
+    std::string name;
+    int64_t version = 0;
+    std::weak_ptr<const AdapterVersion> watch;
+  };
+  StatusOr<Retired> Retire(std::string_view name, bool force);
+  Status AwaitEnd(const Retired& retired, int64_t wait_ms);
   // What the engine does about a version's coming and going. None is called with the store's lock
   // held but `ended`, which must not call the store.
   struct Hooks {

@@ -40,4 +40,17 @@ std::string ToHex(const Digest& digest) {
   return text;
 }
 
+std::optional<Digest> DigestFromHex(std::string_view hex) {
+  Digest digest{};
+  if (hex.size() != 2 * digest.size()) return std::nullopt;
+  for (size_t i = 0; i < hex.size(); ++i) {
+    const char c = hex[i];
+    const bool is_digit = c >= '0' && c <= '9';
+    if (!is_digit && (c < 'a' || c > 'f')) return std::nullopt;
+    const int nibble = is_digit ? c - '0' : c - 'a' + 10;
+    digest[i / 2] = static_cast<uint8_t>(digest[i / 2] << 4 | nibble);
+  }
+  return digest;
+}
+
 }  // namespace polyad

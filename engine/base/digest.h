@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,6 +32,7 @@ class Sha256 {
   std::unique_ptr<Context> context_;
 };
 
-std::string ToHex(const Digest& digest);  // 64 lower-case characters
+std::string ToHex(const Digest& digest);                    // 64 lower-case characters
+std::optional<Digest> DigestFromHex(std::string_view hex);  // as ToHex writes it; else none
 
 }  // namespace polyad

@@ -1,5 +1,6 @@
 #include "engine/io/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -276,6 +277,31 @@ bool Directory::Contains(const std::string& file_name) const {
   struct stat info = {};
   return IsPlainFileName(file_name) &&
          fstatat(descriptor_, file_name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+StatusOr<std::vector<std::string>> Directory::List(int64_t max_entries) const {
+  const int own = OpenRetrying(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR* stream = own < 0 ? nullptr : fdopendir(own);
+  if (stream == nullptr) {
+    const int error = errno;
+    if (own >= 0) close(own);
+    return OpenFailure(".", error);
+  }
+  std::vector<std::string> names;
+  errno = 0;
+  const dirent* entry = nullptr;
+  while ((entry = readdir(stream)) != nullptr) {
+    if (IsPlainFileName(entry->d_name)) names.emplace_back(entry->d_name);
+    if (static_cast<int64_t>(names.size()) > max_entries) break;
+  }
+  const int error = errno;
+  closedir(stream);
+  if (static_cast<int64_t>(names.size()) > max_entries) {
+    return ResourceExhausted("directory: expected at most %d entries, got more", max_entries);
+  }
+  if (entry == nullptr && error != 0) return OpenFailure(".", error);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 StatusOr<std::string> ResolveBeneath(const std::string& root, const std::string& path) {

@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/base/status.h"
 
@@ -88,6 +89,8 @@ class Directory {
   // Likewise of a directory in this one.
   StatusOr<Directory> OpenDirectory(const std::string& name) const;
   bool Contains(const std::string& file_name) const;
+  // Names of what is in it but "." and "..", in order. RESOURCE_EXHAUSTED past `max_entries`.
+  StatusOr<std::vector<std::string>> List(int64_t max_entries) const;
 
  private:
   explicit Directory(int descriptor) : descriptor_(descriptor) {}

@@ -1,0 +1,163 @@
+#include "server/durable_registry.h"
+
+#include <filesystem>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "engine/base/log.h"
+#include "engine/io/quote.h"
+#include "server/adapter_codec.h"
+
+namespace polyad {
+namespace {
+
+constexpr int64_t kPinnedWaitMs = 60'000;
+
+LoadAdapterSpec SpecOf(const state::v1::Loaded& adapter, const std::string& root) {
+  LoadAdapterSpec spec;
+  spec.name = adapter.report().name();
+  spec.root = root;
+  spec.path = adapter.folder();
+  spec.pinned = adapter.pinned();
+  spec.allowed_tenants.assign(adapter.allowed_tenants().begin(), adapter.allowed_tenants().end());
+  for (const auto& [key, value] : adapter.options()) spec.options[key] = value;
+  return spec;
+}
+
+state::v1::Record RecordOf(const LoadAdapterSpec& spec, const LoadReport& report) {
+  state::v1::Record record;
+  state::v1::Loaded& loaded = *record.mutable_loaded();
+  EncodeLoadReport(report, *loaded.mutable_report());
+  loaded.set_folder(spec.path);
+  loaded.set_pinned(spec.pinned);
+  for (const std::string& tenant : spec.allowed_tenants) loaded.add_allowed_tenants(tenant);
+  for (const auto& [key, value] : spec.options) (*loaded.mutable_options())[key] = value;
+  return record;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<DurableRegistry>> DurableRegistry::Open(AdapterStore& store,
+                                                                 std::vector<std::string> roots,
+                                                                 const DurableOptions& options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.directory, error);
+  if (error) return Internal("%s: %s", Quote(options.directory), error.message());
+  POLYAD_ASSIGN_OR_RETURN(RegistryJournal journal,
+                          RegistryJournal::Open(options.directory, options.model));
+  POLYAD_ASSIGN_OR_RETURN(AdapterVault vault, AdapterVault::Open(options.directory));
+  std::unique_ptr<DurableRegistry> registry(
+      new DurableRegistry(store, std::move(roots), options, std::move(vault), std::move(journal)));
+  registry->Restore();
+  return registry;
+}
+
+void DurableRegistry::Restore() {
+  const RegistryState& state = journal_.state();
+  std::set<std::string> folders;
+  for (const auto& [name, version] : state.last_version) store_.SkipVersions(name, version);
+  for (const auto& [name, adapter] : state.adapters) {
+    folders.insert(adapter.folder());
+    RestoreOne(adapter);
+  }
+  const int64_t dropped = vault_.DropAllBut(folders);
+  Log(LogLevel::kInfo, "registry_restored",
+      {{"adapters", static_cast<int64_t>(state.adapters.size())},
+       {"aliases", static_cast<int64_t>(state.aliases.size())},
+       {"unfinished_loads", dropped}});
+}
+
+void DurableRegistry::RestoreAliases() {
+  for (const auto& [alias, target] : journal_.state().aliases) {
+    if (const Status set = store_.SetAlias(alias, target); !set.ok()) {
+      Log(LogLevel::kError, "alias_not_restored",
+          {{"alias", alias}, {"target", target}, {"error", set.ToString()}});
+    }
+  }
+}
+
+// One that cannot be restored keeps its record and its files, and is named in the log.
+void DurableRegistry::RestoreOne(const state::v1::Loaded& adapter) {
+  const LoadAdapterSpec spec = SpecOf(adapter, vault_.root());
+  Status restored = vault_.Holds(adapter.folder())
+                        ? store_.Restore(spec, DecodeLoadReport(adapter.report()))
+                        : DataLoss("its files are not there");
+  if (restored.ok() && spec.pinned) {
+    const std::string tenant = spec.allowed_tenants.empty() ? "" : spec.allowed_tenants[0];
+    restored =
+        store_.AcquireWaiting(spec.name, tenant, kPinnedWaitMs, [] { return false; }).status();
+  }
+  if (restored.ok()) return;
+  store_.SkipVersions(spec.name, adapter.report().version());  // its record's stays the last one
+  Log(LogLevel::kError, "adapter_not_restored",
+      {{"name", spec.name}, {"folder", adapter.folder()}, {"error", restored.ToString()}});
+}
+
+Status DurableRegistry::Record(const state::v1::Record& record) {
+  const Status status = journal_.Append(record);
+  if (status.ok()) return status;
+  Log(LogLevel::kError, "registry_not_written", {{"error", status.ToString()}});
+  return Annotate(status, "the change was made, but will not survive this process");
+}
+
+std::string DurableRegistry::FolderOf(std::string_view name) const {
+  const auto found = journal_.state().adapters.find(name);
+  return found == journal_.state().adapters.end() ? "" : found->second.folder();
+}
+
+StatusOr<LoadReport> DurableRegistry::Load(LoadAdapterSpec spec,
+                                           const AdapterStore::Progress& progress) {
+  POLYAD_ASSIGN_OR_RETURN(const AdapterPlace place, ResolveAdapterUri(spec.path, roots_));
+  POLYAD_ASSIGN_OR_RETURN(const Directory from, Directory::OpenBeneath(place.root, place.path));
+  POLYAD_ASSIGN_OR_RETURN(spec.path, vault_.Take(from, max_file_bytes_));
+  spec.root = vault_.root();
+  StatusOr<LoadReport> report = store_.Load(spec, progress);
+  if (!report.ok()) {
+    vault_.Drop(spec.path);
+    return report;
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  const std::string before = FolderOf(spec.name);
+  POLYAD_RETURN_IF_ERROR(Record(RecordOf(spec, *report)));
+  const std::string after = FolderOf(spec.name);  // another's, where a later load was faster
+  for (const std::string& folder : {before, spec.path}) {
+    if (!folder.empty() && folder != after) vault_.Drop(folder);
+  }
+  return report;
+}
+
+Status DurableRegistry::Unload(std::string_view name, bool force, int64_t wait_ms) {
+  AdapterStore::Retired retired;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    POLYAD_ASSIGN_OR_RETURN(retired, store_.Retire(name, force));
+    const std::string before = FolderOf(name);
+    state::v1::Record record;
+    record.mutable_unloaded()->set_name(retired.name);
+    record.mutable_unloaded()->set_version(retired.version);
+    POLYAD_RETURN_IF_ERROR(Record(record));
+    if (!before.empty() && FolderOf(name).empty()) vault_.Drop(before);
+  }
+  return store_.AwaitEnd(retired, wait_ms);
+}
+
+Status DurableRegistry::Pin(std::string_view name, bool pinned) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(store_.Pin(name, pinned));
+  state::v1::Record record;
+  record.mutable_pinned()->set_name(std::string(name));
+  record.mutable_pinned()->set_pinned(pinned);
+  return Record(record);
+}
+
+Status DurableRegistry::SetAlias(std::string_view alias, std::string_view target) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(store_.SetAlias(alias, target));
+  state::v1::Record record;
+  record.mutable_alias()->set_alias(std::string(alias));
+  record.mutable_alias()->set_target(std::string(target));
+  return Record(record);
+}
+
+}  // namespace polyad

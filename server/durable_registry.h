@@ -1,0 +1,73 @@
+#pragma once
+
+// A registry whose adapters, aliases and pins survive the process: what it answered OK is on disk
+// (registry_journal.h), and so are the adapters' files (adapter_vault.h). At the start they are
+// there again by name, version and digest, and each is read and verified when it is first asked
+// for; pinned ones at once. Thread-safe.
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "server/adapter_registry.h"
+#include "server/adapter_vault.h"
+#include "server/registry_journal.h"
+
+namespace polyad {
+
+struct DurableOptions {
+  std::string directory;  // made where there is none
+  std::string model;      // the base model's name
+  int64_t max_file_bytes = int64_t{2} << 30;
+};
+
+class DurableRegistry final : public AdapterRegistry {
+ public:
+  // Registers in `store` what the directory has. `roots`, `store` as for StoreRegistry.
+  static StatusOr<std::unique_ptr<DurableRegistry>> Open(AdapterStore& store,
+                                                         std::vector<std::string> roots,
+                                                         const DurableOptions& options);
+
+  // After the start-up's own adapters are there: an alias may be one's of those.
+  void RestoreAliases();
+
+  // INTERNAL or RESOURCE_EXHAUSTED where the change was made but could not be recorded: it holds
+  // until the process ends.
+  StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override;
+  Status Unload(std::string_view name, bool force, int64_t wait_ms) override;
+  Status Pin(std::string_view name, bool pinned) override;
+  Status SetAlias(std::string_view alias, std::string_view target) override;
+
+  StatusOr<AdapterInfo> Get(std::string_view name) const override { return live_.Get(name); }
+  std::vector<AdapterInfo> List() const override { return live_.List(); }
+  int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override {
+    return live_.WaitForChange(seen, wait_ms);
+  }
+  PrecisionBytes resident_bytes() const override { return live_.resident_bytes(); }
+  AdapterStore::SwapCounts swap_counts() const override { return live_.swap_counts(); }
+
+ private:
+  DurableRegistry(AdapterStore& store, std::vector<std::string> roots,
+                  const DurableOptions& options, AdapterVault vault, RegistryJournal journal)
+      : store_(store),
+        live_(store, roots),
+        roots_(std::move(roots)),
+        max_file_bytes_(options.max_file_bytes),
+        vault_(std::move(vault)),
+        journal_(std::move(journal)) {}
+  void Restore();
+  void RestoreOne(const state::v1::Loaded& adapter);
+  Status Record(const state::v1::Record& record);
+  std::string FolderOf(std::string_view name) const;
+
+  AdapterStore& store_;
+  StoreRegistry live_;
+  const std::vector<std::string> roots_;
+  const int64_t max_file_bytes_;
+  AdapterVault vault_;
+  mutable std::mutex mutex_;  // a change and its record, but for loads, which versions order
+  RegistryJournal journal_;
+};
+
+}  // namespace polyad
