@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import collections
 import json
-import os
 import pathlib
 import random
 import sys
@@ -270,9 +269,7 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     root = pathlib.Path(__file__).resolve().parent.parent
-    program = os.environ.get("POLYAD_PROGRAM", str(root / "build/release/bin/polyad"))
-    parser.add_argument("--polyad", default=program, help="[POLYAD_PROGRAM]")
-    parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
+    servers.add_polyad(parser)
     parser.add_argument("--model", type=pathlib.Path, default=root / "tests/golden/models/llama")
     parser.add_argument(
         "--adapters", type=pathlib.Path, default=root / "tests/golden/adapters/llama"

@@ -13,7 +13,6 @@ without loads), have limits. Exits 1 where a limit is passed.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -129,9 +128,7 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    program = pathlib.Path(__file__).resolve().parent.parent / "build/release/bin/polyad"
-    parser.add_argument("--polyad", default=os.environ.get("POLYAD_PROGRAM", str(program)))
-    parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
+    servers.add_polyad(parser)
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--loras", type=pathlib.Path, required=True)
     parser.add_argument("--families", type=pathlib.Path, required=True)

@@ -98,13 +98,9 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    program = pathlib.Path(__file__).resolve().parent.parent / "build/release/bin/polyad"
-    model, adapters = os.environ.get("POLYAD_LOAD_MODEL"), os.environ.get("POLYAD_LOAD_ADAPTERS")
-    parser.add_argument("--polyad", default=os.environ.get("POLYAD_PROGRAM", str(program)))
-    parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
-    parser.add_argument(
-        "--model", type=pathlib.Path, default=model, required=not model, help="[POLYAD_LOAD_MODEL]"
-    )
+    adapters = os.environ.get("POLYAD_LOAD_ADAPTERS")
+    servers.add_polyad(parser)
+    servers.add_model(parser)
     parser.add_argument(
         "--adapters",
         type=pathlib.Path,

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import http.client
 import json
-import os
 import pathlib
 import random
 import statistics
@@ -254,13 +253,8 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    program = pathlib.Path(__file__).resolve().parent.parent / "build/release/bin/polyad"
-    model = os.environ.get("POLYAD_LOAD_MODEL")
-    parser.add_argument("--polyad", default=os.environ.get("POLYAD_PROGRAM", str(program)))
-    parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
-    parser.add_argument(
-        "--model", type=pathlib.Path, default=model, required=not model, help="[POLYAD_LOAD_MODEL]"
-    )
+    servers.add_polyad(parser)
+    servers.add_model(parser)
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--probes", type=int, default=2000, help="0: none")
     parser.add_argument("--seed", type=int, default=1)

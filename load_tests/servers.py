@@ -25,6 +25,25 @@ START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 20
 
 
+def add_polyad(parser):
+    """The flags of every script that starts polyad: which program, and what else to tell it."""
+    program = pathlib.Path(__file__).resolve().parent.parent / "build/release/bin/polyad"
+    parser.add_argument(
+        "--polyad",
+        default=os.environ.get("POLYAD_PROGRAM", str(program)),
+        help="[POLYAD_PROGRAM]",
+    )
+    parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
+
+
+def add_model(parser):
+    """The base model, where POLYAD_LOAD_MODEL may name it."""
+    model = os.environ.get("POLYAD_LOAD_MODEL")
+    parser.add_argument(
+        "--model", type=pathlib.Path, default=model, required=not model, help="[POLYAD_LOAD_MODEL]"
+    )
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

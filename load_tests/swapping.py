@@ -18,7 +18,6 @@ is loaded, swapped out and read back by itself. Exits 1 where a limit is passed.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import statistics
@@ -195,13 +194,8 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    program = pathlib.Path(__file__).resolve().parent.parent / "build/release/bin/polyad"
-    model = os.environ.get("POLYAD_LOAD_MODEL")
-    parser.add_argument("--polyad", default=os.environ.get("POLYAD_PROGRAM", str(program)))
-    parser.add_argument("--polyad-flags", default="", help="more flags for polyad serve")
-    parser.add_argument(
-        "--model", type=pathlib.Path, default=model, required=not model, help="[POLYAD_LOAD_MODEL]"
-    )
+    servers.add_polyad(parser)
+    servers.add_model(parser)
     parser.add_argument(
         "--loras", type=pathlib.Path, required=True, help="directory with adapters' directories"
     )

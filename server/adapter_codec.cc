@@ -1,14 +1,12 @@
 #include "server/adapter_codec.h"
 
+#include "absl/strings/ascii.h"
 #include "engine/base/adapter_name.h"
+#include "engine/base/digest.h"
 #include "server/field_error.h"
 
 namespace polyad {
 namespace {
-
-bool IsHexDigest(std::string_view text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdefABCDEF") == text.npos;
-}
 
 void EncodeBytes(const PrecisionBytes& from, v1::BytesByPrecision& to) {
   to.set_f32(from[Precision::kF32]);
@@ -42,7 +40,8 @@ StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& reques
   POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
   if (request.uri().empty()) return FieldError("uri", "a path inside an adapter root", "nothing");
   POLYAD_RETURN_IF_ERROR(CheckCount("uri", request.uri().size(), kMaxUriBytes, "bytes"));
-  if (!request.expected_digest().empty() && !IsHexDigest(request.expected_digest())) {
+  const std::string digest = absl::AsciiStrToLower(request.expected_digest());
+  if (!digest.empty() && !DigestFromHex(digest)) {
     return FieldError("expected_digest", "64 hex digits", request.expected_digest());
   }
   if (request.has_defaults()) return FieldUnimplemented("defaults", "none");
@@ -69,9 +68,7 @@ StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& reques
   spec.path = request.uri();
   spec.pinned = request.pinned();
   spec.replace = request.replace();
-  for (char c : request.expected_digest()) {
-    spec.expected_digest.push_back(c >= 'A' && c <= 'F' ? static_cast<char>(c + 32) : c);
-  }
+  spec.expected_digest = digest;
   return spec;
 }
 

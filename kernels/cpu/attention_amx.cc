@@ -7,26 +7,15 @@
 #include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/isa_functions.h"
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/tile_config.h"
 
 namespace polyad::cpu::POLYAD_ISA {
 namespace {
-
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
-// before.
-inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
 
 constexpr int64_t kPairRows = 8;                       // 16 inputs
 constexpr int64_t kKeyTile = kPairRows * kPairValues;  // values of k for 16 dimensions
 constexpr int64_t kScoreStride = kPieceTokens * sizeof(float);
 constexpr int64_t kWeightStride = kPieceTokens * sizeof(uint16_t);
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
 
 void Configure(int64_t num_rows) {
   TileConfig config;
@@ -34,8 +23,7 @@ void Configure(int64_t num_rows) {
     config.rows[tile] = static_cast<uint8_t>(tile < 6 ? num_rows : kPairRows);
     config.row_bytes[tile] = tile == 4 || tile == 5 ? 32 : 64;
   }
-  FinishWrites();
-  _tile_loadconfig(&config);
+  LoadTileConfig(config);
 }
 
 // scores[r][token] = q[r] . k[token] for the four blocks of a piece; those that are not visible

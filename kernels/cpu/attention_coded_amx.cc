@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/attention_coded_lanes.h"
 #include "kernels/cpu/isa_functions.h"
+#include "kernels/cpu/tile_config.h"
 
 namespace polyad::cpu::POLYAD_ISA {
 namespace {
@@ -16,26 +17,13 @@ constexpr int64_t kTileInts = 256;
 constexpr int64_t kRowInts = 16;
 constexpr int64_t kLowBytes = 64;  // of a group's factors: the high bytes, then the low ones
 
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
-// before.
-inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 void Configure(int64_t num_rows) {
   TileConfig config;
   for (int tile = 0; tile < 8; ++tile) {
     config.rows[tile] = static_cast<uint8_t>(tile < 6 ? num_rows : 16);
     config.row_bytes[tile] = 64;
   }
-  FinishWrites();
-  _tile_loadconfig(&config);
+  LoadTileConfig(config);
 }
 
 // AttentionTile::piece beyond the factors: four tiles of sums, two of keys, then a tile of values

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/tile_config.h"
 
 // y[r][c] (+)= sum_k x[r][k] w[k][c] on AMX tiles, bf16 in and fp32 out. One element's sum is the
 // chain of tile dots over blocks of 32 inputs, in order; the tile instruction computes each row of
@@ -11,22 +12,10 @@
 namespace polyad::cpu {
 namespace {
 
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
-// before.
-inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
-
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kBlockBytes = 2 * kTileBytes;  // a block of 32 inputs in a full panel
 constexpr int64_t kPrefetchBytes = 2048;
-
-struct alignas(64) TileConfig {
-  uint8_t palette;
-  uint8_t start_row;
-  uint8_t reserved[14];
-  uint16_t row_bytes[16];
-  uint8_t rows[16];
-};
 
 // The shapes in use; loading a configuration clears the tiles, so it changes only between sums.
 struct Shape {
@@ -43,8 +32,6 @@ inline bool Same(const Shape& a, const Shape& b) {
 // kWide: tiles 0-3 are one row tile by two full panels; else 2 x 2.
 void Configure(const Shape& shape, bool wide) {
   TileConfig config;
-  __builtin_memset(&config, 0, sizeof(config));
-  config.palette = 1;
   const int64_t width1 = shape.width1 > 0 ? shape.width1 : 1;
   for (int tile = 0; tile < 4; ++tile) {
     const bool second = !wide && tile >= 2;
@@ -57,8 +44,7 @@ void Configure(const Shape& shape, bool wide) {
   config.rows[6] = config.rows[7] = static_cast<uint8_t>(shape.pairs);
   config.row_bytes[6] = static_cast<uint16_t>(shape.width0 * 4);
   config.row_bytes[7] = static_cast<uint16_t>(width1 * 4);
-  FinishWrites();
-  _tile_loadconfig(&config);
+  LoadTileConfig(config);
 }
 
 inline void Prefetch(const char* at) {

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/integer_forms.h"
+#include "kernels/cpu/tile_config.h"
 
 // Products of integer codes on int8 tiles for more than a handful of rows: a tile dot per group
 // within a block of 32 inputs is the same exact integer as VNNI's, and dots are scaled and added in
@@ -20,29 +21,14 @@ constexpr int64_t kTileBytes = kBlockBytes / 2;
 constexpr int64_t kPrefetchBytes = 2048;
 constexpr int64_t kAtOnce = 4;  // groups in flight, to hide the latency of tiles
 
-struct alignas(64) TileConfig {
-  uint8_t palette;
-  uint8_t start_row;
-  uint8_t reserved[14];
-  uint16_t row_bytes[16];
-  uint8_t rows[16];
-};
-
-// GCC's tile intrinsics are opaque assembly that names no memory: what they read must be written
-// before.
-inline void FinishWrites() { __asm__ volatile("" ::: "memory"); }
-
 // For `rows` rows and groups of `depth` inputs.
 void Configure(int64_t rows, int64_t depth) {
   TileConfig config;
-  __builtin_memset(&config, 0, sizeof(config));
-  config.palette = 1;
   for (int tile = 0; tile < 8; ++tile) {
     config.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : depth / 4);
     config.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? depth : 64);
   }
-  FinishWrites();
-  _tile_loadconfig(&config);
+  LoadTileConfig(config);
 }
 
 void UnpackNibbles(const PanelTask& task, char* codes) {
