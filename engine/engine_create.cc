@@ -12,6 +12,7 @@
 #include "engine/model/model.h"
 #include "engine/model/served_base_weights.h"
 #include "engine/spec/model_files.h"
+#include "kernels/api/huge_pages.h"
 
 namespace polyad {
 namespace {
@@ -83,6 +84,7 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   model_options.max_context = options.max_context;
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
                           Model::Load(files, *backend, model_options));
+  HugePages::ReleaseKept();  // the tensors that were packed
   parts.info = InfoOf(options, *model, *backend);
   parts.num_kv_blocks = model->num_kv_blocks();
   parts.sliding_window = model->sliding_window();

@@ -9,9 +9,9 @@
 #include "engine/adapters/base_record.h"
 #include "engine/adapters/xlora_config.h"
 #include "engine/base/check.h"
-#include "engine/base/give_way.h"
 #include "engine/io/float_bits.h"
 #include "engine/io/gguf.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {
@@ -31,7 +31,7 @@ constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
 constexpr char kModelConfig[] = "config.json";
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
-constexpr int64_t kPieceBytes = 256 * 1024;  // read and hashed before it gives way
+constexpr int64_t kPieceBytes = 64 * 1024;  // read and hashed before it gives way
 
 // Exponent bits all set means infinity or NaN, in every IEEE format.
 template <typename Bits>

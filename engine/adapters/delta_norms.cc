@@ -6,8 +6,9 @@
 #include <variant>
 
 #include "engine/adapters/dense_math.h"
+#include "engine/adapters/gram.h"
 #include "engine/adapters/row_squares.h"
-#include "engine/base/give_way.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {

@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "engine/adapters/dense_math.h"
-#include "engine/base/give_way.h"
 #include "engine/spec/weights_digest.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {

@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "engine/base/check.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {
@@ -124,6 +125,7 @@ StatusOr<std::vector<ModuleTensors>> ModulesWith(AdapterSource& source, const Mo
   std::vector<ModuleTensors> modules;
   std::unordered_set<std::string> seen;
   for (const std::string& name : source.RemainingNames()) {
+    GiveWay();
     std::string_view rest = name;
     if (!rest.starts_with(kPeftPrefix)) continue;
     rest.remove_prefix(kPeftPrefix.size());

@@ -7,8 +7,8 @@
 
 #include "engine/adapters/soft_prompt.h"
 #include "engine/base/check.h"
-#include "engine/base/give_way.h"
 #include "kernels/api/delta_check.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {

@@ -2,51 +2,25 @@
 
 #include <algorithm>
 
-#include "absl/functional/function_ref.h"
+#include "engine/adapters/gram.h"
 #include "engine/adapters/lowering_ops.h"
-#include "engine/base/check.h"
-#include "engine/base/give_way.h"
-#include "engine/io/float_bits.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {
 
-// Eight sums side by side. Products of two floats are exact in fp64, so that every compilation of
-// these loops gives the same bits.
+// Eight sums side by side.
 constexpr int64_t kLanes = 8;
 typedef double Lanes __attribute__((vector_size(kLanes * sizeof(double)), aligned(8), may_alias));
-constexpr int64_t kTile = 4;  // rows by rows whose sums stay in registers
+constexpr int64_t kTile = 4;     // rows whose sums stay in registers,
+constexpr int64_t kVectors = 2;  // so many of them for each row
 
 // What is left of |W|^2 + |B A|^2 where the terms of the sum cancel: below this share, the bf16
 // rounding of the products (2^-9 of one term in sqrt(in)) would be felt in the result.
 constexpr double kLeastShare = 1.0 / 16;
 
-// So many numbers of each row are widened to fp64 at a time: they stay in cache, and no large
-// memory is asked of the system for every matrix of an adapter.
-constexpr int64_t kChunk = 256;
-
-// sums[i][j] = a's row i . b's row j
-__attribute__((always_inline)) inline void TileLoop(const double* a, const double* b,
-                                                    double sums[kTile][kTile]) {
-  Lanes lanes[kTile][kTile] = {};
-  for (int64_t k = 0; k < kChunk; k += kLanes) {
-    for (int64_t i = 0; i < kTile; ++i) {
-      const Lanes left = *reinterpret_cast<const Lanes*>(a + i * kChunk + k);
-      for (int64_t j = 0; j < kTile; ++j) {
-        lanes[i][j] += left * *reinterpret_cast<const Lanes*>(b + j * kChunk + k);
-      }
-    }
-  }
-  for (int64_t i = 0; i < kTile; ++i) {
-    for (int64_t j = 0; j < kTile; ++j) {
-      sums[i][j] = 0;
-      for (int64_t lane = 0; lane < kLanes; ++lane) sums[i][j] += lanes[i][j][lane];
-    }
-  }
-}
-
 // The rows of b [rows, rank] times a gram whose columns are padded with zeros to `stride`, a
-// multiple of kLanes.
+// multiple of kVectors * kLanes.
 struct Forms {
   const float* b;
   int64_t rank;
@@ -58,16 +32,18 @@ struct Forms {
 __attribute__((always_inline)) inline void FormsLoop(const Forms& of, int64_t row, double* sums,
                                                      double* forms) {
   const float* b = of.b + row * of.rank;
-  for (int64_t j = 0; j < of.stride; j += kLanes) {
-    Lanes lanes[kTile] = {};
+  for (int64_t j = 0; j < of.stride; j += kVectors * kLanes) {
+    Lanes lanes[kTile][kVectors] = {};
     for (int64_t k = 0; k < of.rank; ++k) {
-      const Lanes from = *reinterpret_cast<const Lanes*>(of.gram + k * of.stride + j);
+      const Lanes* from = reinterpret_cast<const Lanes*>(of.gram + k * of.stride + j);
       for (int64_t i = 0; i < kTile; ++i) {
-        lanes[i] += static_cast<double>(b[i * of.rank + k]) * from;
+        const double factor = b[i * of.rank + k];
+        for (int64_t v = 0; v < kVectors; ++v) lanes[i][v] += factor * from[v];
       }
     }
     for (int64_t i = 0; i < kTile; ++i) {
-      *reinterpret_cast<Lanes*>(sums + i * of.stride + j) = lanes[i];
+      Lanes* to = reinterpret_cast<Lanes*>(sums + i * of.stride + j);
+      for (int64_t v = 0; v < kVectors; ++v) to[v] = lanes[i][v];
     }
   }
   for (int64_t i = 0; i < kTile; ++i) {
@@ -80,66 +56,23 @@ __attribute__((always_inline)) inline void FormsLoop(const Forms& of, int64_t ro
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) void TileWide(const double* a, const double* b,
-                                                 double sums[kTile][kTile]) {
-  TileLoop(a, b, sums);
-}
 __attribute__((target("avx512f"))) void FormsWide(const Forms& of, int64_t row, double* sums,
                                                   double* forms) {
   FormsLoop(of, row, sums, forms);
 }
 const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #else
-void TileWide(const double* a, const double* b, double sums[kTile][kTile]) { TileLoop(a, b, sums); }
 void FormsWide(const Forms& of, int64_t row, double* sums, double* forms) {
   FormsLoop(of, row, sums, forms);
 }
 constexpr bool kWide = false;
 #endif
 
-void Tile(const double* a, const double* b, double sums[kTile][kTile]) {
-  if (kWide) return TileWide(a, b, sums);
-  TileLoop(a, b, sums);
-}
-
-// gram += rows rows' for the upper triangle of a chunk's rows, [whole tiles][kChunk].
-void AddGram(const std::vector<double>& rows, int64_t count, std::vector<double>& gram) {
-  double sums[kTile][kTile];
-  for (int64_t i = 0; i < count; i += kTile) {
-    for (int64_t j = i; j < count; j += kTile) {
-      Tile(rows.data() + i * kChunk, rows.data() + j * kChunk, sums);
-      for (int64_t left = i; left < std::min(i + kTile, count); ++left) {
-        for (int64_t right = std::max(left, j); right < std::min(j + kTile, count); ++right) {
-          gram[static_cast<size_t>(left * count + right)] += sums[left - i][right - j];
-        }
-      }
-    }
-  }
-}
-
-// `widen` fills [count][kChunk] with numbers [begin, end) of every row; what is past them is zero.
-std::vector<double> GramOf(int64_t count, int64_t depth,
-                           absl::FunctionRef<void(int64_t, int64_t, double*)> widen) {
-  std::vector<double> rows(static_cast<size_t>((count + kTile - 1) / kTile * kTile * kChunk));
-  std::vector<double> gram(static_cast<size_t>(count * count));
-  for (int64_t begin = 0; begin < depth; begin += kChunk) {
-    const int64_t end = std::min(depth, begin + kChunk);
-    if (end - begin < kChunk) std::fill(rows.begin(), rows.end(), 0.0);
-    widen(begin, end, rows.data());
-    AddGram(rows, count, gram);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t j = 0; j < i; ++j) {
-      gram[static_cast<size_t>(i * count + j)] = gram[static_cast<size_t>(j * count + i)];
-    }
-  }
-  return gram;
-}
-
 // b[i] gram b[i]' for each row of b. Rows go by fours, the last ones with rows of zeros.
 std::vector<double> QuadraticForms(const Matrix& b, const std::vector<double>& gram) {
   const int64_t rank = b.cols;
-  const int64_t stride = (rank + kLanes - 1) / kLanes * kLanes;
+  const int64_t whole_lanes = kVectors * kLanes;
+  const int64_t stride = (rank + whole_lanes - 1) / whole_lanes * whole_lanes;
   std::vector<double> padded(static_cast<size_t>(rank * stride));
   for (int64_t k = 0; k < rank; ++k) {
     std::copy_n(gram.begin() + k * rank, rank, padded.begin() + k * stride);
@@ -162,25 +95,6 @@ std::vector<double> QuadraticForms(const Matrix& b, const std::vector<double>& g
   return forms;
 }
 
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-double ToDouble(float value) { return value; }
-double ToDouble(Half value) { return HalfToFloat(value.bits); }
-double ToDouble(BFloat16 value) { return BFloat16ToFloat(value.bits); }
-
-// Calls f with the numbers as they lie.
-template <typename Function>
-std::vector<double> WithNumbers(const TensorView& m, Function f) {
-  if (m.dtype == DType::kF32) return f(static_cast<const float*>(m.data));
-  if (m.dtype == DType::kF16) return f(static_cast<const Half*>(m.data));
-  POLYAD_CHECK(m.dtype == DType::kBF16, "adapter tensor dtype");
-  return f(static_cast<const BFloat16*>(m.data));
-}
-
 StatusOr<std::vector<double>> SquaresOfTheSum(const LoweringContext& context, SiteRef site,
                                               const Matrix& b, const Matrix& a) {
   POLYAD_ASSIGN_OR_RETURN(Matrix changed, BaseWeight(context, site));
@@ -195,28 +109,6 @@ StatusOr<std::vector<double>> SquaresOfTheSum(const LoweringContext& context, Si
 }
 
 }  // namespace
-
-std::vector<double> RowGram(const TensorView& m) {
-  return WithNumbers(m, [&](const auto* values) {
-    return GramOf(m.rows, m.cols, [&](int64_t begin, int64_t end, double* to) {
-      for (int64_t i = 0; i < m.rows; ++i, to += kChunk) {
-        const auto* row = values + i * m.cols;
-        for (int64_t k = begin; k < end; ++k) to[k - begin] = ToDouble(row[k]);
-      }
-    });
-  });
-}
-
-std::vector<double> ColumnGram(const TensorView& m) {
-  return WithNumbers(m, [&](const auto* values) {
-    return GramOf(m.cols, m.rows, [&](int64_t begin, int64_t end, double* to) {
-      for (int64_t k = begin; k < end; ++k, ++to) {
-        const auto* row = values + k * m.cols;
-        for (int64_t j = 0; j < m.cols; ++j) to[j * kChunk] = ToDouble(row[j]);
-      }
-    });
-  });
-}
 
 StatusOr<std::vector<double>> ChangedRowSquares(const LoweringContext& context, SiteRef site,
                                                 const Matrix& b, const Matrix& a) {

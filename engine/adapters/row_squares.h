@@ -15,9 +15,6 @@
 
 namespace polyad {
 
-// m m' in fp64: [rows, rows]; and m' m: [cols, cols]. Of f32, f16 or bf16, read as they lie.
-std::vector<double> RowGram(const TensorView& m);
-std::vector<double> ColumnGram(const TensorView& m);
 inline TensorView ViewOf(const Matrix& m) { return {m.values.data(), DType::kF32, m.rows, m.cols}; }
 
 // |row|^2 of W + b a, [out], for the base's matrix at `site`; b is [out, rank], a is [rank, in].

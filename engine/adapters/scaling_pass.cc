@@ -1,6 +1,6 @@
 #include "engine/adapters/scaling_pass.h"
 
-#include "engine/base/give_way.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {

@@ -75,7 +75,7 @@ Status AddSparse(AdapterProgram& program, const LoweringContext& context, SiteRe
                              entries.size());
   }
   const auto before = [](const SparseEntry& a, const SparseEntry& b) {
-    return std::pair(a.row, a.col) < std::pair(b.row, b.col);
+    return a.row != b.row ? a.row < b.row : a.col < b.col;
   };
   if (!std::is_sorted(entries.begin(), entries.end(), before)) {
     std::stable_sort(entries.begin(), entries.end(), before);
@@ -84,19 +84,23 @@ Status AddSparse(AdapterProgram& program, const LoweringContext& context, SiteRe
   std::vector<int32_t> row_begin(static_cast<size_t>(shape.out) + 1, 0);
   std::vector<int32_t> columns;
   std::vector<float> values;
-  columns.reserve(entries.size());
-  values.reserve(entries.size());
+  columns.resize(entries.size());
+  values.resize(entries.size());
+  size_t count = 0;
   for (const SparseEntry& entry : entries) {
     const auto row = static_cast<size_t>(entry.row);
-    const bool repeats = row_begin[row + 1] > 0 && columns.back() == entry.col;
+    const bool repeats = row_begin[row + 1] > 0 && columns[count - 1] == entry.col;
     if (repeats) {
-      values.back() += entry.value;
+      values[count - 1] += entry.value;
       continue;
     }
-    columns.push_back(static_cast<int32_t>(entry.col));
-    values.push_back(entry.value);
+    columns[count] = entry.col;
+    values[count] = entry.value;
+    ++count;
     ++row_begin[row + 1];
   }
+  columns.resize(count);
+  values.resize(count);
   for (size_t row = 1; row < row_begin.size(); ++row) row_begin[row] += row_begin[row - 1];
   Sparse op;
   op.row_begin = program.arena.Keep(std::move(row_begin));

@@ -36,10 +36,14 @@ void TurnOutput(AdapterProgram& program, SiteRef site, PairTurn turn);
 
 // Entries of a sparse change in any order; those of one place add up. Nothing where there are none.
 struct SparseEntry {
-  int64_t row = 0;
-  int64_t col = 0;
+  int32_t row = 0;
+  int32_t col = 0;
   float value = 0;
 };
+// Of indices that were checked against the site's shape.
+inline SparseEntry EntryAt(int64_t row, int64_t col, float value) {
+  return {static_cast<int32_t>(row), static_cast<int32_t>(col), value};
+}
 Status AddSparse(AdapterProgram& program, const LoweringContext& context, SiteRef site,
                  std::vector<SparseEntry> entries);
 // y += (c kron d) x

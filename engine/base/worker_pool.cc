@@ -25,7 +25,7 @@ struct SchedulingAttributes {
 constexpr uint64_t kSliceNs = 100'000;  // the least there is
 
 // Linux keeps a niceness for each thread. A short slice is what a thread that gives way
-// (engine/base/give_way.h) loses by doing so. Where a policy forbids it, threads share as before.
+// (kernels/api/give_way.h) loses by doing so. Where a policy forbids it, threads share as before.
 void StandBack(int niceness) {
   SchedulingAttributes attributes;
   attributes.niceness = niceness;

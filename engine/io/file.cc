@@ -2,11 +2,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +17,7 @@
 #include "engine/base/check.h"
 #include "engine/io/checked_math.h"
 #include "engine/io/quote.h"
+#include "kernels/api/huge_pages.h"
 
 namespace polyad {
 
@@ -24,7 +25,6 @@ namespace {
 
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kNumberAlignment = 8;  // of the widest number that a tensor holds
-constexpr int64_t kHugePage = int64_t{2} << 20;
 // From here on a buffer is of huge pages: one fault for 2 MiB in place of 512, which were a sixth
 // of the time an adapter of 10 MB took to read.
 constexpr int64_t kHugeBytes = 2 * kHugePage;
@@ -34,6 +34,13 @@ constexpr size_t kMaxComponents = 64;
 
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
+}
+
+// Huge pages come in eighths of a power of two, so that a file finds what one of nearly its size
+// gave back. Pages that it does not touch cost nothing.
+int64_t BytesOfItsClass(int64_t bytes) {
+  const auto eighth = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes))) / 8;
+  return RoundUp(bytes, std::max(kHugePage, eighth));
 }
 
 std::string LastComponent(const std::string& path) {
@@ -110,12 +117,15 @@ StatusOr<OwnedBytes> OwnedBytes::Allocate(int64_t size) {
   }
   OwnedBytes bytes;
   const int64_t padded = std::max<int64_t>(RoundUp(size, kAlignment), kAlignment);
-  const int64_t page = size >= kHugeBytes ? kHugePage : kAlignment;
-  const int64_t reserved = RoundUp(padded, page);
-  void* memory = std::aligned_alloc(static_cast<size_t>(page), static_cast<size_t>(reserved));
-  if (memory == nullptr) return ResourceExhausted("no memory for a buffer of %d bytes", size);
-  if (page == kHugePage) madvise(memory, static_cast<size_t>(reserved), MADV_HUGEPAGE);  // a wish
-  bytes.data_.reset(static_cast<uint8_t*>(memory), [](uint8_t* data) { std::free(data); });
+  if (size >= kHugeBytes) {
+    POLYAD_ASSIGN_OR_RETURN(const HugePages pages, HugePages::Allocate(BytesOfItsClass(padded)));
+    bytes.data_ =
+        std::shared_ptr<uint8_t>(pages.memory, reinterpret_cast<uint8_t*>(pages.memory.get()));
+  } else {
+    void* memory = std::aligned_alloc(kAlignment, static_cast<size_t>(padded));
+    if (memory == nullptr) return ResourceExhausted("no memory for a buffer of %d bytes", size);
+    bytes.data_.reset(static_cast<uint8_t*>(memory), [](uint8_t* data) { std::free(data); });
+  }
   std::memset(bytes.data_.get() + size, 0, static_cast<size_t>(padded - size));
   bytes.size_ = size;
   return bytes;

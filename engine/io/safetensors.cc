@@ -9,6 +9,7 @@
 #include "engine/io/checked_math.h"
 #include "engine/io/json.h"
 #include "engine/io/quote.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 
@@ -213,6 +214,7 @@ StatusOr<SafetensorsFile> SafetensorsFile::FromFile(RandomAccessFile file,
 
   std::vector<ParsedTensor> parsed;
   for (const auto& [key, value] : header.items()) {
+    GiveWay();
     if (key == "__metadata__") {
       POLYAD_ASSIGN_OR_RETURN(opened.metadata_, ParseMetadata(name, value));
       continue;

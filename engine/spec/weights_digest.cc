@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "engine/base/give_way.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {

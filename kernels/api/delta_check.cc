@@ -36,12 +36,13 @@ absl::Status CheckMatrix(const char* op, const TensorView& matrix) {
 
 // Ascending and distinct, in [0, end).
 bool IsIndexList(std::span<const int32_t> values, int64_t end) {
-  int64_t last = -1;
+  int32_t last = -1;
+  bool ascending = true;
   for (const int32_t value : values) {
-    if (value <= last || value >= end) return false;
+    ascending &= value > last;
     last = value;
   }
-  return true;
+  return ascending && last < end;
 }
 
 struct Checker {

@@ -141,29 +141,46 @@ void ProductOfRowsCpu(const PackedMatrix& weight, int64_t first_row, ActivationR
   KERNEL_CHECK(
       x.cols == matrix.in() && x.rows == y.rows && first_row >= 0 && end_row <= matrix.out(),
       "product of rows: shapes");
-  if (x.rows == 0) return;
+  if (x.rows == 0 || y.cols == 0) return;
   ThreadPool alone(1);
   PanelTask whole;
   const int64_t row_block =
       RowsPerBlock(PrepareInputs(matrix.format(), matrix.kernels(), x, alone, &whole));
-  whole.y_stride = kPanelColumns;
-  std::vector<float> products(static_cast<size_t>(std::min(row_block, x.rows) * kPanelColumns));
-  int64_t index = PanelOfRow(matrix, first_row);
-  for (int64_t at = first_row; at < end_row; ++index) {
-    ForPanels(matrix, index, index + 1, whole, [&](const Panels& panel) {
-      const int64_t end = std::min(end_row, panel.first_column + panel.task.columns);
-      for (int64_t row = 0; row < x.rows; row += row_block) {
-        PanelTask part = RowsOf(panel.task, row, std::min(x.rows, row + row_block));
-        part.y = products.data();
-        panel.kernel(part);
-        for (int64_t i = 0; i < part.rows; ++i) {
-          const float* from = products.data() + i * kPanelColumns + at - panel.first_column;
-          std::copy_n(from, end - at, y.Row(row + i) + at - first_row);
-        }
-      }
-      at = end;
-    });
-  }
+  std::vector<float> products;
+  const auto multiply = [&](const Panels& panels, float* to, int64_t stride) {
+    for (int64_t row = 0; row < x.rows; row += row_block) {
+      PanelTask part = RowsOf(panels.task, row, std::min(x.rows, row + row_block));
+      part.y = to + row * stride;
+      part.y_stride = stride;
+      panels.kernel(part);
+    }
+  };
+  const auto run = [&](const Panels& panels) {
+    const int64_t first = panels.first_column;
+    const int64_t columns = panels.task.columns;
+    if (first >= first_row && first + columns <= end_row) {
+      return multiply(panels, y.Row(0) + first - first_row, y.stride);
+    }
+    // Some of its columns are not asked for.
+    products.resize(static_cast<size_t>(x.rows * columns));
+    multiply(panels, products.data(), columns);
+    const int64_t begin = std::max(first, first_row);
+    const int64_t count = std::min(first + columns, end_row) - begin;
+    for (int64_t row = 0; row < x.rows; ++row) {
+      std::copy_n(products.data() + row * columns + begin - first, count,
+                  y.Row(row) + begin - first_row);
+    }
+  };
+  // The panels that lie within go to their kernel at once, those at the borders one by one.
+  const int64_t begin = PanelOfRow(matrix, first_row);
+  const int64_t end = PanelOfRow(matrix, end_row - 1) + 1;
+  if (matrix.grouped() != nullptr) return ForPanels(matrix, begin, end, whole, run);
+  const int64_t within = first_row % kPanelColumns == 0 ? begin : begin + 1;
+  const bool ends_whole = end_row % kPanelColumns == 0 || end_row == matrix.out();
+  const int64_t after = std::max(within, ends_whole ? end : end - 1);
+  if (begin < within) ForPanels(matrix, begin, within, whole, run);
+  if (within < after) ForPanels(matrix, within, after, whole, run);
+  if (after < end) ForPanels(matrix, after, end, whole, run);
 }
 
 }  // namespace polyad::cpu

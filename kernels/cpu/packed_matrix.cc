@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_memory.h"
+#include "kernels/cpu/panel_tiles.h"
 
 namespace polyad::cpu {
 namespace {
@@ -49,54 +50,6 @@ struct StackedRows {
     return parts.back();
   }
 };
-
-// Loops without a branch inside, which compilers turn into wide instructions.
-void CopyNarrow(const float* from, int64_t n, uint16_t* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = ToBf16(from[i]);
-}
-void CopyNarrow(const uint16_t* from, int64_t n, uint16_t* to) {
-  std::memcpy(to, from, static_cast<size_t>(n) * 2);
-}
-
-// to[unit][column] = from[column][unit], units of 4 bytes: an fp32 number, or a pair of bf16.
-void TurnTile(const uint32_t (*from)[kDepthBlock], int64_t units, int64_t columns, char* to) {
-  for (int64_t unit = 0; unit < units; ++unit) {
-    for (int64_t column = 0; column < columns; ++column, to += 4) {
-      std::memcpy(to, &from[column][unit], 4);
-    }
-  }
-}
-
-// `rows` are fp32 or bf16 numbers, the panel's too, and none wider than the row's.
-template <typename Element, typename Source>
-void WriteTiles(const Source* rows, int64_t in, int64_t columns, char* panel) {
-  constexpr int64_t kPerUnit = 4 / sizeof(Element);
-  uint32_t tile[kTileColumns][kDepthBlock];
-  for (int64_t k = 0; k < in; k += kDepthBlock) {
-    const int64_t depth = std::min(kDepthBlock, in - k);
-    const int64_t units = (depth + kPerUnit - 1) / kPerUnit;
-    for (int64_t first = 0; first < columns; first += kTileColumns) {
-      const int64_t width = std::min(kTileColumns, columns - first);
-      for (int64_t column = 0; column < width; ++column) {
-        const Source* row = rows + (first + column) * in + k;
-        if constexpr (sizeof(Element) == 4) {
-          std::memcpy(tile[column], row, static_cast<size_t>(depth) * 4);
-        } else {
-          tile[column][units - 1] = 0;  // the second of an odd depth's last pair
-          uint16_t halves[kDepthBlock];
-          CopyNarrow(row, depth, halves);
-          std::memcpy(tile[column], halves, static_cast<size_t>(depth) * 2);
-        }
-      }
-      if (width == kTileColumns) {
-        TurnTile(tile, units, kTileColumns, panel);
-      } else {
-        TurnTile(tile, units, width, panel);
-      }
-      panel += units * width * 4;
-    }
-  }
-}
 
 void PackPanel(const StackedRows& rows, const CpuMatrix& matrix, int64_t panel, char* to) {
   const int64_t first = panel * kPanelColumns;
@@ -212,15 +165,8 @@ void DecodeRow(const TensorView& tensor, int64_t row, float* out) {
 }
 
 void WritePanel(WeightFormat format, const float* rows, int64_t in, int64_t columns, char* panel) {
-  if (format == WeightFormat::kBF16) {
-    WriteTiles<uint16_t>(rows, in, columns, panel);
-  } else {
-    WriteTiles<float>(rows, in, columns, panel);
-  }
-}
-
-void WriteBf16Panel(const uint16_t* rows, int64_t in, int64_t columns, char* panel) {
-  WriteTiles<uint16_t>(rows, in, columns, panel);
+  if (format == WeightFormat::kBF16) return WriteBf16Tiles(rows, in, columns, panel);
+  WriteFloatTiles(rows, in, columns, panel);
 }
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrixCpu(std::span<const TensorView> parts,

@@ -37,8 +37,6 @@ void DecodeRow(const TensorView& tensor, int64_t row, float* out);
 
 // Writes an fp32 or bf16 panel from `columns` rows of `in` floats, one after the other.
 void WritePanel(WeightFormat format, const float* rows, int64_t in, int64_t columns, char* panel);
-// A bf16 panel from rows of bf16.
-void WriteBf16Panel(const uint16_t* rows, int64_t in, int64_t columns, char* panel);
 
 // Column `column` of a bf16 panel of `columns`, as floats: out[0, in).
 void UnpackBf16Column(const char* panel, int64_t in, int64_t columns, int64_t column, float* out);

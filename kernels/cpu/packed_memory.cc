@@ -1,46 +1,30 @@
 #include "kernels/cpu/packed_memory.h"
 
-#include <sys/mman.h>
-
+#include <cstring>
 #include <mutex>
 
 #include "absl/strings/str_format.h"
+#include "kernels/api/huge_pages.h"
 #include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
 namespace {
 
-constexpr int64_t kHugePage = int64_t{2} << 20;
 // Small enough that what a slab leaves unused is nothing beside a model, large enough that an
 // adapter spans few.
 constexpr int64_t kSlabBytes = 2 * kHugePage;
 constexpr int64_t kMaxBytes = int64_t{1} << 46;
 
-// Maps `bytes` (a multiple of kHugePage) on a huge-page boundary; the slack of the first mapping
-// goes back at once.
-absl::StatusOr<std::shared_ptr<char>> MapSlab(int64_t bytes) {
-  const size_t wanted = static_cast<size_t>(bytes + kHugePage);
-  void* mapped = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("packed weights: the system refused %d bytes", bytes));
-  }
-  const auto address = reinterpret_cast<uintptr_t>(mapped);
-  const uintptr_t aligned = (address + kHugePage - 1) / kHugePage * kHugePage;
-  char* slab = static_cast<char*>(mapped) + (aligned - address);
-  const size_t tail = wanted - (aligned - address) - static_cast<size_t>(bytes);
-  if (aligned != address) munmap(mapped, aligned - address);
-  if (tail != 0) munmap(slab + bytes, tail);
-  madvise(slab, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // a wish: refusal costs speed only
-  return std::shared_ptr<char>(
-      slab, [bytes](char* memory) { munmap(memory, static_cast<size_t>(bytes)); });
-}
-
 struct CurrentSlab {
   std::mutex mutex;
   std::weak_ptr<char> slab;  // weak: dies with its last packing
+  bool is_zero = false;
   int64_t used = 0;
 };
+
+void ClearUnless(bool is_zero, char* memory, int64_t bytes) {
+  if (!is_zero) std::memset(memory, 0, static_cast<size_t>(bytes));
+}
 
 }  // namespace
 
@@ -50,18 +34,27 @@ absl::StatusOr<std::shared_ptr<char>> AllocatePacked(int64_t bytes) {
     return absl::ResourceExhaustedError(absl::StrFormat("packed weights: %d bytes asked", bytes));
   }
   const int64_t rounded = RoundUp(bytes < 1 ? 1 : bytes, 64);
-  if (rounded >= kSlabBytes) return MapSlab(RoundUp(rounded, kHugePage));
-  std::lock_guard<std::mutex> lock(current.mutex);
+  if (rounded >= kSlabBytes) {
+    absl::StatusOr<HugePages> pages = HugePages::Allocate(rounded);
+    if (!pages.ok()) return pages.status();
+    ClearUnless(pages->is_zero, pages->memory.get(), rounded);
+    return std::move(pages->memory);
+  }
+  std::unique_lock<std::mutex> lock(current.mutex);
   std::shared_ptr<char> slab = current.slab.lock();
   if (slab == nullptr || current.used + rounded > kSlabBytes) {
-    absl::StatusOr<std::shared_ptr<char>> fresh = MapSlab(kSlabBytes);
+    absl::StatusOr<HugePages> fresh = HugePages::Allocate(kSlabBytes);
     if (!fresh.ok()) return fresh.status();
-    slab = *std::move(fresh);
+    slab = std::move(fresh->memory);
     current.slab = slab;
+    current.is_zero = fresh->is_zero;
     current.used = 0;
   }
   char* start = slab.get() + current.used;
   current.used += rounded;
+  const bool is_zero = current.is_zero;
+  lock.unlock();
+  ClearUnless(is_zero, start, rounded);
   return std::shared_ptr<char>(std::move(slab), start);
 }
 

@@ -1,9 +1,9 @@
 #pragma once
 
-// Memory for packed weights and deltas: slabs mapped on 2 MiB boundaries and offered to the kernel
-// as huge pages, so that streaming hundreds of megabytes per step does not walk page tables. Small
-// packings share a slab and keep it alive together; a slab is unmapped when the last of them dies.
-// Thread-safe. Contents start as zeros.
+// Memory for packed weights and deltas: slabs of huge pages (huge_pages.h), so that streaming
+// hundreds of megabytes per step does not walk page tables. Small packings share a slab and keep it
+// alive together; a slab is given back when the last of them dies. Thread-safe. Contents start as
+// zeros.
 
 #include <cstdint>
 #include <memory>

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/cpu/packed_memory.h"
+#include "kernels/cpu/panel_tiles.h"
 #include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
@@ -11,15 +12,16 @@ namespace {
 
 void WritePanels(const TensorView& matrix, float scale, WeightFormat format, char* to) {
   const int64_t most = std::min(matrix.rows, kPanelColumns) * matrix.cols;
-  const auto decoded = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(most));
-  const bool as_stored = scale == 1.0f && format == WeightFormat::kBF16;
+  const bool as_stored = format == WeightFormat::kBF16 && matrix.dtype == DType::kBF16;
+  const auto decoded =
+      std::make_unique_for_overwrite<float[]>(static_cast<size_t>(as_stored ? 0 : most));
   for (int64_t first = 0; first < matrix.rows; first += kPanelColumns) {
     const int64_t columns = std::min(kPanelColumns, matrix.rows - first);
     const int64_t count = columns * matrix.cols;
     const char* stored =
         static_cast<const char*>(matrix.data) + RowBytes(matrix.dtype, first * matrix.cols);
-    if (as_stored && matrix.dtype == DType::kBF16) {
-      WriteBf16Panel(reinterpret_cast<const uint16_t*>(stored), matrix.cols, columns, to);
+    if (as_stored) {
+      WriteBf16Tiles(reinterpret_cast<const uint16_t*>(stored), scale, matrix.cols, columns, to);
     } else {
       // Rows lie one behind another: as one they are decoded fastest.
       DecodeRow({stored, matrix.dtype, 1, count}, 0, decoded.get());

@@ -87,6 +87,7 @@ class CpuSparse final : public CpuSiteOp {
  private:
   static std::vector<SparseRow> RowsOf(const Sparse& op) {
     std::vector<SparseRow> rows;
+    rows.reserve(op.row_begin.size());
     for (size_t o = 0; o + 1 < op.row_begin.size(); ++o) {
       const auto begin = static_cast<size_t>(op.row_begin[o]);
       const size_t count = static_cast<size_t>(op.row_begin[o + 1]) - begin;

@@ -1,22 +1,37 @@
 #include "kernels/cpu/sparse_layout.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/cpu/vector_bytes.h"
 
 namespace polyad::cpu {
 namespace {
 
-constexpr int64_t kGroupRows = 16;
+constexpr size_t kGroupRows = 16;
 constexpr int64_t kNarrowColumns = 65536;
+
+// Without the empty ones; rows of one length stay in order. Lengths are few: they are counted.
+std::vector<SparseRow> LongestFirst(const std::vector<SparseRow>& rows) {
+  size_t longest = 0;
+  for (const SparseRow& row : rows) longest = std::max(longest, row.columns.size());
+  std::vector<size_t> place(longest + 2, 0);  // of the next row of each length
+  for (const SparseRow& row : rows) ++place[row.columns.size()];
+  size_t before = 0;
+  for (size_t length = longest; length > 0; --length) {
+    before += std::exchange(place[length], before);
+  }
+  std::vector<SparseRow> sorted(before);
+  for (const SparseRow& row : rows) {
+    if (!row.columns.empty()) sorted[place[row.columns.size()]++] = row;
+  }
+  return sorted;
+}
 
 }  // namespace
 
 SparseLayout::SparseLayout(std::vector<SparseRow> rows, int64_t in) {
-  std::erase_if(rows, [](const SparseRow& row) { return row.columns.empty(); });
-  std::stable_sort(rows.begin(), rows.end(), [](const SparseRow& a, const SparseRow& b) {
-    return a.columns.size() > b.columns.size();
-  });
+  rows = LongestFirst(rows);
   const bool wide = in > kNarrowColumns;
   size_t stored = 0;
   for (size_t begin = 0; begin < rows.size(); begin += kGroupRows) {
@@ -25,7 +40,7 @@ SparseLayout::SparseLayout(std::vector<SparseRow> rows, int64_t in) {
   values_.reserve(stored);
   wide ? wide_columns_.reserve(stored) : columns_.reserve(stored);
   for (size_t begin = 0; begin < rows.size(); begin += kGroupRows) {
-    const size_t count = std::min<size_t>(kGroupRows, rows.size() - begin);
+    const size_t count = std::min(kGroupRows, rows.size() - begin);
     AppendGroup(std::span(rows).subspan(begin, count), wide);
   }
 }
@@ -33,14 +48,25 @@ SparseLayout::SparseLayout(std::vector<SparseRow> rows, int64_t in) {
 // Past a row's end its last column again with a zero: no other input is touched.
 void SparseLayout::AppendGroup(std::span<const SparseRow> rows, bool wide) {
   const size_t entries = rows.front().columns.size();
-  for (size_t entry = 0; entry < entries; ++entry) {
-    for (size_t lane = 0; lane < kGroupRows; ++lane) {
-      const SparseRow& row = rows[std::min(lane, rows.size() - 1)];
-      const bool stored = lane < rows.size() && entry < row.columns.size();
-      const int32_t column = stored ? row.columns[entry] : row.columns.back();
-      values_.push_back(stored ? row.values[entry] : 0.0f);
-      if (wide) wide_columns_.push_back(column);
-      if (!wide) columns_.push_back(static_cast<uint16_t>(column));
+  const size_t begin = values_.size();
+  values_.resize(begin + entries * kGroupRows);
+  if (wide) {
+    wide_columns_.resize(values_.size());
+  } else {
+    columns_.resize(values_.size());
+  }
+  for (size_t lane = 0; lane < kGroupRows; ++lane) {
+    const SparseRow& row = rows[std::min(lane, rows.size() - 1)];
+    const size_t stored = lane < rows.size() ? row.columns.size() : 0;
+    size_t at = begin + lane;
+    for (size_t entry = 0; entry < entries; ++entry, at += kGroupRows) {
+      const int32_t column = entry < stored ? row.columns[entry] : row.columns.back();
+      values_[at] = entry < stored ? row.values[entry] : 0.0f;
+      if (wide) {
+        wide_columns_[at] = column;
+      } else {
+        columns_[at] = static_cast<uint16_t>(column);
+      }
     }
   }
   group_begin_.push_back(group_begin_.back() + static_cast<int64_t>(entries));

@@ -5,6 +5,8 @@
 
 #include <chrono>
 
+#include "kernels/api/give_way.h"
+
 namespace polyad::cpu {
 namespace {
 
@@ -106,23 +108,30 @@ bool ThreadPool::Enter() {
 // Returns the first epoch other than `seen`: spins, then parks.
 uint64_t ThreadPool::AwaitRun(uint64_t seen) {
   if (!SpinFor(kSpin, [&] { return epoch_.load(std::memory_order_acquire) != seen; })) {
-    std::unique_lock lock(mutex_);
-    num_parked_.fetch_add(1);
-    wake_.wait(lock, [&] { return epoch_.load() != seen; });
-    num_parked_.fetch_sub(1);
+    EndRuns();
+    {
+      std::unique_lock lock(mutex_);
+      num_parked_.fetch_add(1);
+      wake_.wait(lock, [&] { return epoch_.load() != seen; });
+      num_parked_.fetch_sub(1);
+    }
+    BeginRuns();
   }
   return epoch_.load(std::memory_order_acquire);
 }
 
 void ThreadPool::Work(int worker) {
   uint64_t seen = 0;
+  BeginRuns();
   while (true) {
     seen = AwaitRun(seen);
-    if (stopping_.load()) return;
+    if (stopping_.load()) break;
     if (!Enter()) continue;
     TakeTasks(job_, worker);
     gate_.fetch_sub(kOneInside, std::memory_order_release);
+    if (worker == 1) OfferCore();
   }
+  EndRuns();
 }
 
 }  // namespace polyad::cpu

@@ -34,7 +34,7 @@ Status LowerShiraModule(const ModuleTensors& module, AdapterSource& source,
       return InvalidArgument("tensor %s: expected entries of [%d, %d], got [%d, %d]",
                              module.NameOf("shira_indices"), module.out(), module.in(), row, col);
     }
-    entries.push_back({row, col, weight.values[static_cast<size_t>(i)]});
+    entries.push_back(EntryAt(row, col, weight.values[static_cast<size_t>(i)]));
   }
   return AddSparse(program, context, module.site(), std::move(entries));
 }
@@ -65,7 +65,7 @@ Status LowerSupertuningModule(const ModuleTensors& module, AdapterSource& source
   std::vector<SparseEntry> entries;
   for (size_t i = 0; i < values.values.size(); ++i) {
     const int64_t flat = indices.values[i];
-    entries.push_back({flat / module.in(), flat % module.in(), values.values[i]});
+    entries.push_back(EntryAt(flat / module.in(), flat % module.in(), values.values[i]));
   }
   POLYAD_RETURN_IF_ERROR(AddSparse(program, context, module.site(), std::move(entries)));
   return AddPair(module, source, program);

@@ -129,7 +129,9 @@ Status LowerSparse(const Target& at, AdapterProgram& program) {
   for (int64_t row = 0; row < at.shape.out; ++row) {
     const auto begin = static_cast<size_t>(rows.values[static_cast<size_t>(row)]);
     const auto end = static_cast<size_t>(rows.values[static_cast<size_t>(row) + 1]);
-    for (size_t i = begin; i < end; ++i) entries.push_back({row, cols.values[i], values.values[i]});
+    for (size_t i = begin; i < end; ++i) {
+      entries.push_back(EntryAt(row, cols.values[i], values.values[i]));
+    }
   }
   return AddSparse(program, at.context, at.site, std::move(entries));
 }

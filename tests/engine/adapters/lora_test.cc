@@ -125,7 +125,8 @@ TEST(Lora, TheNormOfTheChangeIsThatOfTheFormedProduct) {
       square += 4.0 * value * value;  // scale 2
     }
   }
-  EXPECT_NEAR(FrobeniusNorm(program->ops[0].op), std::sqrt(square), 1e-9 * std::sqrt(square));
+  // To what gram.h sums in fp32.
+  EXPECT_NEAR(FrobeniusNorm(program->ops[0].op), std::sqrt(square), 1e-6 * std::sqrt(square));
 }
 
 struct Hostile {

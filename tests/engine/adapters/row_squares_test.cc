@@ -12,26 +12,6 @@ namespace {
 
 constexpr SiteRef kQuery{0, Site::kQ};
 
-// Ranks and depths around tiles of 4 and chunks of 256.
-TEST(GramTest, SumsEveryPairOfRowsOrOfColumns) {
-  for (const int64_t rank : {1, 3, 4, 5, 16}) {
-    for (const int64_t depth : {1, 255, 256, 257, 700}) {
-      const Matrix rows = RandomMatrix(rank, depth, 5);
-      const std::vector<double> of_rows = RowGram(ViewOf(rows));
-      EXPECT_EQ(of_rows, ColumnGram(ViewOf(Transposed(rows))));
-      for (int64_t i = 0; i < rank; ++i) {
-        for (int64_t j = 0; j < rank; ++j) {
-          double expected = 0;
-          for (int64_t k = 0; k < depth; ++k) {
-            expected += static_cast<double>(rows.At(i, k)) * rows.At(j, k);
-          }
-          EXPECT_NEAR(of_rows[static_cast<size_t>(i * rank + j)], expected, 1e-9);
-        }
-      }
-    }
-  }
-}
-
 class RandomBase final : public BaseWeights {
  public:
   explicit RandomBase(const ModelSpec& spec) {

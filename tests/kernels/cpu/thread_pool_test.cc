@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad::cpu {
 namespace {
@@ -53,6 +54,30 @@ TEST(ThreadPoolTest, ManyShortRunsInARowSeeEachOthersWrites) {
     });
   }
   for (int64_t value : values) EXPECT_EQ(value, kRounds);
+}
+
+// Runs go on, and every task once, while a background thread borrows a worker's core.
+TEST(ThreadPoolTest, LendsACoreBetweenRuns) {
+  ThreadPool pool(2);
+  std::atomic<bool> borrowed{false};
+  std::thread background([&] {
+    for (int slice = 0; slice < 5; ++slice) {
+      const auto end = std::chrono::steady_clock::now() + kSlice;
+      while (std::chrono::steady_clock::now() < end) {
+      }
+      GiveWay();
+    }
+    borrowed.store(true);
+  });
+  int64_t sum = 0;
+  int64_t runs = 0;
+  for (; !borrowed.load(); ++runs) {
+    std::vector<int64_t> values(8, 0);
+    pool.Run(8, [&](int64_t task, int) { ++values[static_cast<size_t>(task)]; });
+    for (const int64_t value : values) sum += value;
+  }
+  background.join();
+  EXPECT_EQ(sum, 8 * runs);
 }
 
 TEST(ThreadPoolTest, ParkedWorkersComeBack) {

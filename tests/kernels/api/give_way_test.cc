@@ -1,0 +1,103 @@
+#include "kernels/api/give_way.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "gtest/gtest.h"
+
+namespace polyad {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+void WorkFor(std::chrono::microseconds time) {
+  const auto end = steady_clock::now() + time;
+  while (steady_clock::now() < end) {
+  }
+}
+
+// A worker between runs of no length, until told to stop.
+class Worker {
+ public:
+  Worker()
+      : thread_([this] {
+          BeginRuns();
+          while (!stop_.load()) {
+            OfferCore();
+            offers_.fetch_add(1);
+            std::this_thread::yield();
+          }
+          EndRuns();
+        }) {}
+  ~Worker() {
+    stop_.store(true);
+    thread_.join();
+  }
+  int64_t offers() const { return offers_.load(); }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::atomic<int64_t> offers_{0};
+  std::thread thread_;
+};
+
+// Ten slices take ten loans, each followed by a rest.
+TEST(GiveWayTest, BackgroundWorkRunsAtTheRateOfLoansWhileAWorkerRuns) {
+  Worker worker;
+  while (worker.offers() == 0) std::this_thread::yield();
+  WorkFor(kSlice);
+  GiveWay();  // the first loan
+  const auto begin = steady_clock::now();
+  for (int slice = 0; slice < 10; ++slice) {
+    WorkFor(kSlice);
+    GiveWay();
+  }
+  EXPECT_GE(steady_clock::now() - begin, 10 * (kSlice + kRest) / 2);
+}
+
+TEST(GiveWayTest, BackgroundWorkRunsAsItLikesWhileNoWorkerRuns) {
+  const auto begin = steady_clock::now();
+  for (int slice = 0; slice < 100; ++slice) {
+    WorkFor(kSlice / 10);
+    GiveWay();
+  }
+  // A hundred waits for a core that nobody lends would take half a second.
+  EXPECT_LT(steady_clock::now() - begin, milliseconds(400));
+}
+
+TEST(GiveWayTest, AWaiterGoesOnWhenTheLastWorkerParks) {
+  BeginRuns();
+  std::atomic<bool> done{false};
+  std::thread background([&] {
+    for (int slice = 0; slice < 3; ++slice) {
+      WorkFor(kSlice);
+      GiveWay();
+    }
+    done.store(true);
+  });
+  EndRuns();
+  background.join();
+  EXPECT_TRUE(done.load());
+}
+
+// Neither a borrower that sleeps holds a worker up, nor a worker in a long task a borrower.
+TEST(GiveWayTest, NobodyWaitsForLong) {
+  {
+    Worker worker;
+    while (worker.offers() == 0) std::this_thread::yield();
+    WorkFor(kSlice);
+    GiveWay();
+    const int64_t before = worker.offers();
+    std::this_thread::sleep_for(milliseconds(100));
+    EXPECT_GT(worker.offers(), before);
+  }
+  BeginRuns();  // and offers nothing
+  WorkFor(kSlice);
+  GiveWay();
+  EndRuns();
+}
+
+}  // namespace
+}  // namespace polyad
