@@ -81,13 +81,16 @@ def compare(args, folder, loras, families):
 
 
 def stream_gaps(server, seed, while_running):
-    """The summary of base clients streaming while `while_running(stop)` runs beside them."""
+    """The summary of base clients streaming while `while_running(stop)` runs beside them.
+
+    All begin at once and none after them: a step that also reads a new prompt is no load's doing.
+    """
     stop = threading.Event()
     beside = threading.Thread(target=while_running, args=(stop,))
     beside.start()
     try:
         return server.run(load.Load(url="", concurrency=STREAMING_CLIENTS,
-                                    requests=3 * STREAMING_CLIENTS, gen_tokens=128, seed=seed))
+                                    requests=STREAMING_CLIENTS, gen_tokens=512, seed=seed))
     finally:
         stop.set()
         beside.join()
