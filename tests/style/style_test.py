@@ -20,7 +20,9 @@ ALLOWED = {
     "kernels/api": set(),
     "kernels/reference": {"kernels/api"},
     "kernels/cpu": {"kernels/api"},
-    "kernels": {"kernels/api", "kernels/cpu", "kernels/reference"},
+    "kernels/simt": set(),
+    "kernels/cuda": {"kernels/api", "kernels/simt"},
+    "kernels": {"kernels/api", "kernels/cuda", "kernels/simt", "kernels/cpu", "kernels/reference"},
     "engine/base": set(),
     "engine/request": {"engine/base"},
     "engine/io": {"engine/base", "kernels/api"},
@@ -192,14 +194,14 @@ def check_paths_of_machines():
 
 
 def main():
-    sources = tracked("*.cc", "*.h")
+    sources = tracked("*.cc", "*.h", "*.cu", "*.cuh")
     for path in sources:
         text = (ROOT / path).read_text()
         check_includes(path, text)
         check_kernel_users(path, text)
         check_words(path, text)
         check_size(path, text)
-        if path.suffix == ".h":
+        if path.suffix in (".h", ".cuh"):
             check_header(path, text)
     check_tests_exist(sources)
     check_docs()

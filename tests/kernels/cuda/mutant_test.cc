@@ -1,0 +1,113 @@
+// Faults planted into the kernels (kernels/simt/mutation.h), one at a time: each must be found by
+// what the other tests check, a fault of the emulator or a number out of its bounds. The table
+// names every mutant in the sources and the work that it spoils.
+// covers: kernels/cuda/fragments.cuh
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/reference/reference_backend.h"
+#include "kernels/simt/mutation.h"
+#include "tests/kernels/cuda/emulated_backend.h"
+#include "tests/kernels/cuda/mutant_work.h"
+#include "tests/kernels/simt/schedules.h"
+
+namespace polyad::test {
+namespace {
+
+struct Mutant {
+  std::string_view name;
+  std::string_view work;  // of mutant_work.h, or the name of a conformance case
+};
+
+constexpr Mutant kMutants[] = {
+    {"load_rows.second_half", "low_rank_few"},
+    {"shared_rows.half", "low_rank_many"},
+    {"shrink.accumulator_row", "low_rank_few"},
+    {"shrink.no_barrier", "low_rank_few"},
+    {"shrink.forgets_a_warp", "low_rank_few"},
+    {"shrink_many.no_wait", "low_rank_many"},
+    {"shrink_many.no_barrier_after_wait", "low_rank_many"},
+    {"shrink_many.no_barrier_before_copy", "low_rank_many"},
+    {"shrink_many.wrong_stage", "low_rank_many"},
+    {"expand.accumulator_col", "low_rank_few"},
+    {"expand.row_mask", "low_rank_few"},
+    {"expand_many.waits_for_too_little", "low_rank_many"},
+    {"expand_many.no_barrier_after_wait", "low_rank_many"},
+    {"expand_many.no_barrier_before_copy", "low_rank_many"},
+    {"shrink_exact.forgets_a_lane", "low_rank_exact"},
+};
+
+// What is wrong with the work's results under one schedule; empty: nothing.
+std::string WrongWith(std::string_view work, const simt::EmulatorOptions& options) {
+  const ComputeMode mode = ModeOf(work);
+  EmulatedBackend backend(mode, options);
+  ref::ReferenceBackend reference(mode);
+  const Outcome got = DoWork(work, backend);
+  if (!backend.fault().empty()) return backend.fault();
+  const Outcome want = DoWork(work, reference);
+  for (size_t i = 0; i < want.values.size(); ++i) {
+    if (!(std::abs(got.values[i] - want.values[i]) <= want.tolerance[i])) {
+      return "element " + std::to_string(i) + " is wrong";
+    }
+  }
+  return "";
+}
+
+std::string FirstWrong(std::string_view work) {
+  for (const simt::EmulatorOptions& options : simt::Schedules()) {
+    std::string wrong = WrongWith(work, options);
+    if (!wrong.empty()) return wrong;
+  }
+  return "";
+}
+
+TEST(MutantTest, TheWorkIsRightWithoutOne) {
+  std::set<std::string_view> works;
+  for (const Mutant& mutant : kMutants) works.insert(mutant.work);
+  for (const std::string_view work : works) EXPECT_EQ(FirstWrong(work), "") << work;
+}
+
+TEST(MutantTest, EachIsFound) {
+  for (const Mutant& mutant : kMutants) {
+    simt::planted_mutant = simt::MutantId(mutant.name);
+    const std::string wrong = FirstWrong(mutant.work);
+    simt::planted_mutant = 0;
+    EXPECT_NE(wrong, "") << mutant.name << " survives";
+  }
+}
+
+// Names in SIMT_MUTATE("...") and SIMT_UNLESS("...") of the kernel sources.
+std::set<std::string> MutantsInSources() {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           std::filesystem::path(POLYAD_SOURCE_DIR) / "kernels" / "cuda")) {
+    std::ifstream file(entry.path());
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    for (const std::string_view macro : {"SIMT_MUTATE(\"", "SIMT_UNLESS(\""}) {
+      for (size_t at = text.find(macro); at != std::string::npos; at = text.find(macro, at + 1)) {
+        const size_t begin = at + macro.size();
+        names.insert(text.substr(begin, text.find('"', begin) - begin));
+      }
+    }
+  }
+  return names;
+}
+
+TEST(MutantTest, TheTableNamesEveryMutantInTheSources) {
+  std::set<std::string> named;
+  for (const Mutant& mutant : kMutants) named.insert(std::string(mutant.name));
+  EXPECT_EQ(named, MutantsInSources());
+}
+
+}  // namespace
+}  // namespace polyad::test

@@ -1,0 +1,62 @@
+#include "tests/kernels/cuda/mutant_work.h"
+
+#include <cmath>
+#include <memory>
+
+#include "kernels/api/check.h"
+#include "tests/kernels/op_cases.h"
+#include "tests/kernels/op_inputs.h"
+#include "tests/kernels/stored_weight.h"
+
+namespace polyad::test {
+namespace {
+
+constexpr std::string_view kExact = "_exact";
+
+// Rows [0, rows) are an adapter's of rank 150, another row is nobody's.
+Outcome LowRankOfRows(Backend& backend, int64_t rows) {
+  constexpr int64_t kIn = 200;
+  constexpr int64_t kOut = 70;
+  constexpr int64_t kRank = 150;
+  const StoredWeight a = MakeWeight(DType::kBF16, kRank, kIn, 1);
+  const StoredWeight b = MakeWeight(DType::kBF16, kOut, kRank, 2);
+  PackShare share;
+  const std::unique_ptr<PackedDelta> op =
+      *backend.PackDelta(LowRank{a.view(), b.view(), 1.0f}, share);
+  ActivationBuffer x(backend, rows + 1, kIn, RandomValues((rows + 1) * kIn, 3));
+  FloatBuffer y(rows + 1, kOut + 2);
+  const DeltaSegment segments[] = {{0, rows, 1, op.get()}};
+  backend.Apply(segments, x.rows(), y.view());
+  // The middle's rounding is half a unit of it, independent from rank to rank; four deviations.
+  const double unit = backend.activation_dtype() == DType::kBF16 ? kEps16 : 16 * kEps32;
+  const double size = NormOf(a.values.data(), kIn) * NormOf(b.values.data(), kRank);
+  Outcome outcome{y.Values(), {}};
+  outcome.tolerance.assign(outcome.values.size(), 4 * unit * size);
+  return outcome;
+}
+
+Outcome RunCase(std::string_view name, Backend& backend) {
+  for (const OpCase& op : ConformanceCases()) {
+    if (op.name != name) continue;
+    const std::unique_ptr<OpRun> run = op.make(backend);
+    run->Run();
+    return {run->Output(), run->Tolerance()};
+  }
+  KERNEL_CHECK(false, "a mutant's work is a conformance case");
+  return {};
+}
+
+}  // namespace
+
+ComputeMode ModeOf(std::string_view work) {
+  return work.ends_with(kExact) ? ComputeMode::kF32 : ComputeMode::kAuto;
+}
+
+Outcome DoWork(std::string_view work, Backend& backend) {
+  if (work.ends_with(kExact)) work.remove_suffix(kExact.size());
+  if (work == "low_rank_few" || work == "low_rank") return LowRankOfRows(backend, 5);
+  if (work == "low_rank_many") return LowRankOfRows(backend, 70);
+  return RunCase(work, backend);
+}
+
+}  // namespace polyad::test
