@@ -11,8 +11,8 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
-constexpr int64_t kTile = 4;         // rows by rows whose sums of products stay in registers
-constexpr int64_t kGramRows = 16;    // of a column gram, likewise, kLanes columns wide
+constexpr int64_t kTile = 4;          // rows by rows whose sums of products stay in registers
+constexpr int64_t kGramRows = 16;     // of a column gram, likewise, kLanes columns wide
 constexpr int64_t kColumnRows = 256;  // so many rows are widened at a time
 // A row's square, if no number's in fp32 was an infinity and the largest were normal ones.
 constexpr double kMostSquare = 1e38;

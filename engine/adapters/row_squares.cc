@@ -28,42 +28,44 @@ struct Forms {
   int64_t stride;
 };
 
-// forms[i] = b[i] gram b[i]' for kTile rows from `row`; sums is [kTile][stride].
-__attribute__((always_inline)) inline void FormsLoop(const Forms& of, int64_t row, double* sums,
+// forms[i] = b[i] gram b[i]' for kTile rows from `row`. `wide` [kTile][stride] is for those rows in
+// fp64; what is past the rank in it is zero.
+__attribute__((always_inline)) inline void FormsLoop(const Forms& of, int64_t row, double* wide,
                                                      double* forms) {
   const float* b = of.b + row * of.rank;
+  for (int64_t i = 0; i < kTile; ++i) {
+    for (int64_t k = 0; k < of.rank; ++k) wide[i * of.stride + k] = b[i * of.rank + k];
+  }
+  Lanes sums[kTile] = {};
   for (int64_t j = 0; j < of.stride; j += kVectors * kLanes) {
     Lanes lanes[kTile][kVectors] = {};
     for (int64_t k = 0; k < of.rank; ++k) {
       const Lanes* from = reinterpret_cast<const Lanes*>(of.gram + k * of.stride + j);
       for (int64_t i = 0; i < kTile; ++i) {
-        const double factor = b[i * of.rank + k];
+        const double factor = wide[i * of.stride + k];
         for (int64_t v = 0; v < kVectors; ++v) lanes[i][v] += factor * from[v];
       }
     }
     for (int64_t i = 0; i < kTile; ++i) {
-      Lanes* to = reinterpret_cast<Lanes*>(sums + i * of.stride + j);
-      for (int64_t v = 0; v < kVectors; ++v) to[v] = lanes[i][v];
+      const Lanes* by = reinterpret_cast<const Lanes*>(wide + i * of.stride + j);
+      for (int64_t v = 0; v < kVectors; ++v) sums[i] += lanes[i][v] * by[v];
     }
   }
   for (int64_t i = 0; i < kTile; ++i) {
-    double form = 0;
-    for (int64_t j = 0; j < of.rank; ++j) {
-      form += sums[i * of.stride + j] * static_cast<double>(b[i * of.rank + j]);
-    }
-    forms[row + i] = form;
+    forms[row + i] = 0;
+    for (int64_t lane = 0; lane < kLanes; ++lane) forms[row + i] += sums[i][lane];
   }
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) void FormsWide(const Forms& of, int64_t row, double* sums,
+__attribute__((target("avx512f"))) void FormsWide(const Forms& of, int64_t row, double* wide,
                                                   double* forms) {
-  FormsLoop(of, row, sums, forms);
+  FormsLoop(of, row, wide, forms);
 }
 const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #else
-void FormsWide(const Forms& of, int64_t row, double* sums, double* forms) {
-  FormsLoop(of, row, sums, forms);
+void FormsWide(const Forms& of, int64_t row, double* wide, double* forms) {
+  FormsLoop(of, row, wide, forms);
 }
 constexpr bool kWide = false;
 #endif
@@ -77,11 +79,11 @@ std::vector<double> QuadraticForms(const Matrix& b, const std::vector<double>& g
   for (int64_t k = 0; k < rank; ++k) {
     std::copy_n(gram.begin() + k * rank, rank, padded.begin() + k * stride);
   }
-  std::vector<double> sums(static_cast<size_t>(kTile * stride));
+  std::vector<double> wide(static_cast<size_t>(kTile * stride));
   std::vector<double> forms(static_cast<size_t>(b.rows + kTile));
   const auto run = [&](const Forms& of, int64_t row, double* to) {
-    if (kWide) return FormsWide(of, row, sums.data(), to);
-    FormsLoop(of, row, sums.data(), to);
+    if (kWide) return FormsWide(of, row, wide.data(), to);
+    FormsLoop(of, row, wide.data(), to);
   };
   const int64_t whole = b.rows / kTile * kTile;
   const Forms all{b.values.data(), rank, padded.data(), stride};

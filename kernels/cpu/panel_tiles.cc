@@ -23,7 +23,9 @@ struct Rows {
   int64_t in;
 };
 
-uint16_t Narrowed(float value, float scale) { return ToBf16(scale == 1.0f ? value : value * scale); }
+uint16_t Narrowed(float value, float scale) {
+  return ToBf16(scale == 1.0f ? value : value * scale);
+}
 uint16_t Narrowed(uint16_t value, float scale) {
   return scale == 1.0f ? value : ToBf16(FromBf16(value) * scale);
 }
@@ -54,7 +56,6 @@ void TurnTile(const Rows<Source>& rows, int64_t first, int64_t width, int64_t k,
 
 #if defined(__x86_64__)
 #define POLYAD_WIDE __attribute__((target("avx512f,avx512bw")))
-
 
 POLYAD_WIDE inline __mmask16 First(int64_t count) {
   return static_cast<__mmask16>((1u << std::clamp<int64_t>(count, 0, 16)) - 1u);
@@ -138,9 +139,8 @@ POLYAD_WIDE void TurnTileWide(const Rows<Source>& rows, int64_t first, int64_t w
     for (int64_t begin = 0; begin < depth; begin += 16) {
       for (int64_t column = 0; column < 16; ++column) {
         units[column] = column >= width ? _mm512_setzero_si512()
-                                        : _mm512_maskz_loadu_epi32(
-                                              First(depth - begin),
-                                              from + column * rows.in + begin);
+                                        : _mm512_maskz_loadu_epi32(First(depth - begin),
+                                                                   from + column * rows.in + begin);
       }
       StoreUnits(units, std::min<int64_t>(16, depth - begin), width, to);
       to += 16 * width * kUnitBytes;
