@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "kernels/cuda/row_ops.cuh"
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/cuda/emulated_deltas.h"
 
@@ -43,6 +44,25 @@ size_t RunOf(std::span<const DeltaSegment> segments) {
   return count;
 }
 
+template <typename T>
+cuda::DeviceRows<T> RowsOf(ActivationRows rows) {
+  return {static_cast<T*>(rows.data), rows.rows, rows.cols, rows.stride};
+}
+cuda::DeviceRows<float> RowsOf(FloatRows rows) {
+  return {rows.data, rows.rows, rows.cols, rows.stride};
+}
+cuda::DeviceRows<const float> ConstRowsOf(FloatRows rows) {
+  return {rows.data, rows.rows, rows.cols, rows.stride};
+}
+
+// One vector op at a time: transforms go in the order given.
+template <typename T>
+void TransformRows(const DeltaSegment& segment, cuda::DeviceRows<T> rows, simt::Stream stream) {
+  VectorPlan plan;
+  plan.Add(segment, DeltaOf(segment).device()->vector());
+  plan.Run(cuda::VectorStep::kMultiply, rows, stream);
+}
+
 }  // namespace
 
 EmulatedBackend::EmulatedBackend(ComputeMode mode, const simt::EmulatorOptions& options)
@@ -71,11 +91,61 @@ void EmulatedBackend::Apply(std::span<const DeltaSegment> segments, ActivationRo
 }
 
 void EmulatedBackend::TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) {
-  reference_->TransformInput(OnReference(segments), x);
+  for (const DeltaSegment& segment : segments) {
+    const DeviceDelta* device = DeltaOf(segment).device();
+    if (device == nullptr || device->kind() != DeviceDelta::kScale) {
+      reference_->TransformInput(OnReference({&segment, 1}), x);
+    } else if (exact()) {
+      TransformRows(segment, RowsOf<float>(x), &stream_);
+    } else {
+      TransformRows(segment, RowsOf<simt::Bf16>(x), &stream_);
+    }
+  }
 }
 
 void EmulatedBackend::TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) {
-  reference_->TransformOutput(OnReference(segments), y);
+  for (const DeltaSegment& segment : segments) {
+    const DeviceDelta* device = DeltaOf(segment).device();
+    if (device == nullptr || device->kind() != DeviceDelta::kScale) {
+      reference_->TransformOutput(OnReference({&segment, 1}), y);
+    } else {
+      TransformRows(segment, RowsOf(y), &stream_);
+    }
+  }
+}
+
+void EmulatedBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) {
+  const cuda::NormRowArgs own{args.kind == NormKind::kRms, args.eps, args.weight, args.bias,
+                              ConstRowsOf(x)};
+  const simt::LaunchShape shape{x.rows, cuda::kRowThreads};
+  if (exact()) {
+    simt::Launch(shape, &stream_, cuda::NormRows<float>, own, RowsOf<float>(y));
+  } else {
+    simt::Launch(shape, &stream_, cuda::NormRows<simt::Bf16>, own, RowsOf<simt::Bf16>(y));
+  }
+}
+
+void EmulatedBackend::Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) {
+  const simt::LaunchShape shape{x.rows, cuda::kRowThreads};
+  if (exact()) {
+    simt::Launch(shape, &stream_, cuda::ActivateRows<float>, kind, gated, ConstRowsOf(x),
+                 RowsOf<float>(y));
+  } else {
+    simt::Launch(shape, &stream_, cuda::ActivateRows<simt::Bf16>, kind, gated, ConstRowsOf(x),
+                 RowsOf<simt::Bf16>(y));
+  }
+}
+
+void EmulatedBackend::GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) {
+  simt::Launch({static_cast<int64_t>(rows.size()), cuda::kRowThreads}, &stream_,
+               cuda::GatherFloatRows, ConstRowsOf(x), rows.data(), RowsOf(out));
+}
+
+void EmulatedBackend::ArgMax(FloatRows logits, std::span<TokenScore> best) {
+  std::vector<cuda::Scored> scored(best.size());
+  simt::Launch({logits.rows, cuda::kRowThreads}, &stream_, cuda::ArgMaxRows, ConstRowsOf(logits),
+               scored.data());
+  for (size_t i = 0; i < best.size(); ++i) best[i] = {scored[i].index, scored[i].value};
 }
 
 void EmulatedBackend::TransformEmbedding(std::span<const DeltaSegment> segments,

@@ -50,24 +50,16 @@ class EmulatedBackend final : public Backend {
   void AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override {
     reference_->AddRows(table, ids, out);
   }
-  void Norm(const NormArgs& args, FloatRows x, ActivationRows y) override {
-    reference_->Norm(args, x, y);
-  }
+  void Norm(const NormArgs& args, FloatRows x, ActivationRows y) override;
   void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) override {
     reference_->Gemm(args, x, y);
   }
   void RotateAndStore(const QkvArgs& args) override { reference_->RotateAndStore(args); }
   void Attention(const AttentionArgs& args) override { reference_->Attention(args); }
   void AddGatedPrefix(const GatedPrefixArgs& args) override { reference_->AddGatedPrefix(args); }
-  void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) override {
-    reference_->Activate(kind, gated, x, y);
-  }
-  void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override {
-    reference_->GatherRows(x, rows, out);
-  }
-  void ArgMax(FloatRows logits, std::span<TokenScore> best) override {
-    reference_->ArgMax(logits, best);
-  }
+  void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) override;
+  void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override;
+  void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
   void Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) override;
   void TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) override;
   void TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) override;

@@ -41,8 +41,6 @@ std::vector<uint16_t> Fragments(const TensorView& tensor, float scale) {
 
 class DeviceLowRank final : public DeviceDelta {
  public:
-  static constexpr int kKind = 0;
-
   DeviceLowRank(const LowRank& op, bool exact)
       : exact_(exact),
         a_(Fragments(op.a, 1.0f)),
@@ -61,7 +59,7 @@ class DeviceLowRank final : public DeviceDelta {
     segment_.inner = inner_.data();
     segment_.outer = outer_.data();
   }
-  int kind() const override { return kKind; }
+  Kind kind() const override { return kLowRank; }
 
   void Apply(std::span<const DeviceDelta* const> deltas, std::span<const DeltaSegment> segments,
              const DeviceInput& x, FloatRows y, simt::Stream stream) const override {
@@ -100,8 +98,42 @@ class DeviceLowRank final : public DeviceDelta {
   cuda::LowRankSegment segment_;
 };
 
+// A bias, or a scale of inputs or outputs.
+class DeviceVector final : public DeviceDelta {
+ public:
+  DeviceVector(Kind kind, std::span<const float> values)
+      : kind_(kind), values_(values.begin(), values.end()) {}
+  Kind kind() const override { return kind_; }
+  std::span<const float> vector() const override { return values_; }
+
+  // In order, each in a launch of its own: segments may overlap.
+  void Apply(std::span<const DeviceDelta* const> deltas, std::span<const DeltaSegment> segments,
+             const DeviceInput&, FloatRows y, simt::Stream stream) const override {
+    for (size_t i = 0; i < segments.size(); ++i) {
+      VectorPlan plan;
+      plan.Add(segments[i], deltas[i]->vector());
+      plan.Run(cuda::VectorStep::kAdd, cuda::DeviceRows<float>{y.data, y.rows, y.cols, y.stride},
+               stream);
+    }
+  }
+
+ private:
+  const Kind kind_;
+  const std::vector<float> values_;
+};
+
 struct Maker {
   bool exact;
+
+  std::unique_ptr<DeviceDelta> operator()(const Bias& op) const {
+    return std::make_unique<DeviceVector>(DeviceDelta::kBias, op.values);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const InputScale& op) const {
+    return std::make_unique<DeviceVector>(DeviceDelta::kScale, op.values);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const OutputScale& op) const {
+    return std::make_unique<DeviceVector>(DeviceDelta::kScale, op.values);
+  }
 
   std::unique_ptr<DeviceDelta> operator()(const LowRank& op) const {
     return std::make_unique<DeviceLowRank>(op, exact);
@@ -116,6 +148,17 @@ struct Maker {
 
 float ElementOf(const TensorView& tensor, int64_t row, int64_t col) {
   return static_cast<float>(ref::ReadElement(tensor, row, col));
+}
+
+void VectorPlan::Add(const DeltaSegment& segment, std::span<const float> values) {
+  const auto index = static_cast<int32_t>(segments_.size());
+  segments_.push_back({static_cast<int32_t>(segment.row_begin),
+                       static_cast<int32_t>(segment.row_end), static_cast<int32_t>(values.size()),
+                       static_cast<int32_t>(segment.y_column), values.data(), segment.scale,
+                       segment.row_scale});
+  for (int64_t row = segment.row_begin; row < segment.row_end; ++row) {
+    items_.push_back({index, static_cast<int32_t>(row)});
+  }
 }
 
 DeviceInput::DeviceInput(ActivationRows x)

@@ -10,6 +10,7 @@
 
 #include "kernels/api/backend.h"
 #include "kernels/cuda/device_rows.h"
+#include "kernels/cuda/row_ops.cuh"
 #include "kernels/simt/simt.h"
 
 namespace polyad::test {
@@ -31,12 +32,31 @@ class DeviceInput {
 
 class DeviceDelta {
  public:
+  enum Kind { kLowRank, kBias, kScale };
+
   virtual ~DeviceDelta() = default;
-  virtual int kind() const = 0;
+  virtual Kind kind() const = 0;
+  virtual std::span<const float> vector() const { return {}; }  // of kBias and kScale
   // y += for all of `segments`, whose ops are `deltas`, all of this kind.
   virtual void Apply(std::span<const DeviceDelta* const> deltas,
                      std::span<const DeltaSegment> segments, const DeviceInput& x, FloatRows y,
                      simt::Stream stream) const = 0;
+};
+
+// The blocks of a launch of vector ops, one row of one segment each.
+class VectorPlan {
+ public:
+  void Add(const DeltaSegment& segment, std::span<const float> values);
+  template <typename T>
+  void Run(cuda::VectorStep step, cuda::DeviceRows<T> rows, simt::Stream stream) const {
+    if (items_.empty()) return;
+    simt::Launch({static_cast<int64_t>(items_.size()), cuda::kRowThreads}, stream,
+                 cuda::ApplyVectors<T>, step, segments_.data(), items_.data(), rows);
+  }
+
+ private:
+  std::vector<cuda::VectorSegment> segments_;
+  std::vector<cuda::VectorItem> items_;
 };
 
 // Null where kernels/cuda has no kernel for the op.

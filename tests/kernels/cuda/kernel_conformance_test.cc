@@ -16,7 +16,23 @@ namespace polyad::test {
 namespace {
 
 // Cases that kernels/cuda has kernels for, by how their names begin.
-constexpr std::string_view kWithKernels[] = {"low_rank", "delta_low_rank"};
+constexpr std::string_view kWithKernels[] = {"low_rank",
+                                             "delta_low_rank",
+                                             "delta_bias",
+                                             "delta_input_scale",
+                                             "delta_output_scale",
+                                             "rms_norm",
+                                             "layer_norm",
+                                             "silu",
+                                             "gelu_",
+                                             "relu",
+                                             "tanh",
+                                             "quick_gelu",
+                                             "leaky_relu",
+                                             "sigmoid",
+                                             "identity",
+                                             "argmax",
+                                             "gather"};
 
 bool HasKernel(const OpCase& op) {
   for (const std::string_view name : kWithKernels) {

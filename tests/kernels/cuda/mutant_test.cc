@@ -45,6 +45,13 @@ constexpr Mutant kMutants[] = {
     {"expand_many.no_barrier_after_wait", "low_rank_many"},
     {"expand_many.no_barrier_before_copy", "low_rank_many"},
     {"shrink_exact.forgets_a_lane", "low_rank_exact"},
+    {"row_sum.forgets_a_lane", "rms_norm/rows:3/cols:576"},
+    {"row_sum.no_barrier_before_read", "rms_norm/rows:3/cols:576"},
+    {"row_sum.no_barrier_after_read", "layer_norm/rows:3/cols:576"},
+    {"activate.gate_column", "silu_gated/rows:3/cols:160"},
+    {"vectors.last_column", "delta_bias/rows:6"},
+    {"argmax.ties", "argmax/rows:3/cols:2049"},
+    {"argmax.no_barrier", "argmax/rows:3/cols:2049"},
 };
 
 // What is wrong with the work's results under one schedule; empty: nothing.
