@@ -52,15 +52,14 @@ double RelativeError(const std::vector<double>& actual, const std::vector<double
   return norm > 0 ? std::sqrt(error / norm) : 0.0;
 }
 
-void ExpectConformance(const OpCase& op, ComputeMode mode, const simt::EmulatorOptions& options) {
-  EmulatedBackend backend(mode, options);
-  ref::ReferenceBackend reference(mode);
+void ExpectConformance(const OpCase& op, EmulatedBackend& backend, Backend& reference) {
+  const int64_t launches = backend.num_launches();
   const std::unique_ptr<OpRun> got = op.make(backend);
   const std::unique_ptr<OpRun> want = op.make(reference);
   got->Run();
   want->Run();
   ASSERT_EQ(backend.fault(), "") << op.name;
-  ASSERT_GT(backend.num_launches(), 0) << op.name << " ran no kernel";
+  ASSERT_GT(backend.num_launches(), launches) << op.name << " ran no kernel";
   const std::vector<double> actual = got->Output();
   const std::vector<double> expected = want->Output();
   const std::vector<double> tolerance = want->Tolerance();
@@ -74,20 +73,26 @@ void ExpectConformance(const OpCase& op, ComputeMode mode, const simt::EmulatorO
   EXPECT_EQ(got->Output(), actual) << op.name << ": something is left over between calls";
 }
 
+// One backend for all cases: the emulator keeps its threads.
+void ExpectConformanceOfAll(ComputeMode mode, const simt::EmulatorOptions& options) {
+  EmulatedBackend backend(mode, options);
+  ref::ReferenceBackend reference(mode);
+  for (const OpCase& op : ConformanceCases()) {
+    if (HasKernel(op)) ExpectConformance(op, backend, reference);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
 class KernelConformanceTest : public testing::TestWithParam<simt::EmulatorOptions> {};
 INSTANTIATE_TEST_SUITE_P(All, KernelConformanceTest, testing::ValuesIn(simt::Schedules()),
                          simt::NameOfSchedule);
 
 TEST_P(KernelConformanceTest, EveryKernelIsWithinItsToleranceInBf16) {
-  for (const OpCase& op : ConformanceCases()) {
-    if (HasKernel(op)) ExpectConformance(op, ComputeMode::kAuto, GetParam());
-  }
+  ExpectConformanceOfAll(ComputeMode::kAuto, GetParam());
 }
 
 TEST_P(KernelConformanceTest, EveryKernelIsWithinItsToleranceInTheExactMode) {
-  for (const OpCase& op : ConformanceCases()) {
-    if (HasKernel(op)) ExpectConformance(op, ComputeMode::kF32, GetParam());
-  }
+  ExpectConformanceOfAll(ComputeMode::kF32, GetParam());
 }
 
 }  // namespace

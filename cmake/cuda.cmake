@@ -1,0 +1,15 @@
+# nvcc for the CUDA plugin (preset `cuda`). CMake 3.25 does not know nvcc's C++20: it drops CMAKE_CUDA_STANDARD 20 silently, so the
+# option is given by name.
+set(POLYAD_CUDA_ARCHITECTURES "80-real;86-real;89-real;90-real;100" CACHE STRING "GPUs that the plugin has code for; the last also as PTX")
+set(CMAKE_CUDA_ARCHITECTURES ${POLYAD_CUDA_ARCHITECTURES})
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(CMAKE_CUDA_COMPILER nvcc HINTS ENV CUDA_PATH PATHS /usr/local/cuda/bin REQUIRED)
+endif()
+enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+find_package(CUDAToolkit REQUIRED)

@@ -1,0 +1,33 @@
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/low_rank.cuh"
+#include "kernels/cuda/row_ops.cuh"
+
+namespace polyad::cuda {
+
+bool HasCodeForDevice() {
+  const void* const kernels[] = {
+      reinterpret_cast<const void*>(LowRankShrinkFew),
+      reinterpret_cast<const void*>(LowRankShrinkMany),
+      reinterpret_cast<const void*>(LowRankExpandFew),
+      reinterpret_cast<const void*>(LowRankExpandMany),
+      reinterpret_cast<const void*>(LowRankShrinkExact),
+      reinterpret_cast<const void*>(LowRankExpandExact),
+      reinterpret_cast<const void*>(NormRows<float>),
+      reinterpret_cast<const void*>(NormRows<simt::Bf16>),
+      reinterpret_cast<const void*>(ActivateRows<float>),
+      reinterpret_cast<const void*>(ActivateRows<simt::Bf16>),
+      reinterpret_cast<const void*>(ApplyVectors<float>),
+      reinterpret_cast<const void*>(ApplyVectors<simt::Bf16>),
+      reinterpret_cast<const void*>(GatherFloatRows),
+      reinterpret_cast<const void*>(ArgMaxRows),
+  };
+  for (const void* kernel : kernels) {
+    cudaFuncAttributes attributes = {};
+    if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) return false;
+  }
+  return true;
+}
+
+}  // namespace polyad::cuda

@@ -1,0 +1,35 @@
+#pragma once
+
+// What the CUDA plugin offers to the program that opens it: a C ABI, so that neither depends on the
+// other's compiler or C++ library, and the program not at all on CUDA. The plugin is one shared
+// library with one exported function, polyad_cuda_plugin. A change to anything here raises the
+// version; a program takes its own version only. Functions return 0, or another number and a
+// message in `message`. Any thread.
+
+#include <stdint.h>
+
+#define POLYAD_CUDA_ABI_VERSION 1u
+#define POLYAD_CUDA_ENTRY "polyad_cuda_plugin"
+
+extern "C" {
+
+struct PolyadCudaDevice {
+  char name[256];
+  int32_t major;  // compute capability
+  int32_t minor;
+  int32_t num_multiprocessors;
+  int32_t can_run;  // 1: the plugin has code for it
+  int64_t memory_bytes;
+};
+
+struct PolyadCudaPlugin {
+  uint32_t abi_version;
+  uint32_t struct_bytes;  // sizeof(PolyadCudaPlugin)
+  int32_t (*count_devices)(int32_t* count, char* message, int64_t message_bytes);
+  int32_t (*describe_device)(int32_t index, struct PolyadCudaDevice* device, char* message,
+                             int64_t message_bytes);
+};
+
+typedef const struct PolyadCudaPlugin* (*PolyadCudaEntry)(void);
+
+}  // extern "C"
