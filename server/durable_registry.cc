@@ -1,12 +1,10 @@
 #include "server/durable_registry.h"
 
-#include <filesystem>
 #include <set>
-#include <system_error>
 #include <utility>
 
 #include "engine/base/log.h"
-#include "engine/io/quote.h"
+#include "engine/io/durable_file.h"
 #include "server/adapter_codec.h"
 
 namespace polyad {
@@ -41,9 +39,7 @@ state::v1::Record RecordOf(const LoadAdapterSpec& spec, const LoadReport& report
 StatusOr<std::unique_ptr<DurableRegistry>> DurableRegistry::Open(AdapterStore& store,
                                                                  std::vector<std::string> roots,
                                                                  const DurableOptions& options) {
-  std::error_code error;
-  std::filesystem::create_directories(options.directory, error);
-  if (error) return Internal("%s: %s", Quote(options.directory), error.message());
+  POLYAD_RETURN_IF_ERROR(CreateDirectories(options.directory));
   POLYAD_ASSIGN_OR_RETURN(RegistryJournal journal,
                           RegistryJournal::Open(options.directory, options.model));
   POLYAD_ASSIGN_OR_RETURN(AdapterVault vault, AdapterVault::Open(options.directory));

@@ -128,6 +128,22 @@ Status ReplaceFile(const std::string& path, std::string_view bytes) {
   return SyncDirectory(ParentOf(path));
 }
 
+Status CreateDirectories(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path whole = std::filesystem::absolute(path, error).lexically_normal();
+  std::filesystem::path made;
+  for (const std::filesystem::path& part : whole) {
+    const std::filesystem::path parent = made;
+    made /= part;
+    if (!std::filesystem::create_directory(made, error)) {
+      if (error) return Internal("%s: %s", Quote(path), error.message());
+      continue;  // it was there
+    }
+    POLYAD_RETURN_IF_ERROR(SyncDirectory(parent.string()));
+  }
+  return absl::OkStatus();
+}
+
 Status SyncDirectory(const std::string& path) {
   const Descriptor directory(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() < 0) return Failure(Quote(path), errno);

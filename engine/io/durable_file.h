@@ -38,6 +38,8 @@ class AppendFile {
 Status WriteNewFile(const std::string& path, std::string_view bytes);
 // The file has the new content or the old, whenever the power fails.
 Status ReplaceFile(const std::string& path, std::string_view bytes);
+// Makes what is missing of a path of directories, each entered in its parent for good.
+Status CreateDirectories(const std::string& path);
 // Names made or removed in it are on disk.
 Status SyncDirectory(const std::string& path);
 

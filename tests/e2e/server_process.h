@@ -11,6 +11,8 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,8 +20,9 @@ namespace polyad {
 
 class ServerProcess {
  public:
-  // `args` follow "polyad serve"; ports are chosen here.
-  explicit ServerProcess(std::vector<std::string> args) {
+  // `args` follow "polyad serve"; ports are chosen here. `environment` is added to the test's own.
+  explicit ServerProcess(std::vector<std::string> args,
+                         const std::map<std::string, std::string>& environment = {}) {
     args.insert(args.begin(),
                 {POLYAD_PROGRAM, "serve", "--grpc-listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0",
                  "--http-listen=127.0.0.1:0", "--log-level=warning"});
@@ -29,6 +32,7 @@ class ServerProcess {
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // never outlives a test that crashed
       ::dup2(out[1], STDOUT_FILENO);
+      for (const auto& [name, value] : environment) ::setenv(name.c_str(), value.c_str(), 1);
       std::vector<char*> argv;
       for (std::string& arg : args) argv.push_back(arg.data());
       argv.push_back(nullptr);
