@@ -12,6 +12,7 @@
 
 #include "engine/base/adapter_name.h"
 #include "engine/request/sampling_params.h"
+#include "engine/request/tenant_share.h"
 #include "engine/request/token_event.h"
 
 namespace polyad {
@@ -37,6 +38,7 @@ struct TokenPrompt {
 struct RequestSpec {
   std::string request_id;  // empty: the server makes one
   std::string tenant;      // from the credential; empty without authentication
+  TenantShare share;       // the tenant's
   std::string model;       // adapter name, alias, name@version, or empty / the base model's name
   std::vector<AdapterUse> adapters;  // instead of model: applied together, in order
   std::variant<TextPrompt, TokenPrompt, ChatPrompt> prompt;
@@ -56,6 +58,7 @@ class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the
 struct Request {
   std::string request_id;
   std::string tenant;
+  TenantShare share;
   std::vector<int32_t> prompt_tokens;  // never empty
   SamplingParams sampling;
   StoppingParams stopping;

@@ -94,7 +94,8 @@ void CommitOne(const FlatStep::Item& item, SampledItem sampled, EngineState& sta
                EngineObserver* observer, int64_t now_us) {
   Sequence& sequence = *item.sequence;
   ActiveRequest& owner = *sequence.owner;
-  owner.account->served += item.work.count * owner.token_cost;
+  TenantLedger::Account& account = *owner.account;
+  account.served += account.share.ChargeOf(item.work.count * owner.token_cost);
   if (!sampled.status.ok()) {
     state.FinishRequest(owner.number, FinishReason::kError, sampled.status, now_us);
     return;

@@ -24,7 +24,7 @@ void EngineState::AddRequest(Arrive arrive, int64_t now_us) {
   owner->number = arrive.number;
   owner->request = std::move(arrive.request);
   owner->token_cost = arrive.token_cost;
-  owner->account = ledger_.Enter(owner->request->tenant);
+  owner->account = ledger_.Enter(owner->request->tenant, owner->request->share);
   const Request& request = *owner->request;
   if (request.adapter != nullptr) {
     owner->num_virtual = request.adapter->num_virtual_tokens();
@@ -176,6 +176,7 @@ SequenceView EngineState::ViewOf(const Sequence& sequence, bool look_up) const {
   view.num_computed = sequence.num_computed;
   view.num_caches = sequence.num_caches();
   view.num_blocks = static_cast<int64_t>(sequence.blocks.size());
+  view.returned_blocks = sequence.num_behind * sequence.num_caches();
   view.exclusive_blocks = sequence.running ? pool.NumExclusive(sequence.blocks) : 0;
   view.first_logits = sequence.first_logits();
   const AdapterVersion* adapter = sequence.owner->request->adapter.get();
@@ -205,8 +206,8 @@ SchedulerView EngineState::View(int64_t now_us) const {
   for (const auto& [id, sequence] : sequences_) {
     TenantLedger::Account& account = *sequence->owner->account;
     if (account.view_index < 0) {
-      account.view_index = static_cast<int64_t>(view.tenant_served.size());
-      view.tenant_served.push_back(account.served);
+      account.view_index = static_cast<int64_t>(view.tenants.size());
+      view.tenants.push_back({account.served, account.share});
     }
     if (sequence->running) ++num_running;
   }

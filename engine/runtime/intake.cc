@@ -37,6 +37,7 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   POLYAD_RETURN_IF_ERROR(Check(spec));
   auto request = std::make_shared<Request>();
   request->tenant = spec.tenant;
+  request->share = spec.share;
   POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec, *request));
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
   if (request->adapter != nullptr) {
@@ -192,6 +193,12 @@ Status Intake::CheckFits(const Request& request) const {
         "prompt and max_tokens: expected at most %d tokens (the K/V cache%s), got %d",
         options_.num_blocks / num_caches * kBlockTokens, num_caches > 1 ? ", twice" : "",
         num_tokens);
+  }
+  const int64_t quota = request.share.max_kv_blocks;
+  if (quota > 0 && num_caches * BlocksFor(num_tokens) > quota) {
+    return InvalidArgument(
+        "prompt and max_tokens: expected at most %d tokens (the tenant's quota max_kv_mib), got %d",
+        quota / num_caches * kBlockTokens, num_tokens);
   }
   return absl::OkStatus();
 }

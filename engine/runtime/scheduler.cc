@@ -24,18 +24,34 @@ class Planner {
         token_budget_(view.limits.max_step_tokens),
         restore_budget_(view.limits.max_restored_blocks),
         scoring_budget_(view.limits.max_sample_rows - view.limits.max_running),
-        served_(view.tenant_served) {}
+        tenants_(view.tenants.begin(), view.tenants.end()) {}
 
   StepPlan Make() {
     Expire();
+    KeepToShares();
+    MakePlace();
     GiveBlocks();
     RunDecodes();
-    RunPrefills();
-    Admit();
+    RunPrefillsAndAdmit();
     return std::move(plan_);
   }
 
  private:
+  struct Tenant : TenantView {
+    explicit Tenant(const TenantView& view) : TenantView(view) {}
+    int64_t num_running = 0;
+    int64_t num_blocks = 0;  // of the running
+
+    bool IsFull() const { return share.max_sequences > 0 && num_running >= share.max_sequences; }
+    // One sequence may always run: intake refused what is larger than the share.
+    bool HasRoomFor(int64_t blocks) const {
+      return share.max_kv_blocks == 0 || num_running == 0 || blocks <= share.max_kv_blocks;
+    }
+  };
+  Tenant& TenantOf(const SequenceView& sequence) {
+    return tenants_[static_cast<size_t>(sequence.tenant)];
+  }
+
   void Expire() {
     for (const SequenceView& sequence : view_.running) {
       if (Expired(sequence, view_.now_us)) {
@@ -56,15 +72,67 @@ class Planner {
     }
   }
 
+  // A tenant whose sequences have grown over its blocks takes back those of its own that are last.
+  void KeepToShares() {
+    for (const SequenceView* sequence : survivors_) {
+      ++TenantOf(*sequence).num_running;
+      TenantOf(*sequence).num_blocks += sequence->blocks_held();
+    }
+    for (size_t i = survivors_.size(); i-- > 0;) {
+      const SequenceView& sequence = *survivors_[i];
+      Tenant& tenant = TenantOf(sequence);
+      if (tenant.num_running == 1 || tenant.HasRoomFor(tenant.num_blocks)) continue;
+      Preempt(sequence);
+      expired_blocks_ += sequence.exclusive_blocks;
+      survivors_.erase(survivors_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+  }
+
+  // Where every place is taken, one for whoever goes first, from the tenant that holds most for its
+  // weight. It would hold no fewer than the one that enters: so nothing goes back and forth.
+  void MakePlace() {
+    if (static_cast<int64_t>(survivors_.size()) < view_.limits.max_running) return;
+    SkipThoseWithoutShare();
+    const auto next = First(waiting_);
+    if (next == waiting_.end()) return;
+    const Tenant& entering = TenantOf(**next);
+    size_t victim = survivors_.size();
+    for (size_t i = survivors_.size(); i-- > 0;) {
+      const Tenant& tenant = TenantOf(*survivors_[i]);
+      const bool may = survivors_[i]->priority <= (*next)->priority &&
+                       (tenant.num_running - 1) * entering.share.weight >=
+                           (entering.num_running + 1) * tenant.share.weight;
+      if (!may) continue;
+      const bool holds_more = victim == survivors_.size() || HoldsMore(tenant, *survivors_[victim]);
+      if (holds_more) victim = i;
+    }
+    if (victim == survivors_.size()) return;
+    entrant_ = *next;
+    expired_blocks_ += survivors_[victim]->exclusive_blocks;
+    Preempt(*survivors_[victim]);
+    survivors_.erase(survivors_.begin() + static_cast<std::ptrdiff_t>(victim));
+  }
+  // Whether `tenant` holds more places for its weight than the sequence's does.
+  bool HoldsMore(const Tenant& tenant, const SequenceView& than) {
+    const Tenant& other = TenantOf(than);
+    return tenant.num_running * other.share.weight > other.num_running * tenant.share.weight;
+  }
+
+  void Preempt(const SequenceView& sequence) {
+    plan_.preemptions.push_back(sequence.id);
+    available_ += sequence.exclusive_blocks;
+    --TenantOf(sequence).num_running;
+    TenantOf(sequence).num_blocks -= sequence.blocks_held();
+  }
+
   // Capacity first: whoever stays has room for all the tokens it knows.
   void GiveBlocks() {
     for (size_t i = 0; i < survivors_.size(); ++i) {
       const int64_t need = survivors_[i]->blocks_for_all() - survivors_[i]->num_blocks;
       while (need > available_ && i < survivors_.size()) {
-        const SequenceView& victim = *survivors_.back();
-        plan_.preemptions.push_back(victim.id);
-        available_ += victim.exclusive_blocks;
+        Preempt(*survivors_.back());
         survivors_.pop_back();
+        is_short_ = true;
       }
       if (i < survivors_.size()) available_ -= need;
     }
@@ -77,36 +145,65 @@ class Planner {
     }
   }
 
-  void RunPrefills() {
+  void RunPrefillsAndAdmit() {
     std::vector<const SequenceView*> prefills;
     for (const SequenceView* sequence : survivors_) {
       if (sequence->num_tokens - sequence->num_computed > 1) prefills.push_back(sequence);
     }
-    std::stable_sort(
-        prefills.begin(), prefills.end(),
-        [this](const SequenceView* a, const SequenceView* b) { return GoesFirst(*a, *b); });
-    for (const SequenceView* sequence : prefills) Run(*sequence, sequence->num_computed);
+    num_running_ = static_cast<int64_t>(survivors_.size());
+    bool may_admit = !is_short_;  // or else the blocks just freed are owed to those who stayed
+    while (token_budget_ > 0) {
+      const auto prefill = First(prefills);
+      const SequenceView* next = may_admit ? NextToAdmit() : nullptr;
+      if (next != nullptr && (prefill == prefills.end() || GoesFirst(*next, **prefill))) {
+        may_admit = Admit(*next);
+      } else if (prefill != prefills.end()) {
+        Run(**prefill, (*prefill)->num_computed);
+        prefills.erase(prefill);
+      } else {
+        return;
+      }
+    }
   }
 
-  void Admit() {
-    if (!plan_.preemptions.empty()) return;  // the blocks just freed are owed to those who stayed
-    auto num_running = static_cast<int64_t>(survivors_.size());
-    while (!waiting_.empty() && num_running < view_.limits.max_running && token_budget_ > 0) {
-      const auto next = std::min_element(
-          waiting_.begin(), waiting_.end(),
-          [this](const SequenceView* a, const SequenceView* b) { return GoesFirst(*a, *b); });
+  // Null where nobody waits or every place is taken.
+  const SequenceView* NextToAdmit() {
+    if (num_running_ >= view_.limits.max_running) return nullptr;
+    if (entrant_ != nullptr) return entrant_;
+    SkipThoseWithoutShare();
+    const auto next = First(waiting_);
+    return next == waiting_.end() ? nullptr : *next;
+  }
+
+  // A tenant whose first in line would go beyond its share has nobody in line.
+  void SkipThoseWithoutShare() {
+    for (auto next = First(waiting_); next != waiting_.end(); next = First(waiting_)) {
       const SequenceView& sequence = **next;
-      const int64_t fresh = sequence.blocks_for_all() - sequence.cached_blocks;
-      const int64_t taken = fresh + sequence.unheld_cached_blocks;
-      if (taken > available_ - expired_blocks_ - Headroom(num_running)) return;
-      const int64_t spilled = std::min(sequence.spilled_blocks, restore_budget_);
-      if (!Run(sequence, (sequence.cached_blocks + spilled) * kBlockTokens)) return;
-      available_ -= taken;
-      restore_budget_ -= spilled;
-      plan_.admissions.push_back({sequence.id, sequence.cached_blocks, spilled});
-      ++num_running;
-      waiting_.erase(next);
+      const Tenant& tenant = TenantOf(sequence);
+      const int64_t held = tenant.num_blocks + sequence.blocks_held();
+      if (!tenant.IsFull() && tenant.HasRoomFor(held + tenant.num_running)) return;
+      std::erase_if(waiting_, [index = sequence.tenant](const SequenceView* other) {
+        return other->tenant == index;
+      });
     }
+  }
+
+  // False where there is no room: then nobody overtakes it.
+  bool Admit(const SequenceView& sequence) {
+    const int64_t fresh = sequence.blocks_for_all() - sequence.cached_blocks;
+    const int64_t taken = fresh + sequence.unheld_cached_blocks;
+    if (taken > available_ - expired_blocks_ - Headroom(num_running_)) return false;
+    const int64_t spilled = std::min(sequence.spilled_blocks, restore_budget_);
+    if (!Run(sequence, (sequence.cached_blocks + spilled) * kBlockTokens)) return false;
+    available_ -= taken;
+    restore_budget_ -= spilled;
+    plan_.admissions.push_back({sequence.id, sequence.cached_blocks, spilled});
+    ++num_running_;
+    ++TenantOf(sequence).num_running;
+    TenantOf(sequence).num_blocks += sequence.blocks_held();
+    std::erase(waiting_, &sequence);
+    entrant_ = nullptr;
+    return true;
   }
 
   // Blocks left free for the running to grow into, so that admitting one does not preempt another
@@ -115,10 +212,16 @@ class Planner {
     return std::min(num_running, view_.num_blocks / 32);
   }
 
+  std::vector<const SequenceView*>::iterator First(std::vector<const SequenceView*>& sequences) {
+    return std::min_element(
+        sequences.begin(), sequences.end(),
+        [this](const SequenceView* a, const SequenceView* b) { return GoesFirst(*a, *b); });
+  }
+
   bool GoesFirst(const SequenceView& a, const SequenceView& b) const {
     if (a.priority != b.priority) return a.priority > b.priority;
-    const int64_t served_a = served_[static_cast<size_t>(a.tenant)];
-    const int64_t served_b = served_[static_cast<size_t>(b.tenant)];
+    const int64_t served_a = tenants_[static_cast<size_t>(a.tenant)].served;
+    const int64_t served_b = tenants_[static_cast<size_t>(b.tenant)].served;
     return served_a != served_b ? served_a < served_b : a.id < b.id;
   }
 
@@ -140,7 +243,8 @@ class Planner {
     }
     if (end <= first) return false;
     token_budget_ -= end - first;
-    served_[static_cast<size_t>(sequence.tenant)] += (end - first) * sequence.token_cost;
+    Tenant& tenant = TenantOf(sequence);
+    tenant.served += tenant.share.ChargeOf((end - first) * sequence.token_cost);
     plan_.work.push_back({sequence.id, first, end - first});
     return true;
   }
@@ -150,14 +254,17 @@ class Planner {
   std::vector<const SequenceView*> survivors_;  // running, neither expired nor preempted
   std::vector<const SequenceView*> waiting_;
   int64_t available_;
-  // Freed by this plan's expirations: the cached prefix of a waiting sequence may be among them and
-  // was counted as held by another, so admissions leave them for the next step.
+  const SequenceView* entrant_ = nullptr;  // for whom a place was made
+  int64_t num_running_ = 0;
+  bool is_short_ = false;  // of blocks for those who run
+  // Freed by this plan's expirations and shares: the cached prefix of a waiting sequence may be
+  // among them and was counted as held by another, so admissions leave them for the next step.
   int64_t expired_blocks_ = 0;
   int64_t token_budget_;
   int64_t restore_budget_;
   int64_t scoring_budget_;  // rows of prompt logits; every running sequence keeps a row for its own
                             // next token
-  std::vector<int64_t> served_;
+  std::vector<Tenant> tenants_;
 };
 
 }  // namespace

@@ -4,19 +4,22 @@
 // every rule can be tested without an engine. The order of business: end what is past its deadline;
 // give every running sequence the block its next token needs, preempting the youngest of the lowest
 // priority where there is none (capacity first); then share the step's token budget: decodes,
-// prefill chunks of running sequences, new admissions. Nothing here knows "prefill" as a mode: a
-// sequence has tokens, some of them computed, and runs the next few.
+// then prefill chunks of running sequences and new admissions in one order. Nothing here knows
+// "prefill" as a mode: a sequence has tokens, some of them computed, and runs the next few.
 //
 // Fairness is between tenants: among equal priorities the tenant that was served least goes first,
-// where service is tokens weighed by their cost with the adapter (virtual token counters: Sheng et
-// al., "Fairness in Serving Large Language Models", OSDI 2024). A prefill at the head of the order
-// that does not fit waits, and nobody overtakes it.
+// where service is tokens weighed by their cost with the adapter, over the tenant's weight (virtual
+// token counters: Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024). A prefill
+// at the head of the order that does not fit waits, and nobody overtakes it; a tenant that has all
+// that its share allows waits for itself alone. Where every place is taken, whoever goes first
+// takes one from a tenant that holds more of them for its weight, and still does after that.
 
 #include <cstdint>
 #include <vector>
 
 #include "engine/base/strong_id.h"
 #include "engine/cache/block_pool.h"
+#include "engine/request/tenant_share.h"
 
 namespace polyad {
 
@@ -38,13 +41,14 @@ struct SchedulerLimits {
 
 struct SequenceView {
   SequenceId id;                 // older requests have smaller ids
-  int64_t tenant = 0;            // index into SchedulerView::tenant_served
+  int64_t tenant = 0;            // index into SchedulerView::tenants
   int32_t priority = 0;          // larger first
   int64_t deadline_us = 0;       // 0: none
   int64_t num_tokens = 0;        // known so far
   int64_t num_computed = 0;      // of them in the cache
   int64_t num_caches = 1;        // whose blocks each token needs
   int64_t num_blocks = 0;        // places of its tables, of all its caches, those given back too
+  int64_t returned_blocks = 0;   // of those places, behind a sliding window
   int64_t exclusive_blocks = 0;  // blocks that it holds and nobody else does
   int64_t first_logits =
       0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
@@ -57,6 +61,12 @@ struct SequenceView {
   int64_t spilled_blocks = 0;        // after them: copied back into new blocks, not computed
 
   int64_t blocks_for_all() const { return num_caches * BlocksFor(num_tokens); }
+  int64_t blocks_held() const { return blocks_for_all() - returned_blocks; }  // once it runs
+};
+
+struct TenantView {
+  int64_t served = 0;  // TenantLedger::Account
+  TenantShare share;
 };
 
 struct SchedulerView {
@@ -66,7 +76,7 @@ struct SchedulerView {
   int64_t available_blocks = 0;
   std::vector<SequenceView> running;
   std::vector<SequenceView> waiting;
-  std::vector<int64_t> tenant_served;
+  std::vector<TenantView> tenants;
 };
 
 struct StepPlan {

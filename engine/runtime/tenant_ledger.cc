@@ -7,9 +7,10 @@
 
 namespace polyad {
 
-TenantLedger::Account* TenantLedger::Enter(const std::string& tenant) {
+TenantLedger::Account* TenantLedger::Enter(const std::string& tenant, const TenantShare& share) {
   const auto [entry, inserted] = accounts_.try_emplace(tenant);
   Account& account = entry->second;
+  account.share = share;
   if (account.num_requests++ > 0) return &account;
   if (!inserted) --num_idle_;
   std::optional<int64_t> least;

@@ -1,6 +1,7 @@
 #pragma once
 
-// Virtual token counters: how much each tenant was served, in token costs (scheduler.h). A tenant
+// Virtual token counters: how much each tenant was served, in token costs (scheduler.h) over its
+// weight, and what it may have, which is what its newest request says. A tenant
 // that comes back after a pause is lifted to the least served of the active ones, so that idling
 // earns no credit; it keeps a larger counter, so that pausing for a moment pays no debt. At most
 // kMaxIdleTenants idle tenants are remembered. Engine thread only.
@@ -8,6 +9,8 @@
 #include <cstdint>
 #include <map>
 #include <string>
+
+#include "engine/request/tenant_share.h"
 
 namespace polyad {
 
@@ -17,12 +20,13 @@ class TenantLedger {
 
   struct Account {
     int64_t served = 0;
+    TenantShare share;
     int64_t num_requests = 0;  // alive
     int64_t view_index = -1;   // scratch of whoever builds a SchedulerView
   };
 
-  Account* Enter(
-      const std::string& tenant);  // a request arrives; the pointer holds until its Leave
+  // A request arrives; the pointer holds until its Leave.
+  Account* Enter(const std::string& tenant, const TenantShare& share = {});
   void Leave(const std::string& tenant);
 
   size_t size() const { return accounts_.size(); }

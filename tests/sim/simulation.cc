@@ -290,6 +290,11 @@ class World {
     prompt.insert(prompt.end(), own.begin(), own.end());
     spec.prompt = TokenPrompt{prompt};
     spec.tenant = "tenant-" + std::to_string(dice_.Below(3));
+    if (dice_.Chance(15)) {
+      spec.share.weight = dice_.Between(1, 3 * kUnitWeight);
+      spec.share.max_sequences = dice_.Between(0, 3);
+      spec.share.max_kv_blocks = dice_.Chance(50) ? dice_.Between(2, 12) : 0;
+    }
     if (dice_.Chance(60)) spec.model = "adapter-" + std::to_string(dice_.Below(3));
     spec.priority = dice_.Chance(20) ? static_cast<int32_t>(dice_.Between(-2, 2)) : 0;
     if (dice_.Chance(10)) spec.deadline_us = clock_.NowMicros() + dice_.Between(1, 40000);

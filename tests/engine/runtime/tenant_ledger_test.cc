@@ -25,6 +25,15 @@ TEST(TenantLedger, IdlingEarnsNoCreditAndPaysNoDebt) {
   EXPECT_EQ(ledger.Enter("heavy")->served, 1000);
 }
 
+TEST(TenantLedger, TheNewestRequestSaysWhatItsTenantMayHave) {
+  TenantLedger ledger;
+  const TenantLedger::Account* a = ledger.Enter("a", {.weight = 2 * kUnitWeight});
+  EXPECT_EQ(a->share.ChargeOf(1000), 500);
+  ledger.Enter("a", {.weight = kUnitWeight / 2, .max_sequences = 3});
+  EXPECT_EQ(a->share.ChargeOf(1000), 2000);
+  EXPECT_EQ(a->share.max_sequences, 3);
+}
+
 TEST(TenantLedger, OnlyTheFirstRequestOfATenantLiftsIt) {
   TenantLedger ledger;
   TenantLedger::Account* a = ledger.Enter("a");
