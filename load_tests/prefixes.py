@@ -157,9 +157,10 @@ def roc_area(cached, fresh):
 def measure_probes(args, folder, log):
     """-> areas of a foreign tenant's probes, and of the owner's own as a check of the probe."""
     keys = {tenant: f"key-of-{tenant}" for tenant in ("owner", "prober")}
-    lines = [f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in keys.items()]
-    (folder / "keys").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    flags = f"--api-keys-file {folder / 'keys'} {args.polyad_flags}"
+    digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
+    tenants = {"tenants": {name: {"keys": [digest]} for name, digest in digests.items()}}
+    (folder / "tenants").write_text(json.dumps(tenants), encoding="utf-8")
+    flags = f"--tenants-file {folder / 'tenants'} {args.polyad_flags}"
     server = servers.Polyad(args.polyad, args.model, log, flags=flags)
     server.start()
     try:

@@ -20,6 +20,7 @@ using Bytes = grpc::ByteBuffer;
 using UnaryReactor = grpc::ServerUnaryReactor;
 using WriteReactor = grpc::ServerWriteReactor<Bytes>;
 
+const std::string& kService = *new std::string("/polyad.v1.AdapterAdminService/");
 constexpr size_t kMaxLoadStreamBytes = 8 << 20;
 
 Status TooManyWaiting() { return ResourceExhausted("admin: too many calls are waiting"); }
@@ -55,7 +56,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* UnloadAdapter(Context* context, const Bytes* in, Bytes* out) override {
     return HandleWaiting<v1::UnloadAdapterRequest, v1::UnloadAdapterResponse>(
-        context, in, out,
+        "UnloadAdapter", context, in, out,
         [](const auto& request) -> Status {
           POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
           return CheckRange("wait_ms", request.wait_ms(), 0, kMaxWaitMs);
@@ -69,7 +70,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* ListAdapters(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::ListAdaptersRequest, v1::ListAdaptersResponse>(
-        context, in, out, [this](const auto&, auto& response) -> Status {
+        "ListAdapters", context, in, out, [this](const auto&, auto& response) -> Status {
           for (const AdapterInfo& adapter : serving_.registry.List()) {
             EncodeAdapter(adapter, *response.add_adapters());
           }
@@ -79,7 +80,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* GetAdapter(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::GetAdapterRequest, v1::GetAdapterResponse>(
-        context, in, out, [this](const auto& request, auto& response) -> Status {
+        "GetAdapter", context, in, out, [this](const auto& request, auto& response) -> Status {
           POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
           POLYAD_ASSIGN_OR_RETURN(const AdapterInfo info, serving_.registry.Get(request.name()));
           EncodeAdapter(info, *response.mutable_adapter());
@@ -89,7 +90,7 @@ class AdminServiceImpl final : public RawApi {
 
   WriteReactor* WatchAdapters(Context* context, const Bytes* in) override {
     v1::WatchAdaptersRequest request;
-    Status status = CheckAdmin(*context);
+    Status status = CheckAdmin("WatchAdapters", *context);
     if (status.ok()) status = ParseMessage(*in, request);
     if (!status.ok()) return RefuseStream(status);
     auto stream = watch_.Add();
@@ -98,7 +99,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* PinAdapter(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::PinAdapterRequest, v1::PinAdapterResponse>(
-        context, in, out, [this](const auto& request, auto&) -> Status {
+        "PinAdapter", context, in, out, [this](const auto& request, auto&) -> Status {
           POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
           return serving_.registry.Pin(request.name(), request.pinned());
         });
@@ -106,7 +107,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* SetAlias(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::SetAliasRequest, v1::SetAliasResponse>(
-        context, in, out, [this](const auto& request, auto&) -> Status {
+        "SetAlias", context, in, out, [this](const auto& request, auto&) -> Status {
           POLYAD_RETURN_IF_ERROR(CheckAdapterName("alias", request.alias()));
           if (!request.target().empty()) {
             POLYAD_RETURN_IF_ERROR(CheckAdapterName("target", request.target()));
@@ -117,7 +118,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* GetServerInfo(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
-        context, in, out, [this](const auto&, auto& response) -> Status {
+        "GetServerInfo", context, in, out, [this](const auto&, auto& response) -> Status {
           EncodeServerInfo(serving_.engine.model_info(), serving_.version, response);
           return absl::OkStatus();
         });
@@ -125,7 +126,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* GetLoad(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::GetLoadRequest, v1::GetLoadResponse>(
-        context, in, out, [this](const auto&, auto& response) -> Status {
+        "GetLoad", context, in, out, [this](const auto&, auto& response) -> Status {
           EncodeLoad(serving_.engine.load(), response);
           EncodeAdapterBytes(serving_.registry.resident_bytes(), response);
           return absl::OkStatus();
@@ -134,7 +135,7 @@ class AdminServiceImpl final : public RawApi {
 
   UnaryReactor* Drain(Context* context, const Bytes* in, Bytes* out) override {
     return HandleWaiting<v1::DrainRequest, v1::DrainResponse>(
-        context, in, out,
+        "Drain", context, in, out,
         [](const auto& request) { return CheckRange("wait_ms", request.wait_ms(), 0, kMaxWaitMs); },
         [this](const auto& request, auto& response) -> Status {
           response.set_drained(
@@ -144,22 +145,23 @@ class AdminServiceImpl final : public RawApi {
   }
 
  private:
-  Status CheckAdmin(const Context& context) const {
-    return serving_.credentials.CheckAdmin(AuthorizationOf(context));
+  Status CheckAdmin(const std::string& method, const Context& context) const {
+    return AuthorizeCall(serving_.credentials, kService + method, context).status();
   }
 
   StatusOr<LoadAdapterSpec> DecodeLoad(const Context& context, const Bytes& in) const {
-    POLYAD_RETURN_IF_ERROR(CheckAdmin(context));
+    POLYAD_RETURN_IF_ERROR(CheckAdmin("LoadAdapter", context));
     v1::LoadAdapterRequest request;
     POLYAD_RETURN_IF_ERROR(ParseMessage(in, request));
     return DecodeLoadAdapter(request);
   }
 
   template <typename Request, typename Response, typename Handler>
-  UnaryReactor* Handle(Context* context, const Bytes* in, Bytes* out, Handler handler) {
+  UnaryReactor* Handle(const char* method, Context* context, const Bytes* in, Bytes* out,
+                       Handler handler) {
     return HandleUnary<Request, Response>(context, in, out,
                                           [&](const Request& request, Response& response) {
-                                            Status status = CheckAdmin(*context);
+                                            Status status = CheckAdmin(method, *context);
                                             if (status.ok()) status = handler(request, response);
                                             return status;
                                           });
@@ -167,11 +169,11 @@ class AdminServiceImpl final : public RawApi {
 
   // Like Handle, with `handler` on a waiter thread once `check` has passed.
   template <typename Request, typename Response, typename Check, typename Handler>
-  UnaryReactor* HandleWaiting(Context* context, const Bytes* in, Bytes* out, Check check,
-                              Handler handler) {
+  UnaryReactor* HandleWaiting(const char* method, Context* context, const Bytes* in, Bytes* out,
+                              const Check& check, Handler handler) {
     UnaryReactor* reactor = context->DefaultReactor();
     Request request;
-    Status status = CheckAdmin(*context);
+    Status status = CheckAdmin(method, *context);
     if (status.ok()) status = ParseMessage(*in, request);
     if (status.ok()) status = check(request);
     if (status.ok() && !serving_.waiters.TryRun([=] {

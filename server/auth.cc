@@ -1,17 +1,9 @@
 #include "server/auth.h"
 
-#include <algorithm>
-
-#include "engine/base/adapter_name.h"
-#include "engine/io/file.h"
-#include "server/field_error.h"
-
 namespace polyad {
 namespace {
 
-constexpr int64_t kMaxKeyFileBytes = 1 << 20;
-constexpr size_t kMaxKeys = 4096;
-constexpr size_t kMaxTokenBytes = 1024;
+constexpr size_t kMaxHeaderBytes = 1024;
 constexpr std::string_view kSpace = " \t\r\n";
 
 std::string_view Trim(std::string_view text) {
@@ -26,33 +18,10 @@ Digest HashOf(std::string_view text) {
   return sha.Finish();
 }
 
-bool EqualInConstantTime(const Digest& a, const Digest& b) {
-  unsigned difference = 0;
-  for (size_t i = 0; i < a.size(); ++i) difference |= static_cast<unsigned>(a[i] ^ b[i]);
-  return difference == 0;
-}
-
-int HexDigit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-bool ParseDigest(std::string_view hex, Digest& out) {
-  if (hex.size() != out.size() * 2) return false;
-  for (size_t i = 0; i < out.size(); ++i) {
-    const int high = HexDigit(hex[2 * i]);
-    const int low = HexDigit(hex[2 * i + 1]);
-    if (high < 0 || low < 0) return false;
-    out[i] = static_cast<uint8_t>(high * 16 + low);
-  }
-  return true;
-}
-
 // The key of "Bearer <key>"; empty where there is none.
 std::string_view BearerKey(std::string_view authorization) {
   constexpr std::string_view kScheme = "bearer ";
-  if (authorization.size() <= kScheme.size() || authorization.size() > kMaxTokenBytes) return {};
+  if (authorization.size() <= kScheme.size() || authorization.size() > kMaxHeaderBytes) return {};
   for (size_t i = 0; i < kScheme.size(); ++i) {
     const char c = authorization[i];
     if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c) != kScheme[i]) return {};
@@ -65,81 +34,105 @@ Status Unauthenticated() {
                 std::string("authorization: expected 'Bearer <key>' with a known key"));
 }
 
+Status Denied(const char* expected, const char* got) {
+  return Status(absl::StatusCode::kPermissionDenied,
+                absl::StrFormat("authorization: expected %s, got %s", expected, got));
+}
+
+StatusOr<std::optional<Digest>> TokenDigest(const char* what, std::string_view token,
+                                            const TenantTable& tenants) {
+  if (token.empty()) return std::optional<Digest>();
+  if (Trim(token).empty()) return InvalidArgument("%s: expected a token, got none", what);
+  const Digest digest = HashOf(Trim(token));
+  if (tenants.FindByKey(digest) != nullptr) {
+    return InvalidArgument("%s: expected a token of its own, got a tenant's key", what);
+  }
+  return std::optional<Digest>(digest);
+}
+
+// What a presented key is known as.
+struct Known {
+  bool admin = false;
+  bool metrics = false;
+  const std::string* tenant = nullptr;
+
+  bool any() const { return admin || metrics || tenant != nullptr; }
+  const char* text() const {
+    return tenant != nullptr ? "a tenant's key" : admin ? "the admin token" : "the metrics token";
+  }
+};
+
+Known Recognise(const CredentialTable& table, std::string_view authorization) {
+  const std::string_view presented = BearerKey(authorization);
+  if (presented.empty()) return {};
+  const Digest digest = HashOf(presented);
+  Known known;
+  known.admin = table.admin.has_value() && EqualInConstantTime(*table.admin, digest);
+  known.metrics = table.metrics.has_value() && EqualInConstantTime(*table.metrics, digest);
+  known.tenant = table.tenants.FindByKey(digest);
+  return known;
+}
+
 }  // namespace
 
-StatusOr<Credentials> Credentials::Load(const std::string& api_keys_file,
-                                        const std::string& admin_token_file) {
-  std::string keys;
-  std::string token;
-  if (!api_keys_file.empty()) {
-    POLYAD_ASSIGN_OR_RETURN(keys, ReadFileLimited(api_keys_file, kMaxKeyFileBytes));
+StatusOr<CredentialTable> CredentialTable::Parse(std::string_view tenants_json,
+                                                 std::string_view admin_token,
+                                                 std::string_view metrics_token) {
+  CredentialTable table;
+  if (!tenants_json.empty()) {
+    POLYAD_ASSIGN_OR_RETURN(table.tenants, TenantTable::Parse(tenants_json));
   }
-  if (!admin_token_file.empty()) {
-    POLYAD_ASSIGN_OR_RETURN(token, ReadFileLimited(admin_token_file, kMaxTokenBytes));
-    if (Trim(token).empty()) return InvalidArgument("admin-token-file: expected a token, got none");
-  }
-  POLYAD_ASSIGN_OR_RETURN(Credentials credentials, Parse(keys, token));
-  if (!api_keys_file.empty() && !credentials.has_tenants()) {
-    return InvalidArgument("api-keys-file: expected lines 'tenant:sha256', got none");
-  }
-  return credentials;
+  POLYAD_ASSIGN_OR_RETURN(table.admin, TokenDigest("admin-token-file", admin_token, table.tenants));
+  POLYAD_ASSIGN_OR_RETURN(table.metrics,
+                          TokenDigest("metrics-token-file", metrics_token, table.tenants));
+  return table;
 }
 
-StatusOr<Credentials> Credentials::Parse(std::string_view api_keys, std::string_view admin_token) {
-  Credentials out;
-  int64_t line_number = 0;
-  while (!api_keys.empty()) {
-    const size_t end = std::min(api_keys.find('\n'), api_keys.size());
-    const std::string_view line = Trim(api_keys.substr(0, end));
-    api_keys.remove_prefix(std::min(end + 1, api_keys.size()));
-    ++line_number;
-    if (line.empty() || line.front() == '#') continue;
-    const size_t colon = line.find(':');
-    Key key;
-    if (colon == std::string_view::npos || !IsAdapterName(line.substr(0, colon)) ||
-        !ParseDigest(line.substr(colon + 1), key.digest)) {
-      return InvalidArgument("api-keys-file line %d: expected 'tenant:<64 hex digits>'",
-                             line_number);
-    }
-    if (out.keys_.size() == kMaxKeys) {
-      return InvalidArgument("api-keys-file: expected at most %d keys", kMaxKeys);
-    }
-    key.tenant = std::string(line.substr(0, colon));
-    out.keys_.push_back(std::move(key));
-  }
-  if (const std::string_view token = Trim(admin_token); !token.empty()) {
-    out.admin_ = HashOf(token);
-    out.has_admin_ = true;
-  }
-  return out;
+Credentials::Credentials(CredentialTable table)
+    : table_(std::make_shared<const CredentialTable>(std::move(table))) {}
+
+void Credentials::Replace(CredentialTable table) {
+  auto next = std::make_shared<const CredentialTable>(std::move(table));
+  std::lock_guard<std::mutex> lock(mutex_);
+  table_.swap(next);
 }
 
-const Credentials::Key* Credentials::FindKey(const Digest& digest) const {
-  const Key* found = nullptr;
-  for (const Key& key : keys_) {  // all of them, whichever matches
-    if (EqualInConstantTime(key.digest, digest)) found = &key;
+std::shared_ptr<const CredentialTable> Credentials::table() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return table_;
+}
+
+StatusOr<std::string> Credentials::Authorize(Access access, std::string_view authorization) const {
+  const std::shared_ptr<const CredentialTable> table = this->table();
+  const bool is_open =
+      access == Access::kPublic || (access == Access::kTenant && table->tenants.empty()) ||
+      (access == Access::kAdmin && !table->admin.has_value()) ||
+      (access == Access::kMetrics && !table->admin.has_value() && !table->metrics.has_value());
+  if (is_open) return std::string();
+  const Known known = Recognise(*table, authorization);
+  if (!known.any()) return Unauthenticated();
+  switch (access) {
+    case Access::kTenant:
+      if (known.tenant != nullptr) return *known.tenant;
+      return Denied("a tenant's key", known.text());
+    case Access::kMetrics:
+      if (known.metrics || known.admin) return std::string();
+      return Denied("the metrics token or the admin token", known.text());
+    case Access::kAdmin:
+      if (known.admin) return std::string();
+      return Denied("the admin token", known.text());
+    case Access::kPublic:
+      break;
   }
-  return found;
+  return Internal("access: no such rule");
 }
 
-StatusOr<std::string> Credentials::Tenant(std::string_view authorization) const {
-  if (keys_.empty()) return std::string();
-  const std::string_view presented = BearerKey(authorization);
-  if (presented.empty()) return Unauthenticated();
-  const Key* key = FindKey(HashOf(presented));
-  if (key == nullptr) return Unauthenticated();
-  return key->tenant;
-}
-
-Status Credentials::CheckAdmin(std::string_view authorization) const {
-  if (!has_admin_) return absl::OkStatus();
-  const std::string_view presented = BearerKey(authorization);
-  if (presented.empty()) return Unauthenticated();
-  const Digest digest = HashOf(presented);
-  if (EqualInConstantTime(digest, admin_)) return absl::OkStatus();
-  if (FindKey(digest) == nullptr) return Unauthenticated();
-  return Status(absl::StatusCode::kPermissionDenied,
-                std::string("authorization: expected the admin token, got a tenant's key"));
+StatusOr<TenantLimits> Credentials::LimitsOf(std::string_view tenant) const {
+  const std::shared_ptr<const CredentialTable> table = this->table();
+  if (table->tenants.empty()) return TenantLimits{.max_priority = 100};
+  const TenantLimits* limits = table->tenants.Find(tenant);
+  if (limits == nullptr) return Unauthenticated();
+  return *limits;
 }
 
 bool IsLoopback(std::string_view host) {

@@ -1,45 +1,55 @@
 #pragma once
 
-// Who is calling. Keys are held as SHA-256 only; a presented key is hashed and compared with every
-// entry in constant time, so neither a prefix nor the position of a match shows. Immutable after
-// loading, any thread. Without a key file every caller is the tenant ""; without an admin token the
-// admin routes are open, which main allows on loopback only. Errors: UNAUTHENTICATED no or unknown
-// key; PERMISSION_DENIED a tenant's key where the admin token is needed.
+// Who is calling, and may they. Keys and tokens are held as SHA-256 only; a presented one is hashed
+// and compared with every entry in constant time, so neither a prefix nor the position of a match
+// shows. Without a tenants file every caller is the tenant ""; without an admin token the admin
+// routes are open; main allows either on loopback only. The table may be replaced while others ask
+// it: thread-safe. Errors: UNAUTHENTICATED no or unknown key; PERMISSION_DENIED a known key where
+// another kind is needed.
 
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "engine/base/digest.h"
 #include "engine/base/status.h"
+#include "server/access.h"
+#include "server/tenants.h"
 
 namespace polyad {
 
+// All that is known of callers at one time.
+struct CredentialTable {
+  TenantTable tenants;  // empty: no key is asked for
+  std::optional<Digest> admin;
+  std::optional<Digest> metrics;
+
+  // The tenants file's text, or nothing; tokens, or nothing, with space around them.
+  static StatusOr<CredentialTable> Parse(std::string_view tenants_json,
+                                         std::string_view admin_token,
+                                         std::string_view metrics_token = {});
+};
+
 class Credentials {
  public:
-  // Key file: lines "tenant:hex SHA-256 of the key", "#" comments. Token file: the token, alone.
-  // Empty paths: none.
-  static StatusOr<Credentials> Load(const std::string& api_keys_file,
-                                    const std::string& admin_token_file);
-  static StatusOr<Credentials> Parse(std::string_view api_keys, std::string_view admin_token);
+  explicit Credentials(CredentialTable table);
 
-  bool has_tenants() const { return !keys_.empty(); }
-  bool has_admin() const { return has_admin_; }
+  // Requests that are already under way go on.
+  void Replace(CredentialTable table);
 
-  // `authorization` is the header's value, "Bearer <key>", or empty.
-  StatusOr<std::string> Tenant(std::string_view authorization) const;
-  Status CheckAdmin(std::string_view authorization) const;
+  // Whether `authorization`, the header's value ("Bearer <key>" or empty), opens what asks for
+  // `access`. -> the tenant, where that is a tenant's.
+  StatusOr<std::string> Authorize(Access access, std::string_view authorization) const;
+  // UNAUTHENTICATED where the tenant has gone in the meantime.
+  StatusOr<TenantLimits> LimitsOf(std::string_view tenant) const;
 
  private:
-  struct Key {
-    std::string tenant;
-    Digest digest;
-  };
-  const Key* FindKey(const Digest& digest) const;
+  std::shared_ptr<const CredentialTable> table() const;
 
-  std::vector<Key> keys_;
-  Digest admin_{};
-  bool has_admin_ = false;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const CredentialTable> table_;  // guarded by mutex_
 };
 
 // Whether the host of "HOST:PORT" is this machine alone: 127.*, ::1 or localhost.

@@ -9,11 +9,13 @@
 #include "server/admin_service.h"
 #include "server/command.h"
 #include "server/config.h"
+#include "server/credential_files.h"
 #include "server/engine_setup.h"
 #include "server/grpc_server.h"
 #include "server/grpc_service.h"
 #include "server/http/http_server.h"
 #include "server/http_api.h"
+#include "server/watchdog.h"
 
 // `polyad serve`: builds everything bottom to top, prints the ready line, waits for a signal,
 // drains, and takes it all down top to bottom.
@@ -46,9 +48,11 @@ Status StartFronts(const ServerConfig& config, Clock& clock, Fronts& fronts) {
   GrpcLimits limits;
   limits.max_streams = static_cast<int>(config.max_streams);
   POLYAD_ASSIGN_OR_RETURN(fronts.data_server,
-                          GrpcServer::Start(config.grpc_listen, *fronts.inference, limits));
+                          GrpcServer::Start(config.grpc_listen, "polyad.v1.InferenceService",
+                                            *fronts.inference, limits));
   POLYAD_ASSIGN_OR_RETURN(fronts.admin_server,
-                          GrpcServer::Start(config.admin_listen, *fronts.admin, limits));
+                          GrpcServer::Start(config.admin_listen, "polyad.v1.AdapterAdminService",
+                                            *fronts.admin, limits));
   HttpServer::Options http;
   http.listen = config.http_listen;
   http.num_workers = static_cast<size_t>(config.http_workers);
@@ -62,21 +66,37 @@ Status StartFronts(const ServerConfig& config, Clock& clock, Fronts& fronts) {
   return absl::OkStatus();
 }
 
-// Blocks the signals that end us, in this thread and all that it starts.
+// Blocks the signals that we wait for, in this thread and all that it starts.
 sigset_t BlockSignals() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   return set;
 }
 
-// Waits for a signal, then until nothing runs any more or the drain's time is over.
-void WaitAndDrain(const sigset_t& set, const ServerConfig& config, Serving& serving) {
-  int signal_number = 0;
-  sigwait(&set, &signal_number);
+// Looks after the engine and the credentials until a signal ends it. -> the signal
+int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files) {
+  constexpr timespec kTick{0, 250'000'000};
+  for (;;) {
+    const int signal_number = sigtimedwait(&set, nullptr, &kTick);
+    watchdog.Check();
+    if (signal_number == SIGHUP) {
+      files.Reload().IgnoreError();
+    } else if (signal_number > 0) {
+      return signal_number;
+    } else {
+      files.ReloadIfChanged();
+    }
+  }
+}
+
+// Until nothing runs any more or the drain's time is over; a second signal ends the process.
+void DrainAfter(int signal_number, sigset_t set, const ServerConfig& config, Serving& serving) {
+  sigdelset(&set, SIGHUP);
   Log(LogLevel::kInfo, "signal", {{"number", signal_number}});
   std::atomic<bool> drained{false};
   std::thread drain([&] {
@@ -102,10 +122,15 @@ void StopFronts(Fronts& fronts) {
 
 int Serve(const ServerConfig& config, BackendMaker make_backend) {
   const sigset_t signals = BlockSignals();
-  const auto credentials = Credentials::Load(config.api_keys_file, config.admin_token_file);
-  if (!credentials.ok()) return PrintError(credentials.status(), kExitUsage);
+  const CredentialPaths paths{config.tenants_file, config.admin_token_file,
+                              config.metrics_token_file};
+  auto table = LoadCredentials(paths);
+  if (!table.ok()) return PrintError(table.status(), kExitUsage);
+  Credentials credentials(*std::move(table));
   RealClock clock;
   Metrics metrics;
+  CredentialFiles files(paths, credentials, metrics);
+  TenantGate gate({config.max_queued_tokens, config.max_request_mib << 20}, clock);
   auto engine = MakeEngine(config, make_backend, clock, &metrics);
   if (!engine.ok()) return PrintError(engine.status(), kExitModel);
   const auto registry = OpenRegistry(config, **engine);
@@ -114,7 +139,8 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   auto waiters = std::make_unique<WorkerPool>(kWaiterThreads, kMaxQueuedTasks);
   Serving serving{.engine = **engine,
                   .registry = **registry,
-                  .credentials = *credentials,
+                  .credentials = credentials,
+                  .gate = gate,
                   .metrics = metrics,
                   .clock = clock,
                   .loaders = *loaders,
@@ -123,19 +149,21 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                   .version = kVersion,
                   .stream_buffer_bytes = config.stream_buffer_kib << 10,
                   .kv_block_size = kBlockTokens,
-                  .max_adapters = config.max_adapters};
+                  .max_adapters = config.max_adapters,
+                  .adapter_roots = config.adapter_roots};
   Fronts fronts(serving);
   if (const Status started = StartFronts(config, clock, fronts); !started.ok()) {
     return PrintError(started, kExitListen);
   }
-  serving.on_draining = [&fronts] {
-    fronts.data_server->SetServing(false);
-    fronts.admin_server->SetServing(false);
+  serving.on_readiness = [&fronts](bool ready) {
+    fronts.data_server->SetServing(ready);
+    fronts.admin_server->SetServing(ready);
   };
   std::printf("polyad ready grpc=%s admin=%s http=%s\n", fronts.data_server->address().c_str(),
               fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
   std::fflush(stdout);
-  WaitAndDrain(signals, config, serving);
+  Watchdog watchdog(serving, config.stall_ms);
+  DrainAfter(Supervise(signals, watchdog, files), signals, config, serving);
   StopFronts(fronts);
   waiters.reset();
   loaders.reset();
@@ -148,7 +176,7 @@ void PrintHelp() {
       "usage: polyad serve --model PATH [flags]\n\n"
       "Serves a model and its adapters over gRPC and HTTP. Once ready it prints one line,\n"
       "polyad ready grpc=HOST:PORT admin=HOST:PORT http=HOST:PORT; logs go to standard error.\n"
-      "SIGTERM drains and ends; a second one ends at once.\n"
+      "SIGTERM drains and ends; a second one ends at once. SIGHUP reads the credentials again.\n"
       "Every flag is also POLYAD_<FLAG> in the environment and a key of --config FILE;\n"
       "flags beat the environment, which beats the file.\n\n%s\n"
       "Exit codes: 0 drained, 2 bad flag or config, 3 model or adapter refused, 4 a port cannot\n"

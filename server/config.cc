@@ -283,7 +283,7 @@ Status CheckConfig(const ServerConfig& config) {
       return FieldError("adapter", "NAME=PATH", adapter);
     }
   }
-  const bool tenants = !config.api_keys_file.empty();
+  const bool tenants = !config.tenants_file.empty();
   const bool admin = !config.admin_token_file.empty();
   POLYAD_RETURN_IF_ERROR(
       CheckListener("grpc-listen", config.grpc_listen, tenants, config.insecure));

@@ -35,6 +35,8 @@ struct ServerConfig {
   int64_t max_step_tokens = 512;
   int64_t max_running = 64;
   int64_t max_queued = 1024;
+  int64_t max_queued_tokens = 1 << 20;
+  int64_t max_request_mib = 256;
   int64_t max_prompt_kib = 4096;
   bool prefix_cache = true;
 
@@ -48,8 +50,9 @@ struct ServerConfig {
   std::string grpc_listen = "127.0.0.1:50051";
   std::string admin_listen = "127.0.0.1:50052";
   std::string http_listen = "127.0.0.1:8080";
-  std::string api_keys_file;
+  std::string tenants_file;
   std::string admin_token_file;
+  std::string metrics_token_file;
   bool insecure = false;
 
   int64_t max_streams = 100;
@@ -58,6 +61,7 @@ struct ServerConfig {
   int64_t http_max_connections = 1024;
   int64_t http_request_timeout_ms = 5000;
   int64_t drain_ms = 45000;
+  int64_t stall_ms = 30000;
   std::string log_level = "info";
 };
 

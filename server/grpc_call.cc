@@ -8,18 +8,12 @@
 #include <utility>
 
 #include "google/rpc/status_details.pb.h"
+#include "server/quota_error.h"
 
 namespace polyad {
 namespace {
 
-constexpr int64_t kRetrySeconds = 1;
 constexpr int64_t kMaxMessageText = 2048;  // trailing metadata has a limit of its own
-
-void AddRetryInfo(google::rpc::Status& out) {
-  google::rpc::RetryInfo retry;
-  retry.mutable_retry_delay()->set_seconds(kRetrySeconds);
-  out.add_details()->PackFrom(retry);
-}
 
 // Drives one StreamSource; deletes itself when gRPC is done with it.
 class CallReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public MessageChannel {
@@ -58,11 +52,14 @@ class RefusedReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
 }  // namespace
 
-std::string AuthorizationOf(const grpc::CallbackServerContext& context) {
+StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_view method,
+                                    const grpc::CallbackServerContext& context) {
+  const std::optional<Access> access = FindAccess(kRpc, method);
+  if (!access.has_value()) return Internal("%s: not in the table of access", method);
   const auto& metadata = context.client_metadata();
   const auto found = metadata.find("authorization");
-  if (found == metadata.end()) return "";
-  return std::string(found->second.data(), found->second.size());
+  if (found == metadata.end()) return credentials.Authorize(*access, "");
+  return credentials.Authorize(*access, {found->second.data(), found->second.size()});
 }
 
 grpc::Status ToGrpcStatus(const Status& status) {
@@ -70,15 +67,12 @@ grpc::Status ToGrpcStatus(const Status& status) {
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));
   details.set_message(std::string(status.message()).substr(0, kMaxMessageText));
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
-    google::protobuf::Any* any = details.add_details();
-    any->set_type_url(std::string(url));
-    any->set_value(std::string(payload));
-  });
-  if (status.code() == absl::StatusCode::kResourceExhausted ||
-      status.code() == absl::StatusCode::kUnavailable) {
-    AddRetryInfo(details);
-  }
+  WithRetry(status, kDefaultRetryMs)
+      .ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+        google::protobuf::Any* any = details.add_details();
+        any->set_type_url(std::string(url));
+        any->set_value(std::string(payload));
+      });
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(),
                       details.SerializeAsString());
 }

@@ -12,13 +12,18 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/base/status.h"
+#include "server/auth.h"
 #include "server/stream_queue.h"
 
 namespace polyad {
 
-std::string AuthorizationOf(const grpc::CallbackServerContext& context);
+// Whether the call may be made, by the table of access. `method` is the RPC's path
+// ("/package.Service/Method"). -> the tenant, where that is a tenant's.
+StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_view method,
+                                    const grpc::CallbackServerContext& context);
 // Codes are the same numbers; payloads become google.rpc.Status details, and what may be tried
 // again says when.
 grpc::Status ToGrpcStatus(const Status& status);

@@ -1,5 +1,6 @@
 #include "server/grpc_server.h"
 
+#include <google/protobuf/descriptor.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/security/server_credentials.h>
@@ -8,6 +9,8 @@
 
 #include <chrono>
 #include <mutex>
+
+#include "server/access.h"
 
 namespace polyad {
 namespace {
@@ -33,14 +36,27 @@ void SetLimits(const GrpcLimits& limits, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+Status CheckMethodsListed(const std::string& service_name) {
+  const auto* service =
+      google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(service_name);
+  if (service == nullptr) return FailedPrecondition("service %s: unknown", service_name);
+  for (int i = 0; i < service->method_count(); ++i) {
+    POLYAD_RETURN_IF_ERROR(
+        CheckListed(kRpc, "/" + service_name + "/" + service->method(i)->name()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 GrpcServer::GrpcServer() = default;
 GrpcServer::~GrpcServer() { Stop(0); }
 
 StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& listen,
+                                                        const std::string& service_name,
                                                         grpc::Service& service,
                                                         const GrpcLimits& limits) {
+  POLYAD_RETURN_IF_ERROR(CheckMethodsListed(service_name));
   EnablePluginsOnce();
   const size_t colon = listen.rfind(':');
   if (colon == std::string::npos) {

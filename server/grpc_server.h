@@ -27,8 +27,10 @@ struct GrpcLimits {
 
 class GrpcServer {
  public:
-  // `listen` is HOST:PORT, port 0 takes a free one. `service` must outlive the server.
+  // `listen` is HOST:PORT, port 0 takes a free one. `service`, whose name is `service_name`, must
+  // outlive the server. FAILED_PRECONDITION where a method of it is not in the table of access.
   static StatusOr<std::unique_ptr<GrpcServer>> Start(const std::string& listen,
+                                                     const std::string& service_name,
                                                      grpc::Service& service,
                                                      const GrpcLimits& limits);
   ~GrpcServer();

@@ -14,6 +14,8 @@ using RawApi = Api::WithRawCallbackMethod_Generate<Api::WithRawCallbackMethod_To
     Api::WithRawCallbackMethod_Detokenize<Api::WithRawCallbackMethod_ListModels<Api::Service>>>>;
 using WriteReactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
+const std::string& kService = *new std::string("/polyad.v1.InferenceService/");
+
 class InferenceServiceImpl final : public RawApi {
  public:
   explicit InferenceServiceImpl(Serving& serving) : serving_(serving) {}
@@ -42,7 +44,7 @@ class InferenceServiceImpl final : public RawApi {
                                      const grpc::ByteBuffer* in, grpc::ByteBuffer* out) override {
     return HandleUnary<v1::TokenizeRequest, v1::TokenizeResponse>(
         context, in, out, [&](const auto& request, auto& response) -> Status {
-          POLYAD_RETURN_IF_ERROR(TenantOf(*context).status());
+          POLYAD_RETURN_IF_ERROR(TenantOf(*context, "Tokenize").status());
           POLYAD_RETURN_IF_ERROR(CheckTokenize(request, serving_.limits));
           POLYAD_ASSIGN_OR_RETURN(
               const std::vector<int32_t> ids,
@@ -57,7 +59,7 @@ class InferenceServiceImpl final : public RawApi {
                                        const grpc::ByteBuffer* in, grpc::ByteBuffer* out) override {
     return HandleUnary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
         context, in, out, [&](const auto& request, auto& response) -> Status {
-          POLYAD_RETURN_IF_ERROR(TenantOf(*context).status());
+          POLYAD_RETURN_IF_ERROR(TenantOf(*context, "Detokenize").status());
           POLYAD_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                                   DecodeTokenIds("token_ids", request.token_ids(),
                                                  kMaxDetokenizeIds, serving_.limits.vocab_size));
@@ -73,7 +75,7 @@ class InferenceServiceImpl final : public RawApi {
                                        const grpc::ByteBuffer* in, grpc::ByteBuffer* out) override {
     return HandleUnary<v1::ListModelsRequest, v1::ListModelsResponse>(
         context, in, out, [&](const auto&, auto& response) -> Status {
-          POLYAD_ASSIGN_OR_RETURN(const std::string tenant, TenantOf(*context));
+          POLYAD_ASSIGN_OR_RETURN(const std::string tenant, TenantOf(*context, "ListModels"));
           const ModelInfo& base = serving_.engine.model_info();
           AddModel(base.name, "", 0, response);
           for (const AdapterInfo& adapter : VisibleAdapters(serving_.registry, tenant)) {
@@ -87,13 +89,14 @@ class InferenceServiceImpl final : public RawApi {
   }
 
  private:
-  StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context) const {
-    return serving_.credentials.Tenant(AuthorizationOf(context));
+  StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context,
+                                 const std::string& method) const {
+    return AuthorizeCall(serving_.credentials, kService + method, context);
   }
 
   StatusOr<RequestSpec> Decode(const grpc::CallbackServerContext& context,
                                const grpc::ByteBuffer& in) const {
-    POLYAD_ASSIGN_OR_RETURN(std::string tenant, TenantOf(context));
+    POLYAD_ASSIGN_OR_RETURN(std::string tenant, TenantOf(context, "Generate"));
     v1::GenerateRequest request;
     POLYAD_RETURN_IF_ERROR(ParseMessage(in, request));
     POLYAD_ASSIGN_OR_RETURN(RequestSpec spec, DecodeGenerate(request, serving_.limits));

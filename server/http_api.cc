@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/base/check.h"
 #include "engine/io/json.h"
 #include "server/adapter_codec.h"
 #include "server/adapter_visibility.h"
@@ -63,36 +64,36 @@ Status ReadStrings(std::string_view body,
 
 const std::vector<HttpApi::Route>& HttpApi::Routes() {
   static const std::vector<Route>& routes = *new std::vector<Route>{
-      {"GET", "/health", Access::kPublic, &HttpApi::Health},
-      {"GET", "/ready", Access::kPublic, &HttpApi::Ready},
-      {"GET", "/metrics", Access::kPublic, &HttpApi::MetricsText},
-      {"GET", "/version", Access::kPublic, &HttpApi::Version},
-      {"GET", "/v1/models", Access::kTenant, &HttpApi::ListModels},
-      {"GET", "/v1/models/{id}", Access::kTenant, &HttpApi::GetModel},
-      {"POST", "/v1/completions", Access::kTenant, &HttpApi::Completions},
-      {"POST", "/v1/chat/completions", Access::kTenant, &HttpApi::ChatCompletions},
-      {"POST", "/v1/load_lora_adapter", Access::kAdmin, &HttpApi::LoadAdapterRoute},
-      {"POST", "/v1/unload_lora_adapter", Access::kAdmin, &HttpApi::UnloadAdapterRoute},
+      {"GET", "/health", &HttpApi::Health},
+      {"GET", "/ready", &HttpApi::Ready},
+      {"GET", "/metrics", &HttpApi::MetricsText},
+      {"GET", "/version", &HttpApi::Version},
+      {"GET", "/v1/models", &HttpApi::ListModels},
+      {"GET", "/v1/models/{id}", &HttpApi::GetModel},
+      {"POST", "/v1/completions", &HttpApi::Completions},
+      {"POST", "/v1/chat/completions", &HttpApi::ChatCompletions},
+      {"POST", "/v1/load_lora_adapter", &HttpApi::LoadAdapterRoute},
+      {"POST", "/v1/unload_lora_adapter", &HttpApi::UnloadAdapterRoute},
   };
   return routes;
 }
 
-StatusOr<std::string> HttpApi::Authorize(Access access, const HttpRequest& request) const {
-  const std::string_view header = request.Field("authorization");
-  switch (access) {
-    case Access::kPublic:
-      return std::string();
-    case Access::kTenant:
-      return serving_.credentials.Tenant(header);
-    case Access::kAdmin:
-      POLYAD_RETURN_IF_ERROR(serving_.credentials.CheckAdmin(header));
-      // A page in a browser cannot send this type elsewhere without being asked first.
-      if (!request.Field("content-type").starts_with(kJson)) {
-        return FieldError("content-type", kJson, request.Field("content-type"));
-      }
-      return std::string();
+HttpApi::HttpApi(Serving& serving) : serving_(serving) {
+  for (const Route& route : Routes()) {
+    POLYAD_CHECK(CheckListed(route.method, route.path).ok(), "every route says who may call it");
   }
-  return Internal("route: no access rule");
+}
+
+StatusOr<std::string> HttpApi::Authorize(const Route& route, const HttpRequest& request) const {
+  const std::optional<Access> access = FindAccess(route.method, route.path);
+  if (!access.has_value()) return Internal("path: not in the table of access");
+  POLYAD_ASSIGN_OR_RETURN(std::string tenant,
+                          serving_.credentials.Authorize(*access, request.Field("authorization")));
+  // A page in a browser cannot send this type elsewhere without being asked first.
+  if (*access == Access::kAdmin && !request.Field("content-type").starts_with(kJson)) {
+    return FieldError("content-type", kJson, request.Field("content-type"));
+  }
+  return tenant;
 }
 
 void HttpApi::Handle(const Exchange& exchange) {
@@ -104,7 +105,7 @@ void HttpApi::Handle(const Exchange& exchange) {
     if (route.path != path) continue;
     known_path = true;
     if (route.method != request.method) continue;
-    const StatusOr<std::string> tenant = Authorize(route.access, request);
+    const StatusOr<std::string> tenant = Authorize(route, request);
     if (!tenant.ok()) {
       RespondError(tenant.status(), *exchange);
       return;
@@ -121,10 +122,10 @@ void HttpApi::Health(const Exchange& exchange, const std::string&) {
 }
 
 void HttpApi::Ready(const Exchange& exchange, const std::string&) {
-  if (serving_.draining.load()) {
-    exchange->Respond(503, "text/plain", "draining\n");
-  } else {
+  if (serving_.ready()) {
     exchange->Respond(200, "text/plain", "ready\n");
+  } else {
+    exchange->Respond(503, "text/plain", serving_.draining.load() ? "draining\n" : "stalled\n");
   }
 }
 
@@ -140,6 +141,8 @@ void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
   snapshot.kv_bytes_per_token = serving_.engine.model_info().kv_bytes_per_token;
   snapshot.max_adapters = serving_.max_adapters;
   snapshot.now_unix_seconds = UnixSeconds();
+  snapshot.gate = serving_.gate.counts();
+  snapshot.stalled = serving_.stalled.load();
   exchange->Respond(200, "text/plain; version=0.0.4; charset=utf-8",
                     serving_.metrics.Render(snapshot));
 }

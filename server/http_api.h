@@ -1,8 +1,8 @@
 #pragma once
 
-// The HTTP routes. Each declares who may call it (anyone, a tenant, the operator); what is not in
-// the table does not exist. Runs on the HTTP server's workers; `serving` outlives it. Shapes:
-// OpenAI's API; vLLM's adapter routes.
+// The HTTP routes. Who may call each is in the table of access (access.h), and a route that is not
+// in it does not start; what is no route does not exist. Runs on the HTTP server's workers;
+// `serving` outlives it. Shapes: OpenAI's API; vLLM's adapter routes.
 
 #include <functional>
 #include <memory>
@@ -18,17 +18,15 @@ namespace polyad {
 
 class HttpApi {
  public:
-  enum class Access { kPublic, kTenant, kAdmin };
   using Exchange = std::shared_ptr<HttpExchange>;
 
   struct Route {
     std::string_view method;
     std::string_view path;
-    Access access;
     void (HttpApi::*handler)(const Exchange& exchange, const std::string& tenant);
   };
 
-  explicit HttpApi(Serving& serving) : serving_(serving) {}
+  explicit HttpApi(Serving& serving);
 
   void Handle(const Exchange& exchange);
   static const std::vector<Route>& Routes();
@@ -46,7 +44,7 @@ class HttpApi {
   void UnloadAdapterRoute(const Exchange& exchange, const std::string& tenant);
 
   void Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant);
-  StatusOr<std::string> Authorize(Access access, const HttpRequest& request) const;
+  StatusOr<std::string> Authorize(const Route& route, const HttpRequest& request) const;
 
   Serving& serving_;
 };

@@ -83,6 +83,12 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
                                              : 0.0;
   AddGauge("vllm:num_requests_waiting", "Requests queued.", static_cast<double>(load.num_waiting),
            families);
+  AddGauge("polyad_queued_tokens", "Tokens that waiting requests may cost at most.",
+           static_cast<double>(snapshot.gate.queued_tokens), families);
+  AddGauge("polyad_request_bytes", "Memory of all requests' prompts.",
+           static_cast<double>(snapshot.gate.held_bytes), families);
+  AddGauge("polyad_engine_stalled", "1 while a step takes too long.", snapshot.stalled ? 1 : 0,
+           families);
   AddGauge("vllm:num_requests_running", "Sequences in the running batch.",
            static_cast<double>(load.num_running), families);
   AddGauge("vllm:kv_cache_usage_perc", "Fraction of the K/V blocks in use, 0 to 1.", used,

@@ -1,6 +1,7 @@
 #include "server/metrics.h"
 
 #include <prometheus/counter.h>
+#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
@@ -81,6 +82,24 @@ struct Metrics::Series {
                                 .Name("polyad_requests_rejected_total")
                                 .Help("Requests refused before they ran, by status code.")
                                 .Register(registry);
+  CounterFamily& quotas = prometheus::BuildCounter()
+                              .Name("polyad_quota_refusals_total")
+                              .Help("Requests that a tenant's quota refused, by quota.")
+                              .Register(registry);
+  CounterFamily& reloads = prometheus::BuildCounter()
+                               .Name("polyad_credentials_reloads_total")
+                               .Help("Times that credential files were read again, by result.")
+                               .Register(registry);
+  prometheus::Gauge& stale = prometheus::BuildGauge()
+                                 .Name("polyad_credentials_stale")
+                                 .Help("1 while the newest credential files are not in force.")
+                                 .Register(registry)
+                                 .Add({});
+  prometheus::Counter& stalls = prometheus::BuildCounter()
+                                    .Name("polyad_engine_stalls_total")
+                                    .Help("Steps that did not end in time.")
+                                    .Register(registry)
+                                    .Add({});
 
   mutable std::mutex mutex;  // guards `adapters`
   mutable AdapterTraffic adapters{kMaxAdapterSeries, kMaxTrackedAdapters};
@@ -111,8 +130,16 @@ void Metrics::OnRequestDone(const RequestDone& done) {
   series_->adapters.Add(done.adapter, done.usage);
 }
 
-void Metrics::OnRejected(absl::StatusCode code) {
+void Metrics::OnCredentials(bool ok) {
+  series_->reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment();
+  series_->stale.Set(ok ? 0 : 1);
+}
+
+void Metrics::OnStall() { series_->stalls.Increment(); }
+
+void Metrics::OnRejected(absl::StatusCode code, const std::string& quota) {
   series_->rejected.Add({{"reason", absl::StatusCodeToString(code)}}).Increment();
+  if (!quota.empty()) series_->quotas.Add({{"quota", quota}}).Increment();
   if (code != absl::StatusCode::kNotFound) return;
   std::lock_guard<std::mutex> lock(series_->mutex);
   series_->adapters.AddUnknown();

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "engine/adapters/adapter_store.h"
 #include "engine/engine.h"
+#include "server/tenant_gate.h"
 
 namespace polyad {
 
@@ -31,6 +32,8 @@ struct MetricsSnapshot {
   int64_t kv_bytes_per_token = 0;
   int64_t max_adapters = 0;
   int64_t now_unix_seconds = 0;
+  TenantGate::Counts gate;
+  bool stalled = false;
 };
 
 class Metrics final : public EngineObserver {
@@ -42,7 +45,10 @@ class Metrics final : public EngineObserver {
   void OnTokenGap(double inter_token_ms) override;
   void OnRequestDone(const RequestDone& done) override;
 
-  void OnRejected(absl::StatusCode code);
+  // `quota` is a member of the tenants file, or empty.
+  void OnRejected(absl::StatusCode code, const std::string& quota = "");
+  void OnCredentials(bool ok);  // files were read again
+  void OnStall();
   void OnAdapterLoad(bool ok, double seconds);
 
   // Prometheus text format 0.0.4.

@@ -2,6 +2,7 @@
 
 #include "server/field_error.h"
 #include "server/json_text.h"
+#include "server/quota_error.h"
 
 namespace polyad {
 namespace {
@@ -84,7 +85,10 @@ std::string OpenAiErrorBody(const Status& status) {
 void RespondError(const Status& status, HttpExchange& exchange) {
   const int http_status = HttpStatusOf(status);
   HttpExchange::Fields fields;
-  if (http_status == 429 || http_status == 503) fields.emplace_back("Retry-After", "1");
+  if (http_status == 429 || http_status == 503) {
+    const int64_t retry_ms = RetryMillis(WithRetry(status, kDefaultRetryMs));
+    fields.emplace_back("Retry-After", std::to_string((retry_ms + 999) / 1000));
+  }
   if (http_status == 401) fields.emplace_back("WWW-Authenticate", "Bearer");
   exchange.Respond(http_status, "application/json", OpenAiErrorBody(status), fields);
 }

@@ -1,13 +1,129 @@
 #include "server/serving.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/base/log.h"
+#include "server/field_error.h"
+#include "server/quota_error.h"
 
 namespace polyad {
+namespace {
+
+// About how many bytes a token of text has; what a request really cost is settled at its end.
+constexpr int64_t kBytesPerToken = 4;
+constexpr int64_t kTurnTokens = 8;       // what a template puts around a message
+constexpr int64_t kRequestBytes = 4096;  // of a request without its prompt
+
+// Tells the gate of a request's beginning and end.
+class GatedSink final : public ResponseSink {
+ public:
+  GatedSink(std::unique_ptr<TenantGate::Pass> pass, int32_t num_choices,
+            std::shared_ptr<ResponseSink> sink)
+      : pass_(std::move(pass)), num_choices_(num_choices), sink_(std::move(sink)) {}
+
+  bool OnEvent(TokenEvent event) override {
+    const auto* finish = std::get_if<FinishEvent>(&event);
+    if (finish == nullptr) {
+      if (pass_ != nullptr) pass_->Begin();
+    } else {
+      num_used_ += finish->usage.completion_tokens;
+      if (++num_finished_ == num_choices_ && pass_ != nullptr) {
+        // Before the client hears of it, who may ask again at once.
+        pass_->SetUsed(num_used_ > 0 ? num_used_ + finish->usage.prompt_tokens : 0);
+        pass_.reset();
+      }
+    }
+    return sink_->OnEvent(std::move(event));
+  }
+
+ private:
+  std::unique_ptr<TenantGate::Pass> pass_;
+  const int32_t num_choices_;
+  const std::shared_ptr<ResponseSink> sink_;
+  int32_t num_finished_ = 0;
+  int64_t num_used_ = 0;
+};
+
+struct PromptSize {
+  int64_t tokens = 0;
+  int64_t bytes = 0;
+};
+
+PromptSize SizeOf(const RequestSpec& spec) {
+  PromptSize size;
+  if (const auto* ids = std::get_if<TokenPrompt>(&spec.prompt)) {
+    size.tokens = static_cast<int64_t>(ids->ids.size());
+    size.bytes = size.tokens * static_cast<int64_t>(sizeof(int32_t));
+    return size;
+  }
+  if (const auto* text = std::get_if<TextPrompt>(&spec.prompt)) {
+    size.bytes = static_cast<int64_t>(text->text.size());
+  } else {
+    for (const ChatTurn& turn : std::get<ChatPrompt>(spec.prompt).messages) {
+      size.bytes += static_cast<int64_t>(turn.role.size() + turn.content.size());
+      size.tokens += kTurnTokens;
+    }
+  }
+  size.tokens += size.bytes / kBytesPerToken + 1;
+  return size;
+}
+
+TenantGate::Ask AskOf(const RequestSpec& spec, const TenantLimits& limits,
+                      const DecodeLimits& decode) {
+  const PromptSize size = SizeOf(spec);
+  TenantGate::Ask ask;
+  ask.tenant = spec.tenant;
+  ask.limits = limits;
+  ask.num_tokens = size.tokens + spec.sampling.num_choices *
+                                     std::min(spec.stopping.max_tokens, decode.most_tokens());
+  ask.num_bytes = size.bytes + kRequestBytes;
+  ask.deadline_us = spec.deadline_us;
+  return ask;
+}
+
+TenantShare ShareOf(const TenantLimits& limits, const Serving& serving) {
+  TenantShare share;
+  share.weight = limits.weight;
+  share.max_sequences = limits.max_sequences;
+  const int64_t block_bytes =
+      std::max<int64_t>(serving.engine.model_info().kv_bytes_per_token * serving.kv_block_size, 1);
+  if (limits.max_kv_mib > 0) {
+    share.max_kv_blocks = std::max<int64_t>((limits.max_kv_mib << 20) / block_bytes, 1);
+  }
+  return share;
+}
+
+StatusOr<LoadReport> LoadWithinQuotas(Serving& serving, const LoadAdapterSpec& spec,
+                                      const AdapterStore::Progress& progress) {
+  POLYAD_ASSIGN_OR_RETURN(
+      const std::unique_ptr<AdapterQuota::Reservation> reservation,
+      serving.adapter_quota.Reserve(spec, AdapterFileBytes(spec.path, serving.adapter_roots),
+                                    serving.credentials, serving.registry));
+  return serving.registry.Load(spec, progress);
+}
+
+Status Admit(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink) {
+  POLYAD_ASSIGN_OR_RETURN(const TenantLimits limits, serving.credentials.LimitsOf(spec.tenant));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("priority", int64_t{spec.priority}, -kMaxPriority, limits.max_priority));
+  POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<TenantGate::Pass> pass,
+                          serving.gate.Enter(AskOf(spec, limits, serving.limits)));
+  spec.share = ShareOf(limits, serving);
+  const std::string tenant = spec.tenant;
+  auto gated =
+      std::make_shared<GatedSink>(std::move(pass), spec.sampling.num_choices, std::move(sink));
+  const auto id = serving.engine.Submit(std::move(spec), std::move(gated));
+  if (id.ok()) return absl::OkStatus();
+  return WithRetry(id.status(), serving.gate.RetryMillisOf(tenant));
+}
+
+}  // namespace
 
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
                                      const AdapterStore::Progress& progress) {
   const int64_t begin_us = serving.clock.NowMicros();
-  StatusOr<LoadReport> report = serving.registry.Load(spec, progress);
+  StatusOr<LoadReport> report = LoadWithinQuotas(serving, spec, progress);
   const double seconds = static_cast<double>(serving.clock.NowMicros() - begin_us) / 1e6;
   serving.metrics.OnAdapterLoad(report.ok(), seconds);
   if (report.ok()) {
@@ -27,14 +143,18 @@ std::string UniqueRequestId(const std::string& client_id) {
 }
 
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink) {
-  const auto id = serving.engine.Submit(std::move(spec), std::move(sink));
-  if (!id.ok()) serving.metrics.OnRejected(id.status().code());
-  return id.status();
+  Status status = Admit(serving, std::move(spec), std::move(sink));
+  if (!status.ok()) serving.metrics.OnRejected(status.code(), BlamedQuota(status));
+  return status;
+}
+
+void TellHealth(Serving& serving) {
+  if (serving.on_readiness) serving.on_readiness(serving.ready());
 }
 
 bool DrainServing(Serving& serving, int64_t wait_ms) {
   serving.draining.store(true);
-  if (serving.on_draining) serving.on_draining();
+  TellHealth(serving);
   Log(LogLevel::kInfo, "draining", {{"wait_ms", wait_ms}});
   return serving.engine.Drain(wait_ms);
 }

@@ -8,14 +8,17 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/base/clock.h"
 #include "engine/base/worker_pool.h"
 #include "engine/engine.h"
+#include "server/adapter_quota.h"
 #include "server/adapter_registry.h"
 #include "server/auth.h"
 #include "server/metrics.h"
 #include "server/request_codec.h"
+#include "server/tenant_gate.h"
 
 namespace polyad {
 
@@ -23,6 +26,7 @@ struct Serving {
   Engine& engine;
   AdapterRegistry& registry;
   const Credentials& credentials;
+  TenantGate& gate;
   Metrics& metrics;
   Clock& clock;
   WorkerPool& loaders;  // adapter loads, two at a time
@@ -32,18 +36,26 @@ struct Serving {
   int64_t stream_buffer_bytes = 256 << 10;  // unread events of one stream
   int64_t kv_block_size = 16;
   int64_t max_adapters = 0;
+  std::vector<std::string> adapter_roots{};
+  AdapterQuota adapter_quota{};
   std::atomic<bool> draining{false};
-  std::function<void()> on_draining{};  // set before serving; tells health checkers
+  std::atomic<bool> stalled{false};                // watchdog.h
+  std::function<void(bool ready)> on_readiness{};  // set before serving; tells health checkers
+
+  bool ready() const { return !draining.load() && !stalled.load(); }
 };
 
-// Adds the metrics of a load to registry.Load.
+// registry.Load within the quotas of the tenants that the adapter names, with the metrics of a
+// load.
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
                                      const AdapterStore::Progress& progress);
-// Submits and counts a rejection. `spec.request_id` must be UniqueRequestId's: clients may repeat
-// theirs.
+// Submits what passes the tenant's quotas and the server's bounds, and counts a rejection.
+// `spec.request_id` must be UniqueRequestId's: clients may repeat theirs.
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink);
 // "<the client's id>-<number>", never twice in this process.
 std::string UniqueRequestId(const std::string& client_id);
+// Says whether the server is ready to whoever asked to be told.
+void TellHealth(Serving& serving);
 // Refuses new requests and waits until none is left, or `wait_ms` is over.
 bool DrainServing(Serving& serving, int64_t wait_ms);
 

@@ -96,14 +96,14 @@ TEST(ConfigTest, ListeningBeyondThisMachineNeedsCredentials) {
   EXPECT_TRUE(CheckConfig(config).ok());
   config.grpc_listen = "0.0.0.0:1";
   EXPECT_FALSE(CheckConfig(config).ok());
-  config.api_keys_file = "keys";
+  config.tenants_file = "tenants";
   EXPECT_TRUE(CheckConfig(config).ok());
   config.http_listen = "0.0.0.0:2";
   EXPECT_FALSE(CheckConfig(config).ok());  // its admin routes would be open
   config.admin_listen = "[::]:3";
   config.admin_token_file = "token";
   EXPECT_TRUE(CheckConfig(config).ok());
-  config.api_keys_file.clear();
+  config.tenants_file.clear();
   EXPECT_FALSE(CheckConfig(config).ok());
   config.insecure = true;
   EXPECT_TRUE(CheckConfig(config).ok());

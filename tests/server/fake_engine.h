@@ -153,6 +153,7 @@ class FakeRegistry final : public AdapterRegistry {
     info.report.family = "lora";
     info.report.version += 1;
     info.report.ranks = {8, 16};
+    info.report.file_bytes = file_bytes;
     info.pinned = spec.pinned;
     info.allowed_tenants = spec.allowed_tenants;
     ++changes_;
@@ -200,6 +201,8 @@ class FakeRegistry final : public AdapterRegistry {
     return PrecisionBytes(Precision::kBF16, 4000) + PrecisionBytes(Precision::k1Bit, 96);
   }
   AdapterStore::SwapCounts swap_counts() const override { return {}; }
+
+  int64_t file_bytes = 0;  // of whatever is loaded
 
  private:
   mutable std::mutex mutex_;

@@ -22,13 +22,17 @@ namespace polyad {
 namespace {
 
 struct Servers {
-  explicit Servers(const std::string& api_keys = "", const std::string& admin_token = "")
-      : fixture(api_keys, admin_token),
+  explicit Servers(const std::string& tenants = "", const std::string& admin_token = "")
+      : fixture(tenants, admin_token),
         watch(fixture.registry),
         inference_service(MakeInferenceService(fixture.serving)),
         admin_service(MakeAdminService(fixture.serving, watch)),
-        data_server(GrpcServer::Start("127.0.0.1:0", *inference_service, {}).value()),
-        admin_server(GrpcServer::Start("127.0.0.1:0", *admin_service, {}).value()),
+        data_server(
+            GrpcServer::Start("127.0.0.1:0", "polyad.v1.InferenceService", *inference_service, {})
+                .value()),
+        admin_server(
+            GrpcServer::Start("127.0.0.1:0", "polyad.v1.AdapterAdminService", *admin_service, {})
+                .value()),
         channel(grpc::CreateChannel(data_server->address(), grpc::InsecureChannelCredentials())),
         inference(v1::InferenceService::NewStub(channel)),
         admin(v1::AdapterAdminService::NewStub(
@@ -229,7 +233,7 @@ TEST(InferenceServiceTest, OversizedMessagesAreRefusedAndTheConnectionGoesOn) {
 }
 
 TEST(InferenceServiceTest, KeysNameTenants) {
-  Servers servers(kAliceKeyLine, "admin-token");
+  Servers servers(kTenantsFile, "admin-token");
   grpc::ClientContext nobody;
   EXPECT_EQ(Generate(servers, TextRequest(), nobody).status.error_code(),
             grpc::StatusCode::UNAUTHENTICATED);
@@ -383,7 +387,7 @@ TEST(AdminServiceTest, ServerInfoLoadAndDrain) {
 }
 
 TEST(AdminServiceTest, OnlyTheAdminTokenOpensThePort) {
-  Servers servers(kAliceKeyLine, "admin-token");
+  Servers servers(kTenantsFile, "admin-token");
   const auto ask = [&](const std::string& authorization) {
     grpc::ClientContext context;
     if (!authorization.empty()) context.AddMetadata("authorization", authorization);
@@ -401,7 +405,8 @@ TEST(AdminServiceTest, OnlyTheAdminTokenOpensThePort) {
 
 TEST(GrpcServerTest, APortInUseIsRefused) {
   Servers servers;
-  const auto second = GrpcServer::Start(servers.data_server->address(), *servers.admin_service, {});
+  const auto second = GrpcServer::Start(
+      servers.data_server->address(), "polyad.v1.AdapterAdminService", *servers.admin_service, {});
   EXPECT_FALSE(second.ok());
 }
 

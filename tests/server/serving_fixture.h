@@ -12,24 +12,28 @@
 
 namespace polyad {
 
-// SHA-256 of "alice-key"; the admin token is "admin-token".
-inline constexpr char kAliceKeyLine[] =
-    "alice:72ee9d4355ccb9d3a4c9dbf37382e38e75c1b1a225b5bd1f729ee91bbda30c20\n";
+// Alice's key is "alice-key", Bob's "bob-key"; the admin token is "admin-token".
+inline constexpr char kTenantsFile[] = R"({"tenants": {
+  "alice": {"keys": ["72ee9d4355ccb9d3a4c9dbf37382e38e75c1b1a225b5bd1f729ee91bbda30c20"]},
+  "bob": {"keys": ["9b94dc1a51a38769f135edf04033ad7f2f487b6c25929be7a861cfc1ab10cf98"], "weight": 2, "max_requests": 1}}})";
 
 struct ServingFixture {
-  explicit ServingFixture(const std::string& api_keys = "", const std::string& admin_token = "")
-      : credentials(Credentials::Parse(api_keys, admin_token).value()) {}
+  explicit ServingFixture(const std::string& tenants = "", const std::string& admin_token = "",
+                          const std::string& metrics_token = "")
+      : credentials(CredentialTable::Parse(tenants, admin_token, metrics_token).value()) {}
 
+  RealClock clock;
+  TenantGate gate{{}, clock};
   FakeEngine engine;
   FakeRegistry registry;
   Credentials credentials;
   Metrics metrics;
-  RealClock clock;
   WorkerPool loaders{2, 8};
   WorkerPool waiters{2, 8};
   Serving serving{.engine = engine,
                   .registry = registry,
                   .credentials = credentials,
+                  .gate = gate,
                   .metrics = metrics,
                   .clock = clock,
                   .loaders = loaders,

@@ -1,0 +1,155 @@
+#include "server/tenant_gate.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "server/quota_error.h"
+
+namespace polyad {
+namespace {
+
+using PassPtr = std::unique_ptr<TenantGate::Pass>;
+constexpr int64_t kSecond = 1'000'000;
+
+TenantGate::Ask Ask(const TenantLimits& limits, int64_t num_tokens = 10,
+                    const std::string& tenant = "alice") {
+  return {.tenant = tenant, .limits = limits, .num_tokens = num_tokens, .num_bytes = 100};
+}
+
+struct Gate {
+  explicit Gate(const TenantGate::Options& options = {}) : gate(options, clock) {}
+  PassPtr MustEnter(const TenantGate::Ask& ask) {
+    StatusOr<PassPtr> pass = gate.Enter(ask);
+    EXPECT_TRUE(pass.ok()) << pass.status();
+    return pass.ok() ? *std::move(pass) : nullptr;
+  }
+  Status Refusal(const TenantGate::Ask& ask) { return gate.Enter(ask).status(); }
+
+  FakeClock clock;
+  TenantGate gate;
+};
+
+TEST(TenantGateTest, RequestsAtATimeAreCounted) {
+  Gate gate;
+  const TenantLimits limits{.max_requests = 2};
+  PassPtr first = gate.MustEnter(Ask(limits));
+  const PassPtr second = gate.MustEnter(Ask(limits));
+  EXPECT_EQ(BlamedQuota(gate.Refusal(Ask(limits))), "max_requests");
+  EXPECT_NE(gate.MustEnter(Ask(limits, 10, "bob")), nullptr) << "another tenant's quota";
+  gate.clock.AdvanceMicros(4 * kSecond);
+  first->Begin();
+  first->SetUsed(5);
+  first.reset();
+  const PassPtr third = gate.MustEnter(Ask(limits));
+  // A request took 4 s and two are under way: the next should end in 2 s.
+  EXPECT_NEAR(static_cast<double>(RetryMillis(gate.Refusal(Ask(limits)))), 2000, 10);
+}
+
+TEST(TenantGateTest, WaitingRequestsAreCountedUntilTheyBegin) {
+  Gate gate;
+  const TenantLimits limits{.max_queued = 1};
+  const PassPtr first = gate.MustEnter(Ask(limits));
+  EXPECT_EQ(BlamedQuota(gate.Refusal(Ask(limits))), "max_queued");
+  first->Begin();
+  first->Begin();  // each of its choices says so
+  EXPECT_NE(gate.MustEnter(Ask(limits)), nullptr);
+  EXPECT_EQ(gate.gate.counts().queued_requests, 0);
+}
+
+TEST(TenantGateTest, TokensComeAtTheTenantsRate) {
+  Gate gate;
+  const TenantLimits limits{.tokens_per_second = 100, .burst_tokens = 300};
+  PassPtr first = gate.MustEnter(Ask(limits, 250));
+  const Status refused = gate.Refusal(Ask(limits, 100));
+  EXPECT_EQ(BlamedQuota(refused), "tokens_per_second");
+  EXPECT_NEAR(static_cast<double>(RetryMillis(refused)), 500, 2);
+  gate.clock.AdvanceMicros(RetryMillis(refused) * 1000);
+  EXPECT_NE(gate.MustEnter(Ask(limits, 100)), nullptr) << "what it said is so";
+}
+
+TEST(TenantGateTest, WhatARequestDidNotUseIsGivenBack) {
+  Gate gate;
+  const TenantLimits limits{.tokens_per_second = 1, .burst_tokens = 300};
+  PassPtr first = gate.MustEnter(Ask(limits, 300));
+  EXPECT_FALSE(gate.Refusal(Ask(limits, 200)).ok());
+  first->SetUsed(100);
+  first.reset();
+  PassPtr second = gate.MustEnter(Ask(limits, 200));
+  EXPECT_FALSE(gate.Refusal(Ask(limits, 2)).ok());
+  second.reset();  // it never ran
+  EXPECT_NE(gate.MustEnter(Ask(limits, 200)), nullptr);
+}
+
+TEST(TenantGateTest, WhatCostsMoreThanTheBucketPassesAFullOneAndLeavesADebt) {
+  Gate gate;
+  const TenantLimits limits{.tokens_per_second = 10};
+  PassPtr large = gate.MustEnter(Ask(limits, 1000));
+  large->SetUsed(1000);
+  large.reset();
+  const Status refused = gate.Refusal(Ask(limits, 1));
+  EXPECT_NEAR(static_cast<double>(RetryMillis(refused)), 90'100, 10);
+  gate.clock.AdvanceMicros(3600 * kSecond);
+  EXPECT_NE(gate.MustEnter(Ask(limits, 1000)), nullptr);
+}
+
+TEST(TenantGateTest, TheServersQueueIsBoundedInTokensAndBytes) {
+  Gate gate({.max_queued_tokens = 100, .max_held_bytes = 250});
+  PassPtr first = gate.MustEnter(Ask({}, 1000));  // an empty queue takes anything
+  EXPECT_EQ(gate.Refusal(Ask({}, 1, "bob")).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(BlamedQuota(gate.Refusal(Ask({}, 1, "bob"))), "");
+  first->Begin();
+  EXPECT_EQ(gate.gate.counts().queued_tokens, 0);
+  const PassPtr second = gate.MustEnter(Ask({}, 100, "bob"));
+  EXPECT_EQ(gate.gate.counts().held_bytes, 200);
+  EXPECT_NE(gate.Refusal(Ask({}, 0, "bob")).message().find("bytes"), std::string::npos);
+  first.reset();
+  EXPECT_NE(gate.MustEnter(Ask({}, 0, "bob")), nullptr);
+}
+
+// Ten requests of alice's wait, and turns come every 0.1 s.
+std::vector<PassPtr> BusyQueue(Gate& gate) {
+  std::vector<PassPtr> passes;
+  for (int i = 0; i < 30; ++i) passes.push_back(gate.MustEnter(Ask({})));
+  for (size_t i = 0; i < 20; ++i) {
+    gate.clock.AdvanceMicros(kSecond / 10);
+    passes[i]->Begin();
+  }
+  return passes;
+}
+
+TEST(TenantGateTest, ADeadlineShorterThanTheWaitIsRefusedAtOnce) {
+  Gate gate;
+  const std::vector<PassPtr> passes = BusyQueue(gate);
+  TenantGate::Ask ask = Ask({});
+  ask.deadline_us = gate.clock.NowMicros() + kSecond / 2;
+  const Status refused = gate.Refusal(ask);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NEAR(static_cast<double>(RetryMillis(refused)), 1100, 60);
+  ask.deadline_us = gate.clock.NowMicros() + 2 * kSecond;
+  EXPECT_NE(gate.MustEnter(ask), nullptr);
+  EXPECT_NEAR(static_cast<double>(gate.gate.RetryMillisOf("alice")), 1100, 60);
+}
+
+TEST(TenantGateTest, OthersRequestsDoNotMakeATenantWaitLongerThanItsShare) {
+  Gate gate;
+  const std::vector<PassPtr> passes = BusyQueue(gate);
+  TenantGate::Ask ask = Ask({}, 10, "bob");
+  ask.deadline_us = gate.clock.NowMicros() + kSecond / 2;  // every second turn is his: 0.2 s
+  EXPECT_NE(gate.MustEnter(ask), nullptr);
+  ask.deadline_us = gate.clock.NowMicros() + kSecond / 10;
+  EXPECT_FALSE(gate.Refusal(ask).ok());
+  ask.limits.weight = 19 * kUnitWeight;  // nineteen of twenty turns
+  ask.deadline_us = gate.clock.NowMicros() + kSecond * 12 / 100;
+  EXPECT_NE(gate.MustEnter(ask), nullptr);
+}
+
+TEST(TenantGateTest, WithoutAQueueNoDeadlineIsTooShort) {
+  Gate gate;
+  TenantGate::Ask ask = Ask({});
+  ask.deadline_us = gate.clock.NowMicros() + 1;
+  EXPECT_NE(gate.MustEnter(ask), nullptr);
+}
+
+}  // namespace
+}  // namespace polyad
