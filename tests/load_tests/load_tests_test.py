@@ -14,6 +14,7 @@ ROOT = ROOT if ROOT.is_dir() else ROOT.parents[2]
 sys.path.insert(0, str(ROOT / "load_tests"))
 
 import bitdelta  # noqa: E402
+import fairness  # noqa: E402
 import load  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
@@ -29,6 +30,28 @@ def stream_of(pieces):
     stream.pieces = pieces
     stream.times = [float(i + 1) for i in range(len(pieces))]
     return stream
+
+
+class FairnessTest(unittest.TestCase):
+    def test_jains_index_is_one_over_equals_and_the_share_of_those_served(self):
+        self.assertAlmostEqual(fairness.jain_index([3, 3, 3]), 1.0)
+        self.assertAlmostEqual(fairness.jain_index([5, 0, 0, 0]), 0.25)
+
+    def test_a_tenants_arrivals_do_not_depend_on_who_else_there_is(self):
+        alone = fairness.arrivals({"a": 5.0}, 10, 1)
+        beside = fairness.arrivals({"a": 5.0, "b": 250.0}, 10, 1)
+        self.assertEqual(alone, [one for one in beside if one[1] == "a"])
+        self.assertGreater(len(beside), 40 * len(alone))
+        self.assertEqual(beside, sorted(beside))
+
+    def test_only_tokens_of_the_time_count_and_refusals_are_no_failures(self):
+        text = b'data: {"choices":[{"text":"a"}]}\n\n'
+        stream = stream_of([ReadAnswerTest.HEAD, text, text, ReadAnswerTest.END])
+        refused = stream_of([b"HTTP/1.1 429 Too Many Requests\r\n\r\n"])
+        sent = [fairness.Sent("a", stream), fairness.Sent("a", refused)]
+        self.assertEqual(fairness.tokens_within(sent, 2.5), {"a": 1})
+        times = fairness.times_of(sent, ["a"])
+        self.assertEqual((times["answers"], times["refused"], times["failed"]), (1, 1, 0))
 
 
 class ReadAnswerTest(unittest.TestCase):
