@@ -3,6 +3,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/low_rank.cuh"
 #include "kernels/cuda/row_ops.cuh"
+#include "kernels/cuda/sign_bits.cuh"
 
 namespace polyad::cuda {
 
@@ -22,6 +23,8 @@ bool HasCodeForDevice() {
       reinterpret_cast<const void*>(ApplyVectors<simt::Bf16>),
       reinterpret_cast<const void*>(GatherFloatRows),
       reinterpret_cast<const void*>(ArgMaxRows),
+      reinterpret_cast<const void*>(SignProducts),
+      reinterpret_cast<const void*>(SignProductsExact),
   };
   for (const void* kernel : kernels) {
     cudaFuncAttributes attributes = {};

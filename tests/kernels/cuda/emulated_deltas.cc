@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/fragment_matrix.h"
 #include "kernels/cuda/low_rank.cuh"
+#include "kernels/cuda/sign_bits.cuh"
 #include "kernels/reference/element.h"
 
 namespace polyad::test {
@@ -98,6 +99,51 @@ class DeviceLowRank final : public DeviceDelta {
   cuda::LowRankSegment segment_;
 };
 
+class DeviceSigns final : public DeviceDelta {
+ public:
+  DeviceSigns(const SignBits& op, bool exact)
+      : exact_(exact),
+        words_(cuda::PackSigns(op.bits, op.out, op.in)),
+        bits_(op.bits.begin(), op.bits.end()),
+        scales_(op.scale.begin(), op.scale.end()) {
+    segment_.in = static_cast<int32_t>(op.in);
+    segment_.out = static_cast<int32_t>(op.out);
+    segment_.groups = static_cast<int32_t>(op.groups);
+    segment_.one_scale = op.scale.size() == 1 ? 1 : 0;
+    segment_.words = words_.data();
+    segment_.exact_bits = bits_.data();
+    segment_.scales = scales_.data();
+  }
+  Kind kind() const override { return kSignBits; }
+
+  void Apply(std::span<const DeviceDelta* const> deltas, std::span<const DeltaSegment> segments,
+             const DeviceInput& x, FloatRows y, simt::Stream stream) const override {
+    std::vector<cuda::SignSegment> own;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      cuda::SignSegment segment = static_cast<const DeviceSigns*>(deltas[i])->segment_;
+      segment.row_begin = static_cast<int32_t>(segments[i].row_begin);
+      segment.row_end = static_cast<int32_t>(segments[i].row_end);
+      segment.y_column = static_cast<int32_t>(segments[i].y_column);
+      segment.scale = segments[i].scale;
+      segment.row_scale = segments[i].row_scale;
+      own.push_back(segment);
+    }
+    for (const std::vector<cuda::WorkItem>& items : cuda::PlanSigns(own, exact_)) {
+      const cuda::SignArgs args{
+          own.data(), items.data(), x.rows(), x.exact_rows(), {y.data, y.rows, y.cols, y.stride}};
+      simt::Launch({static_cast<int64_t>(items.size()), cuda::kBlockThreads}, stream,
+                   exact_ ? cuda::SignProductsExact : cuda::SignProducts, args);
+    }
+  }
+
+ private:
+  const bool exact_;
+  const std::vector<uint32_t> words_;
+  const std::vector<uint32_t> bits_;
+  const std::vector<float> scales_;
+  cuda::SignSegment segment_;
+};
+
 // A bias, or a scale of inputs or outputs.
 class DeviceVector final : public DeviceDelta {
  public:
@@ -125,6 +171,9 @@ class DeviceVector final : public DeviceDelta {
 struct Maker {
   bool exact;
 
+  std::unique_ptr<DeviceDelta> operator()(const SignBits& op) const {
+    return std::make_unique<DeviceSigns>(op, exact);
+  }
   std::unique_ptr<DeviceDelta> operator()(const Bias& op) const {
     return std::make_unique<DeviceVector>(DeviceDelta::kBias, op.values);
   }

@@ -32,7 +32,7 @@ class DeviceInput {
 
 class DeviceDelta {
  public:
-  enum Kind { kLowRank, kBias, kScale };
+  enum Kind { kLowRank, kSignBits, kBias, kScale };
 
   virtual ~DeviceDelta() = default;
   virtual Kind kind() const = 0;

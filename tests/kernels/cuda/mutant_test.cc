@@ -51,6 +51,9 @@ constexpr Mutant kMutants[] = {
     {"activate.gate_column", "silu_gated/rows:3/cols:160"},
     {"vectors.last_column", "delta_bias/rows:6"},
     {"argmax.ties", "argmax/rows:3/cols:2049"},
+    {"signs.high_half", "delta_sign_bits/rows:6"},
+    {"signs.group_not_cleared", "delta_sign_bits_groups/rows:6"},
+    {"signs.group_begins_late", "delta_sign_bits_groups/rows:6"},
     {"argmax.no_barrier", "argmax/rows:3/cols:2049"},
 };
 

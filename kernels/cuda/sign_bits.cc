@@ -1,0 +1,42 @@
+#include "kernels/cuda/sign_bits.h"
+
+#include "kernels/cuda/device_rows.h"
+#include "kernels/cuda/fragment_matrix.h"
+
+namespace polyad::cuda {
+
+std::vector<uint32_t> PackSigns(std::span<const uint32_t> bits, int64_t out, int64_t in) {
+  const int64_t blocks = DivideUp(in, kSignInputs);
+  const int64_t row_words = DivideUp(in, 32);
+  std::vector<uint32_t> words(static_cast<size_t>(DivideUp(out, kTile) * blocks * 32));
+  for (size_t at = 0; at < words.size(); ++at) {
+    const auto tile = static_cast<int64_t>(at / 32);
+    for (int bit = 0; bit < 32; ++bit) {
+      const TilePlace place = PlaceInFragment(static_cast<int>(at % 32), bit % kFragmentElements);
+      const int64_t row = tile / blocks * kTile + place.row;
+      const int64_t col = tile % blocks * kSignInputs + bit / kFragmentElements * kTile + place.col;
+      if (row >= out || col >= in) continue;
+      const uint32_t word = bits[static_cast<size_t>(row * row_words + col / 32)];
+      words[at] |= (word >> (col % 32) & 1u) << bit;
+    }
+  }
+  return words;
+}
+
+std::vector<std::vector<WorkItem>> PlanSigns(std::span<const SignSegment> segments, bool exact) {
+  std::vector<OutputArea> areas;
+  for (const SignSegment& s : segments) {
+    areas.push_back({s.row_begin, s.row_end, s.y_column, s.y_column + s.out});
+  }
+  const std::vector<int> waves = WavesOf(areas);
+  std::vector<std::vector<WorkItem>> launches;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto wave = static_cast<size_t>(waves[i]);
+    if (launches.size() <= wave) launches.resize(wave + 1);
+    const int64_t tiles = DivideUp(segments[i].out, exact ? kExactSignOutputs : kSignOutputs);
+    AddItems(static_cast<int32_t>(i), areas[i], exact ? 1 : kSignRows, tiles, launches[wave]);
+  }
+  return launches;
+}
+
+}  // namespace polyad::cuda
