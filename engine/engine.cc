@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/base/worker_pool.h"
+#include "engine/constraint/constraint_cache.h"
 #include "engine/engine_parts.h"
 #include "engine/runtime/engine_core.h"
 #include "engine/runtime/intake.h"
@@ -75,6 +76,7 @@ class EngineImpl final : public Engine {
       : parts_(std::move(parts)),
         clock_(clock),
         max_prompt_bytes_(options.max_prompt_bytes),
+        constraints_(*parts_.tokenizer, parts_.info.vocab_size),
         intake_(IntakeOptions(options, parts_),
                 {*parts_.tokenizer, clock,
                  [this](std::string_view reference, std::string_view tenant) {
@@ -83,7 +85,8 @@ class EngineImpl final : public Engine {
                  parts_.encode_chat,
                  [this](const std::vector<AdapterUse>& uses, std::string_view tenant) {
                    return parts_.adapters->Compose(uses, tenant);
-                 }}),
+                 },
+                 [this](const ConstraintSpec& spec) { return constraints_.Get(spec); }}),
         core_(LoopOptions(options, parts_), options.max_queued,
               {*parts_.runner, *parts_.tokenizer, clock, observer, parts_.spill.get()}),
         readers_(1, static_cast<size_t>(options.max_queued), options.loader_niceness) {
@@ -223,6 +226,7 @@ class EngineImpl final : public Engine {
   EngineParts parts_;
   Clock& clock_;
   const int64_t max_prompt_bytes_;
+  ConstraintCache constraints_;
   const Intake intake_;
   EngineCore core_;  // its threads stop before anything they use goes
   std::atomic<bool> stopping_{false};

@@ -5,6 +5,7 @@
 
 #include "engine/io/json.h"
 #include "server/field_error.h"
+#include "server/openai_constraint.h"
 #include "server/request_codec.h"
 
 namespace polyad {
@@ -13,7 +14,7 @@ namespace {
 using Setter = Status (*)(const std::string& name, const Json& value, OpenAiRequest& out);
 
 constexpr JsonLimits kBodyLimits{.max_bytes = (4 << 20) + (64 << 10),
-                                 .max_depth = 16,
+                                 .max_depth = 40,  // a schema's 32 within the body
                                  .max_values = 1 << 20,
                                  .max_members = 4096};
 
@@ -232,9 +233,6 @@ Status SetChatLogprobs(const std::string& name, const Json& value, OpenAiRequest
 Status OnlyNeutral(const std::string& name, const Json& value, OpenAiRequest&) {
   if (value.is_array() && value.empty()) return absl::OkStatus();  // tools: []
   if (value == "none" || value == false || value == 1) return absl::OkStatus();
-  if (value.is_object() && value.size() == 1 && value.contains("type") && value["type"] == "text") {
-    return absl::OkStatus();  // response_format
-  }
   return FieldError(name, "absent: this field is not served", DescribeJson(value));
 }
 
@@ -273,8 +271,8 @@ FieldTable SharedFields() {
           {"service_tier", Ignore},
           {"safety_identifier", Ignore},
           {"prompt_cache_key", Ignore},
-          {"best_of", OnlyNeutral},
-          {"response_format", OnlyNeutral}};
+          {"guided_decoding_backend", Ignore},
+          {"best_of", OnlyNeutral}};
 }
 
 FieldTable CompletionFields() {
@@ -310,13 +308,22 @@ StatusOr<OpenAiRequest> ParseOpenAiRequest(OpenAiKind kind, std::string_view bod
   if (!json.is_object()) return FieldError("body", "an object", DescribeJson(json));
   OpenAiRequest out;
   out.kind = kind;
+  bool has_constraint = false;
   for (const auto& [name, value] : json.items()) {
     if (value.is_null()) continue;
+    if (IsConstraintField(name)) {
+      has_constraint = true;
+      continue;
+    }
     const auto found = table.find(name);
     if (found == table.end()) {
       return FieldError(name, "a field of this endpoint", "an unknown field");
     }
     POLYAD_RETURN_IF_ERROR(found->second(name, value, out));
+  }
+  if (has_constraint) {  // the order of a schema's properties means something
+    POLYAD_ASSIGN_OR_RETURN(const OrderedJson ordered, ParseOrderedJson(body, "body", kBodyLimits));
+    POLYAD_RETURN_IF_ERROR(ReadConstraint(ordered, out.generate));
   }
   out.generate.set_model(out.model);
   // OpenAI's echo with logprobs scores the prompt as well.

@@ -145,6 +145,49 @@ StatusOr<StoppingParams> DecodeStopping(const v1::Stopping& stopping, const Deco
   return out;
 }
 
+StatusOr<ConstraintSpec> DecodeConstraint(const v1::Constraint& constraint) {
+  ConstraintSpec out;
+  const auto take = [&](ConstraintSpec::Kind kind, std::string_view field, const std::string& text,
+                        int64_t max_bytes) {
+    out.kind = kind;
+    out.text = text;
+    if (text.empty()) return FieldError(field, "at least 1 byte", "0");
+    return CheckCount(field, text.size(), static_cast<size_t>(max_bytes), "bytes");
+  };
+  switch (constraint.kind_case()) {
+    case v1::Constraint::kJsonSchema:
+      POLYAD_RETURN_IF_ERROR(take(ConstraintSpec::Kind::kJsonSchema, "constraint.json_schema",
+                                  constraint.json_schema(), kMaxSchemaBytes));
+      break;
+    case v1::Constraint::kJsonObject:
+      if (constraint.json_object()) out.kind = ConstraintSpec::Kind::kJsonObject;
+      break;
+    case v1::Constraint::kRegex:
+      POLYAD_RETURN_IF_ERROR(take(ConstraintSpec::Kind::kRegex, "constraint.regex",
+                                  constraint.regex(), kMaxRegexBytes));
+      break;
+    case v1::Constraint::kChoice: {
+      const auto& options = constraint.choice().options();
+      out.kind = ConstraintSpec::Kind::kChoice;
+      POLYAD_RETURN_IF_ERROR(CheckRange(
+          "constraint.choice.options", static_cast<int64_t>(options.size()), 1, kMaxChoiceOptions));
+      for (const std::string& option : options) {
+        POLYAD_RETURN_IF_ERROR(CheckCount("constraint.choice.options", option.size(),
+                                          static_cast<size_t>(kMaxChoiceBytes), "bytes"));
+        out.options.push_back(option);
+      }
+      break;
+    }
+    case v1::Constraint::kGrammar:
+      POLYAD_RETURN_IF_ERROR(take(ConstraintSpec::Kind::kGrammar, "constraint.grammar",
+                                  constraint.grammar(), kMaxGrammarBytes));
+      break;
+    case v1::Constraint::KIND_NOT_SET:
+      break;
+  }
+  return out;
+}
+
 StatusOr<OutputParams> DecodeOutput(const v1::Output& output) {
   OutputParams out;
   if (output.has_logprobs()) {
@@ -235,12 +278,10 @@ StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,
   POLYAD_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   spec.request_id = request.request_id();
   POLYAD_RETURN_IF_ERROR(DecodeAdapters(request, limits, spec));
-  if (request.constraint().kind_case() != v1::Constraint::KIND_NOT_SET) {
-    return FieldUnimplemented("constraint", "no constraint");
-  }
   POLYAD_ASSIGN_OR_RETURN(spec.model, DecodeModel(request.model(), limits, "model"));
   POLYAD_ASSIGN_OR_RETURN(spec.sampling, DecodeSampling(request.sampling(), limits));
   POLYAD_ASSIGN_OR_RETURN(spec.stopping, DecodeStopping(request.stopping(), limits));
+  POLYAD_ASSIGN_OR_RETURN(spec.constraint, DecodeConstraint(request.constraint()));
   POLYAD_ASSIGN_OR_RETURN(spec.output, DecodeOutput(request.output()));
   POLYAD_RETURN_IF_ERROR(
       CheckCount("cache.salt", request.cache().salt().size(), kMaxSaltBytes, "bytes"));

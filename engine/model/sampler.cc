@@ -96,6 +96,12 @@ Status NotFinite(float largest) {
   return Internal("logits: expected a finite largest value, got %f", largest);
 }
 
+Status NothingLeft(const SampleInput& input, float largest) {
+  if (input.mask.empty()) return NotFinite(largest);
+  return FailedPrecondition(
+      "constraint: expected a token that it and the request's other fields allow, got none");
+}
+
 }  // namespace
 
 Sampler::Sampler(int64_t vocab_size)
@@ -112,12 +118,12 @@ StatusOr<int32_t> Sampler::Sample(const SampleInput& input, const SamplingParams
   Penalise(input, params);
   if (params.greedy()) {
     const float largest = Largest(row_);
-    if (!std::isfinite(largest)) return NotFinite(largest);
+    if (!std::isfinite(largest)) return NothingLeft(input, largest);
     return static_cast<int32_t>(std::find(row_.begin(), row_.end(), largest) - row_.begin());
   }
   const auto position = static_cast<int64_t>(input.prompt.size() + input.output.size());
   const int32_t token = Draw(params, UniformAt(params.seed, input.choice, position));
-  if (token < 0) return NotFinite(kMasked);
+  if (token < 0) return NothingLeft(input, kMasked);
   return token;
 }
 
@@ -130,8 +136,26 @@ void Sampler::Restrict(const SampleInput& input, const SamplingParams& params) {
       row_[static_cast<size_t>(id)] = input.logits[static_cast<size_t>(id)];
     }
   }
+  if (!input.mask.empty()) ApplyMask(input);
   for (const int32_t id : input.forbidden) row_[static_cast<size_t>(id)] = kMasked;
   for (const auto& [id, bias] : params.logit_bias) row_[static_cast<size_t>(id)] += bias;
+}
+
+void Sampler::ApplyMask(const SampleInput& input) {
+  POLYAD_CHECK(input.mask.size() * 64 >= row_.size(), "a mask has the vocabulary's width");
+  beside_.clear();
+  for (const int32_t id : input.beside_mask) beside_.push_back(row_[static_cast<size_t>(id)]);
+  for (size_t word = 0; word * 64 < row_.size(); ++word) {
+    const uint64_t bits = input.mask[word];
+    if (bits == ~uint64_t{0}) continue;
+    const size_t end = std::min(row_.size(), word * 64 + 64);
+    for (size_t id = word * 64; id < end; ++id) {
+      row_[id] = (bits >> (id % 64) & 1) != 0 ? row_[id] : kMasked;
+    }
+  }
+  for (size_t i = 0; i < beside_.size(); ++i) {
+    row_[static_cast<size_t>(input.beside_mask[i])] = beside_[i];
+  }
 }
 
 void Sampler::Penalise(const SampleInput& input, const SamplingParams& params) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "engine/base/adapter_name.h"
+#include "engine/request/constraint_spec.h"
 #include "engine/request/sampling_params.h"
 #include "engine/request/tenant_share.h"
 #include "engine/request/token_event.h"
@@ -44,6 +45,7 @@ struct RequestSpec {
   std::variant<TextPrompt, TokenPrompt, ChatPrompt> prompt;
   SamplingParams sampling;
   StoppingParams stopping;
+  ConstraintSpec constraint;
   OutputParams output;
   CacheParams cache;
   int32_t priority = 0;             // larger first; [-100, 100]
@@ -54,6 +56,7 @@ struct RequestSpec {
 inline constexpr int64_t kDefaultAdapterWaitMs = 60'000;
 
 class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the base model
+class Constraint;      // engine/constraint/constraint.h; null: any text will do
 
 struct Request {
   std::string request_id;
@@ -66,6 +69,7 @@ struct Request {
   CacheParams cache;
   std::shared_ptr<const AdapterVersion> adapter;
   AdapterIdentity adapter_identity;
+  std::shared_ptr<Constraint> constraint;
   // First prompt token whose row runs the adapter; rows before it are the base model's. 0 but for
   // activated adapters; past every token where the prompt does not invoke one.
   int64_t adapter_begin = 0;

@@ -51,17 +51,32 @@ void CompletePrompt(Sequence& sequence, EngineState& state, int64_t now_us) {
   state.AddOtherChoices(sequence);
 }
 
+bool IsStopToken(const Sequence& sequence) {
+  const std::vector<int32_t>& stop_ids = sequence.owner->stop_ids;
+  return sequence.num_output() > sequence.owner->request->stopping.min_tokens &&
+         std::binary_search(stop_ids.begin(), stop_ids.end(), sequence.tokens.back());
+}
+
+// Nothing can follow what the constraint was given.
+bool IsComplete(const Sequence& sequence) {
+  const auto& constraint = sequence.owner->request->constraint;
+  return constraint != nullptr && constraint->IsFinal(sequence.constrained);
+}
+
 // Whether the newest token ends the sequence, and how.
 bool Ends(const Sequence& sequence, const EngineLimits& limits, FinishEvent& event) {
   const ActiveRequest& owner = *sequence.owner;
   const StoppingParams& stopping = owner.request->stopping;
   const int32_t token = sequence.tokens.back();
-  if (sequence.num_output() > stopping.min_tokens &&
-      std::binary_search(owner.stop_ids.begin(), owner.stop_ids.end(), token)) {
+  if (IsStopToken(sequence)) {
     event.reason = FinishReason::kStop;
     const auto& asked = stopping.stop_token_ids;
     const bool by_request = std::find(asked.begin(), asked.end(), token) != asked.end();
     if (by_request) event.stop_reason = std::to_string(token);
+    return true;
+  }
+  if (IsComplete(sequence)) {
+    event.reason = FinishReason::kStop;
     return true;
   }
   event.reason = FinishReason::kLength;
@@ -78,6 +93,10 @@ void AppendToken(Sequence& sequence, SampledItem sampled, EngineState& state,
   }
   sequence.last_token_us = now_us;
   sequence.tokens.push_back(sampled.token_id);
+  const auto& constraint = sequence.owner->request->constraint;
+  if (constraint != nullptr && !IsStopToken(sequence)) {
+    constraint->Advance(sequence.output(), sequence.constrained);
+  }
   ++state.counters.generated_tokens;
   TokensEvent event;
   event.choice = sequence.choice;
@@ -86,7 +105,7 @@ void AppendToken(Sequence& sequence, SampledItem sampled, EngineState& state,
   state.Emit(*sequence.owner, &sequence, std::move(event), now_us);
   FinishEvent finish;
   if (!Ends(sequence, state.limits, finish)) return;
-  state.outputs.back().ends_with_stop_token = finish.reason == FinishReason::kStop;
+  state.outputs.back().ends_with_stop_token = IsStopToken(sequence);
   state.FinishChoice(sequence, std::move(finish), now_us);
 }
 

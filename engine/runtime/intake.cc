@@ -40,6 +40,10 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->share = spec.share;
   POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec, *request));
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
+  if (!spec.constraint.empty()) {
+    if (!parts_.constrain) return Unimplemented("constraint: expected none, got one");
+    POLYAD_ASSIGN_OR_RETURN(request->constraint, parts_.constrain(spec.constraint));
+  }
   if (request->adapter != nullptr) {
     request->adapter_begin = request->adapter->BeginIn(request->prompt_tokens);
     const PromptChoice choice = request->adapter->ChooseIn(request->prompt_tokens);

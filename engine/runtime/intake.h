@@ -2,9 +2,9 @@
 
 // From what a client asked to what the engine runs: tokenises, resolves the adapter to a lease,
 // checks what only the engine can know (the vocabulary, the context, whether the request can ever
-// fit in the cache) and names the prompt's blocks. Runs on the caller's thread, const and
-// thread-safe. Errors are the client's: INVALID_ARGUMENT with the field, NOT_FOUND for the model,
-// DEADLINE_EXCEEDED where it is too late already.
+// fit in the cache), compiles the constraint and names the prompt's blocks. Runs on the caller's
+// thread, const and thread-safe. Errors are the client's: INVALID_ARGUMENT with the field,
+// NOT_FOUND for the model, DEADLINE_EXCEEDED where it is too late already.
 
 #include <cstdint>
 #include <functional>
@@ -33,6 +33,9 @@ class Intake {
     std::function<StatusOr<std::vector<int32_t>>(const ChatPrompt& chat)> encode_chat;
     std::function<StatusOr<Lease>(const std::vector<AdapterUse>& uses, std::string_view tenant)>
         compose = nullptr;
+    // Bounded, thread-safe; empty: no constraint is served.
+    std::function<StatusOr<std::shared_ptr<Constraint>>(const ConstraintSpec& spec)> constrain =
+        nullptr;
   };
   struct Options {
     std::string model_name;                  // the base model's: asks for no adapter

@@ -18,7 +18,8 @@ bool MustNotStop(const Sequence& sequence) {
 }
 
 bool TakesArgMax(const Sequence& sequence) {
-  return sequence.owner->request->sampling.plain_greedy() && !MustNotStop(sequence);
+  const Request& request = *sequence.owner->request;
+  return request.sampling.plain_greedy() && request.constraint == nullptr && !MustNotStop(sequence);
 }
 
 std::span<const float> RowOf(FloatRows logits, int64_t row) {
@@ -42,16 +43,28 @@ Status ScorePrompt(const FlatStep::Item& item, FloatRows logits, Sampler& sample
   return absl::OkStatus();
 }
 
+// What the request's constraint lets follow. An output may end exactly where it is complete.
+Status Constrain(Sequence& sequence, SampleInput& input) {
+  Constraint& constraint = *sequence.owner->request->constraint;
+  POLYAD_ASSIGN_OR_RETURN(input.mask, constraint.Mask(input.output, sequence.constrained));
+  if (constraint.Accepts(sequence.constrained)) {
+    input.beside_mask = sequence.owner->stop_ids;
+  } else {
+    input.forbidden = sequence.owner->stop_ids;
+  }
+  return absl::OkStatus();
+}
+
 Status SampleOne(const FlatStep::Item& item, FloatRows logits, Sampler& sampler, SampledItem& out) {
-  const Sequence& sequence = *item.sequence;
+  Sequence& sequence = *item.sequence;
   const Request& request = *sequence.owner->request;
   const std::span<const float> row = RowOf(logits, item.sample_end - 1);
   if (out.token_id < 0) {
-    const std::span<const int32_t> tokens(sequence.tokens);
     SampleInput input;
     input.logits = row;
     input.prompt = sequence.owner->request->prompt_tokens;
-    input.output = tokens.subspan(static_cast<size_t>(sequence.prompt_end()));
+    input.output = sequence.output();
+    if (request.constraint != nullptr) POLYAD_RETURN_IF_ERROR(Constrain(sequence, input));
     if (MustNotStop(sequence)) input.forbidden = sequence.owner->stop_ids;
     input.choice = sequence.choice;
     POLYAD_ASSIGN_OR_RETURN(out.token_id, sampler.Sample(input, request.sampling));

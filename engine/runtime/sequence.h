@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/adapters/adapter_version.h"
 #include "engine/base/strong_id.h"
 #include "engine/cache/block_pool.h"
+#include "engine/constraint/constraint.h"
 #include "engine/request/request.h"
 #include "engine/request/sampling_params.h"
 #include "engine/runtime/tenant_ledger.h"
@@ -67,9 +69,10 @@ struct Sequence {
   // Running: room for every token in each cache; waiting: empty. Block i of cache c is the element
   // i * num_caches + c. Of the first num_behind blocks of each the places alone are left.
   BlockTable blocks;
-  int64_t num_behind = 0;     // wholly behind every layer's sliding window, and given back
-  PrefixChain keys;           // root and full computed blocks; empty: nothing is shared
-  int64_t num_published = 0;  // full blocks the pool can find
+  int64_t num_behind = 0;       // wholly behind every layer's sliding window, and given back
+  PrefixChain keys;             // root and full computed blocks; empty: nothing is shared
+  int64_t num_published = 0;    // full blocks the pool can find
+  ConstraintState constrained;  // where the output stands, of a request with a constraint
   int64_t first_token_us = 0;
   int64_t last_token_us = 0;
 
@@ -84,6 +87,9 @@ struct Sequence {
   int64_t prompt_begin() const { return owner->num_virtual; }
   int64_t prompt_end() const { return prompt_begin() + num_prompt(); }
   int64_t num_output() const { return num_tokens() - prompt_end(); }
+  std::span<const int32_t> output() const {
+    return std::span(tokens).subspan(static_cast<size_t>(prompt_end()));
+  }
   int64_t num_positions() const { return num_tokens() - owner->num_padding; }
 
   // First position whose logits are wanted: that of the newest token, or where scoring the prompt

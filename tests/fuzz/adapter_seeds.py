@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the golden adapters of the tiny llama as seeds for the adapter readers' fuzz targets.
+"""Writes the golden adapters of the tiny llama as seeds for the adapter readers' fuzz targets, and the golden
+schemas and expressions as seeds for the constraints'.
 
   adapter_seeds.py OUT_DIR     -> OUT_DIR/<target>/<adapter>, in the text of adapter_fuzzing.h
 """
@@ -12,6 +13,13 @@ GOLDENS = pathlib.Path(__file__).resolve().parent.parent / "golden" / "adapters"
 FORMATS = [("peft_adapter_fuzz", "adapter_config.json", "adapter_model.safetensors"),
            ("adapterhub_adapter_fuzz", "adapter_config.json", "adapter.safetensors"),
            ("container_adapter_fuzz", "zoo.json", "zoo.safetensors")]
+
+
+GRAMMARS = (
+    'root ::= expr\nexpr ::= term (("+" | "-") term)*\nterm ::= [0-9]+ | "(" expr ")"\n',
+    'start: greeting [mark] ("x".."z")~2..3  // two\n?greeting: "hi" -> a | /b+/\n!mark: "!"\n',
+    'root ::= "[" (item ("," item){0,3})? "]" # list\nitem ::= root | "\\x41" | [^\\]a-]\n',
+)
 
 
 def tensor_lines(path):
@@ -28,8 +36,20 @@ def write(out, target, name, content):
     (folder / name).write_bytes(content)
 
 
+def write_constraints(out):
+    """The kind and a random seed, then the text (constraint_fuzz.cc)."""
+    cases = json.loads((GOLDENS.parents[1] / "constraints" / "cases.json").read_text())
+    for i, (schema, _) in enumerate(cases["schemas"]):
+        write(out, "constraint_fuzz", f"schema_{i}", b"\0\1" + json.dumps(schema).encode())
+    for i, (pattern, _) in enumerate(cases["patterns"]):
+        write(out, "constraint_fuzz", f"pattern_{i}", b"\1\1" + pattern.encode())
+    for i, grammar in enumerate(GRAMMARS):
+        write(out, "constraint_fuzz", f"grammar_{i}", b"\2\1" + grammar.encode())
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
+    write_constraints(out)
     for adapter in sorted(GOLDENS.iterdir()):
         if (adapter / "adapter.gguf").exists():
             write(out, "gguf_adapter_fuzz", adapter.name, (adapter / "adapter.gguf").read_bytes())

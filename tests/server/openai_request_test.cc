@@ -71,12 +71,11 @@ TEST(OpenAiRequestTest, ChatTakesTextAndTextParts) {
 
 TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerAndIsNotServedIsRefusedByName) {
   const std::pair<const char*, const char*> cases[] = {
-      {R"({"prompt": "a", "guided_json": {}})", "guided_json"},
+      {R"({"prompt": "a", "guided_whitespace_pattern": "x"})", "guided_whitespace_pattern"},
       {R"({"prompt": "a", "best_of": 4})", "best_of"},
       {R"({"prompt": "a", "suffix": "x"})", "suffix"},
       {R"({"prompt": "a", "messages": []})", "messages"},
-      {R"({"prompt": "a", "stream_options": {"other": true}})", "stream_options.other"},
-      {R"({"prompt": "a", "response_format": {"type": "json_object"}})", "response_format"}};
+      {R"({"prompt": "a", "stream_options": {"other": true}})", "stream_options.other"}};
   for (const auto& [body, field] : cases) {
     const auto parsed = Completion(body);
     ASSERT_FALSE(parsed.ok()) << body;
@@ -89,6 +88,53 @@ TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerAndIsNotServedIsRefusedByName) {
       BlamedField(
           Chat(R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})").status()),
       "messages.content");
+}
+
+TEST(OpenAiRequestTest, StructuredOutputUnderOpenAisNamesAndVllms) {
+  const auto constraint = [](const std::string& fields) {
+    const auto parsed = Completion("{\"prompt\": \"a\", " + fields + "}");
+    EXPECT_TRUE(parsed.ok()) << fields << parsed.status();
+    return parsed.ok() ? parsed->generate.constraint() : v1::Constraint();
+  };
+  // The order of properties is the client's.
+  const std::string schema = R"({"properties":{"z":{},"a":{"type":"null"}}})";
+  EXPECT_EQ(constraint(R"("response_format": {"type": "json_schema", "json_schema": {"name": "n",
+                "strict": true, "schema": )" +
+                       schema + "}}")
+                .json_schema(),
+            schema);
+  EXPECT_EQ(constraint("\"guided_json\": " + schema).json_schema(), schema);
+  EXPECT_EQ(constraint(R"("guided_json": "{}")").json_schema(), "{}");
+  EXPECT_EQ(constraint("\"structured_outputs\": {\"json\": " + schema + "}").json_schema(), schema);
+  EXPECT_TRUE(constraint(R"("response_format": {"type": "json_object"})").json_object());
+  EXPECT_TRUE(
+      constraint(R"("structured_outputs": {"json_object": true, "regex": null})").json_object());
+  EXPECT_EQ(constraint(R"("guided_regex": "a+")").regex(), "a+");
+  EXPECT_EQ(constraint(R"("guided_grammar": "g")").grammar(), "g");
+  EXPECT_EQ(constraint(R"("guided_choice": ["x", "y"])").choice().options_size(), 2);
+  EXPECT_EQ(constraint(R"("structured_outputs": {"choice": ["x"]})").choice().options(0), "x");
+  EXPECT_EQ(constraint(R"("response_format": {"type": "text"})").kind_case(),
+            v1::Constraint::KIND_NOT_SET);
+
+  const std::pair<const char*, const char*> refused[] = {
+      {R"("response_format": {"type": "structural_tag"})", "response_format.type"},
+      {R"("response_format": {})", "response_format.type"},
+      {R"("response_format": "json")", "response_format"},
+      {R"("response_format": {"type": "json_schema"})", "response_format.json_schema"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "n"}})",
+       "response_format.json_schema.schema"},
+      {R"("guided_json": 5)", "guided_json"},
+      {R"("guided_regex": {})", "guided_regex"},
+      {R"("guided_choice": "a")", "guided_choice"},
+      {R"("guided_choice": [5])", "guided_choice"},
+      {R"("structured_outputs": {"tag": 1})", "structured_outputs.tag"},
+      {R"("guided_regex": "a", "guided_json": {})", "guided_json"},
+      {R"("response_format": {"type": "json_object"}, "guided_regex": "a")", "guided_regex"}};
+  for (const auto& [fields, field] : refused) {
+    const auto parsed = Completion(std::string("{\"prompt\": \"a\", ") + fields + "}");
+    EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument) << fields;
+    EXPECT_EQ(BlamedField(parsed.status()), field) << fields;
+  }
 }
 
 TEST(OpenAiRequestTest, WrongTypesAreRefusedByName) {

@@ -239,12 +239,48 @@ TEST(RequestCodecTest, PromptIsRequired) {
   }
 }
 
-TEST(RequestCodecTest, WhatIsKnownButNotServedIsUnimplementedByName) {
-  Request constrained = Minimal();
-  constrained.mutable_constraint()->set_regex("a*");
-  const auto second = DecodeGenerate(constrained, Limits()).status();
-  EXPECT_EQ(second.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(BlamedField(second), "constraint");
+TEST(RequestCodecTest, AConstraintIsOneFormWithinItsSize) {
+  using Kind = ConstraintSpec::Kind;
+  EXPECT_TRUE(DecodeGenerate(Minimal(), Limits())->constraint.empty());
+  const auto decode = [](const std::function<void(v1::Constraint&)>& set) {
+    Request request = Minimal();
+    set(*request.mutable_constraint());
+    return DecodeGenerate(request, Limits());
+  };
+  const auto schema = decode([](v1::Constraint& c) { c.set_json_schema("{}"); });
+  EXPECT_EQ(schema->constraint.kind, Kind::kJsonSchema);
+  EXPECT_EQ(schema->constraint.text, "{}");
+  EXPECT_EQ(decode([](v1::Constraint& c) { c.set_regex("a*"); })->constraint.kind, Kind::kRegex);
+  EXPECT_EQ(decode([](v1::Constraint& c) { c.set_grammar("root ::= \"a\""); })->constraint.kind,
+            Kind::kGrammar);
+  EXPECT_EQ(decode([](v1::Constraint& c) { c.set_json_object(true); })->constraint.kind,
+            Kind::kJsonObject);
+  EXPECT_TRUE(decode([](v1::Constraint& c) { c.set_json_object(false); })->constraint.empty());
+  const auto choice = decode([](v1::Constraint& c) {
+    c.mutable_choice()->add_options("yes");
+    c.mutable_choice()->add_options("no");
+  });
+  EXPECT_EQ(choice->constraint.options, (std::vector<std::string>{"yes", "no"}));
+
+  const std::pair<const char*, std::function<void(v1::Constraint&)>> refused[] = {
+      {"constraint.json_schema", [](v1::Constraint& c) { c.set_json_schema(""); }},
+      {"constraint.json_schema",
+       [](v1::Constraint& c) { c.set_json_schema(std::string((64 << 10) + 1, 'a')); }},
+      {"constraint.regex", [](v1::Constraint& c) { c.set_regex(std::string(4097, 'a')); }},
+      {"constraint.grammar",
+       [](v1::Constraint& c) { c.set_grammar(std::string((64 << 10) + 1, 'a')); }},
+      {"constraint.choice.options", [](v1::Constraint& c) { c.mutable_choice(); }},
+      {"constraint.choice.options",
+       [](v1::Constraint& c) {
+         for (int i = 0; i < 257; ++i) c.mutable_choice()->add_options("a");
+       }},
+      {"constraint.choice.options",
+       [](v1::Constraint& c) { c.mutable_choice()->add_options(std::string(1025, 'a')); }}};
+  for (const auto& [field, set] : refused) {
+    const Status status = decode(set).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << field;
+    EXPECT_EQ(BlamedField(status), field);
+  }
 }
 
 TEST(RequestCodecTest, ACompositionIsAnOrderedListOfAdaptersWithScales) {

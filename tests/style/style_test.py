@@ -28,11 +28,12 @@ ALLOWED = {
     "engine/io": {"engine/base", "kernels/api"},
     "engine/spec": {"engine/io", "engine/base", "kernels/api"},
     "engine/text": {"engine/io", "engine/base"},
+    "engine/constraint": {"engine/text", "engine/request", "engine/io", "engine/base"},
     "engine/adapters": {"engine/spec", "engine/io", "engine/base", "kernels/api"},
     "engine/cache": {"engine/base", "kernels/api"},
     "engine/model": {"engine/adapters", "engine/cache", "engine/spec", "engine/io", "engine/request", "engine/base", "kernels/api"},
-    "engine/runtime": {"engine/model", "engine/adapters", "engine/cache", "engine/text", "engine/request", "engine/spec", "engine/base", "kernels/api"},
-    "engine": {"engine/runtime", "engine/model", "engine/adapters", "engine/cache", "engine/text", "engine/spec", "engine/io", "engine/request", "engine/base", "kernels/api"},
+    "engine/runtime": {"engine/model", "engine/adapters", "engine/cache", "engine/constraint", "engine/text", "engine/request", "engine/spec", "engine/base", "kernels/api"},
+    "engine": {"engine/runtime", "engine/model", "engine/adapters", "engine/cache", "engine/constraint", "engine/text", "engine/spec", "engine/io", "engine/request", "engine/base", "kernels/api"},
     "server": {"engine", "engine/request", "engine/adapters", "engine/spec", "engine/io", "engine/text", "engine/base", "kernels/api", "kernels", "proto"},
 }
 BANNED = {
