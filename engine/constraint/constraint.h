@@ -27,9 +27,9 @@ inline constexpr size_t kMaxMaskBytes = 1 << 20;
 // Places that filling in transitions may visit (docs/notes has what they take): in Compile; then
 // on the engine thread, in all and for each mask besides, and for any one mask.
 inline constexpr int64_t kExploreWork = 20'000;
-inline constexpr int64_t kBaseWork = 4'000'000;
-inline constexpr int64_t kWorkPerMask = 50'000;
-inline constexpr int64_t kMaxMaskWork = 1'000'000;
+inline constexpr int64_t kBaseWork = 1'000'000;
+inline constexpr int64_t kWorkPerMask = 20'000;
+inline constexpr int64_t kMaxMaskWork = 200'000;
 
 // Where a sequence's output stands. Good for the automaton of its generation.
 struct ConstraintState {
