@@ -118,6 +118,8 @@ class EngineImpl final : public Engine {
     return request_id;
   }
 
+  Status Check(const RequestSpec& spec) override { return intake_.CheckWholly(spec); }
+
   void Cancel(std::string_view request_id) override { core_.Cancel(request_id); }
 
   StatusOr<std::vector<int32_t>> Tokenize(std::string_view text, bool add_special) const override {

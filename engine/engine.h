@@ -73,6 +73,9 @@ class Engine {
   // every choice has finished; on failure `sink` is never called. The returned id is the spec's, or
   // one made for it.
   virtual StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) = 0;
+  // What Submit would say of it, whatever adapter it names: encodes the prompt, compiles the
+  // constraint and queues nothing.
+  virtual Status Check(const RequestSpec& spec) = 0;
   // Frees the request's blocks within one step; its sink gets FinishEvents with kCancelled. Unknown
   // ids are ignored.
   virtual void Cancel(std::string_view request_id) = 0;

@@ -28,6 +28,17 @@ GgufTokenizerData DataOf(const GgufTokenizerMetadata& metadata) {
   return data;
 }
 
+// A model whose template is refused serves plain prompts all the same.
+StatusOr<ChatTemplate> ModelsTemplate(const TokenizerFiles& files) {
+  if (files.chat_template.empty()) {
+    return FailedPrecondition("prompt.chat: the model has no chat template");
+  }
+  StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(files.chat_template);
+  if (parsed.ok()) return parsed;
+  Log(LogLevel::kWarning, "chat_template_refused", {{"status", parsed.status().ToString()}});
+  return Annotate(parsed.status(), "chat template");
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const TokenizerFiles& files) {
@@ -43,21 +54,20 @@ StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const TokenizerFiles& f
 }
 
 EncodeChatPrompt LoadChat(const TokenizerFiles& files, const Tokenizer& tokenizer) {
-  if (files.chat_template.empty()) return nullptr;
-  const StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(files.chat_template);
-  if (!parsed.ok()) {  // the model serves plain prompts all the same
-    Log(LogLevel::kWarning, "chat_template_refused", {{"status", parsed.status().ToString()}});
-    return [status = Annotate(parsed.status(), "chat template")](
-               const ChatPrompt&) -> StatusOr<std::vector<int32_t>> { return status; };
-  }
-  return [&tokenizer, chat = *parsed](const ChatPrompt& prompt) -> StatusOr<std::vector<int32_t>> {
+  return [&tokenizer, models = ModelsTemplate(files)](
+             const ChatPrompt& prompt) -> StatusOr<std::vector<int32_t>> {
+    const ChatTemplate* chat = prompt.chat_template.get();
+    if (chat == nullptr) {
+      POLYAD_RETURN_IF_ERROR(models.status());
+      chat = &*models;
+    }
     ChatInput input;
     for (const ChatTurn& turn : prompt.messages)
       input.messages.push_back({turn.role, turn.content});
     input.add_generation_prompt = prompt.add_generation_prompt;
     if (tokenizer.bos()) input.bos_token = tokenizer.TokenText(*tokenizer.bos());
     if (tokenizer.eos()) input.eos_token = tokenizer.TokenText(*tokenizer.eos());
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, chat.Render(input));
+    POLYAD_ASSIGN_OR_RETURN(const std::vector<TextSegment> segments, chat->Render(input));
     return EncodeChat(tokenizer, segments);
   };
 }

@@ -19,8 +19,8 @@ using EncodeChatPrompt = std::function<StatusOr<std::vector<int32_t>>(const Chat
 // FAILED_PRECONDITION where the model has none.
 StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const TokenizerFiles& files);
 
-// Empty where the model has no chat template; where it has one that we do not serve, every call
-// says why. `tokenizer` must outlive the result.
+// Encodes by the prompt's own chat template, else the model's; where that is missing or is one that
+// we do not serve, the call says so. `tokenizer` must outlive the result.
 EncodeChatPrompt LoadChat(const TokenizerFiles& files, const Tokenizer& tokenizer);
 
 }  // namespace polyad

@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "engine/base/adapter_name.h"
 #include "engine/base/digest.h"
+#include "server/adapter_defaults.h"
 #include "server/field_error.h"
 
 namespace polyad {
@@ -44,8 +45,10 @@ StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& reques
   if (!digest.empty() && !DigestFromHex(digest)) {
     return FieldError("expected_digest", "64 hex digits", request.expected_digest());
   }
-  if (request.has_defaults()) return FieldUnimplemented("defaults", "none");
   LoadAdapterSpec spec;
+  if (request.has_defaults()) {
+    POLYAD_ASSIGN_OR_RETURN(spec.defaults, MakeAdapterDefaults(request.defaults()));
+  }
   if (request.has_expected_version()) {
     POLYAD_RETURN_IF_ERROR(
         CheckRange("expected_version", request.expected_version(), 0, INT64_MAX));
@@ -157,6 +160,7 @@ void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to) {
   to.set_num_leases(from.num_leases);
   for (const std::string& alias : from.aliases) to.add_aliases(alias);
   for (const std::string& tenant : from.allowed_tenants) to.add_allowed_tenants(tenant);
+  if (from.defaults != nullptr) *to.mutable_defaults() = from.defaults->message;
 }
 
 void EncodeServerInfo(const ModelInfo& from, std::string_view version,

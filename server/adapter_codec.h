@@ -17,6 +17,7 @@ inline constexpr int64_t kMaxAdapterOptionBytes = 64;
 inline constexpr int64_t kMaxWaitMs = 600'000;
 inline constexpr int64_t kDefaultWaitMs = 30'000;
 
+// Defaults are left to CheckAdapterDefaults, but for the template's syntax.
 StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& request);
 // INVALID_ARGUMENT naming `field` where `name` is not an adapter's name.
 Status CheckAdapterName(std::string_view field, std::string_view name);

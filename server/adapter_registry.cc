@@ -49,6 +49,11 @@ Status StoreRegistry::SetAlias(std::string_view alias, std::string_view target) 
 
 StatusOr<AdapterInfo> StoreRegistry::Get(std::string_view name) const { return store_.Get(name); }
 
+AdapterStore::Choice StoreRegistry::Choose(std::string_view reference,
+                                           std::string_view tenant) const {
+  return store_.Choose(reference, tenant);
+}
+
 std::vector<AdapterInfo> StoreRegistry::List() const { return store_.List(); }
 
 int64_t StoreRegistry::WaitForChange(int64_t seen, int64_t wait_ms) const {

@@ -27,6 +27,8 @@ class AdapterRegistry {
   virtual Status Pin(std::string_view name, bool pinned) = 0;
   virtual Status SetAlias(std::string_view alias, std::string_view target) = 0;
   virtual StatusOr<AdapterInfo> Get(std::string_view name) const = 0;
+  virtual AdapterStore::Choice Choose(std::string_view reference,
+                                      std::string_view tenant) const = 0;
   virtual std::vector<AdapterInfo> List() const = 0;
   virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
   virtual PrecisionBytes resident_bytes() const = 0;
@@ -44,6 +46,7 @@ class StoreRegistry final : public AdapterRegistry {
   Status Pin(std::string_view name, bool pinned) override;
   Status SetAlias(std::string_view alias, std::string_view target) override;
   StatusOr<AdapterInfo> Get(std::string_view name) const override;
+  AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant) const override;
   std::vector<AdapterInfo> List() const override;
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override;
   PrecisionBytes resident_bytes() const override;

@@ -6,13 +6,14 @@
 #include "engine/base/log.h"
 #include "engine/io/durable_file.h"
 #include "server/adapter_codec.h"
+#include "server/adapter_defaults.h"
 
 namespace polyad {
 namespace {
 
 constexpr int64_t kPinnedWaitMs = 60'000;
 
-LoadAdapterSpec SpecOf(const state::v1::Loaded& adapter, const std::string& root) {
+StatusOr<LoadAdapterSpec> SpecOf(const state::v1::Loaded& adapter, const std::string& root) {
   LoadAdapterSpec spec;
   spec.name = adapter.report().name();
   spec.root = root;
@@ -20,6 +21,9 @@ LoadAdapterSpec SpecOf(const state::v1::Loaded& adapter, const std::string& root
   spec.pinned = adapter.pinned();
   spec.allowed_tenants.assign(adapter.allowed_tenants().begin(), adapter.allowed_tenants().end());
   for (const auto& [key, value] : adapter.options()) spec.options[key] = value;
+  if (adapter.has_defaults()) {
+    POLYAD_ASSIGN_OR_RETURN(spec.defaults, MakeAdapterDefaults(adapter.defaults()));
+  }
   return spec;
 }
 
@@ -31,6 +35,7 @@ state::v1::Record RecordOf(const LoadAdapterSpec& spec, const LoadReport& report
   loaded.set_pinned(spec.pinned);
   for (const std::string& tenant : spec.allowed_tenants) loaded.add_allowed_tenants(tenant);
   for (const auto& [key, value] : spec.options) (*loaded.mutable_options())[key] = value;
+  if (spec.defaults != nullptr) *loaded.mutable_defaults() = spec.defaults->message;
   return record;
 }
 
@@ -75,19 +80,21 @@ void DurableRegistry::RestoreAliases() {
 
 // One that cannot be restored keeps its record and its files, and is named in the log.
 void DurableRegistry::RestoreOne(const state::v1::Loaded& adapter) {
-  const LoadAdapterSpec spec = SpecOf(adapter, vault_.root());
-  Status restored = vault_.Holds(adapter.folder())
-                        ? store_.Restore(spec, DecodeLoadReport(adapter.report()))
-                        : DataLoss("its files are not there");
-  if (restored.ok() && spec.pinned) {
-    const std::string tenant = spec.allowed_tenants.empty() ? "" : spec.allowed_tenants[0];
-    restored =
-        store_.AcquireWaiting(spec.name, tenant, kPinnedWaitMs, [] { return false; }).status();
-  }
+  const v1::LoadReport& report = adapter.report();
+  const Status restored = TryRestore(adapter);
   if (restored.ok()) return;
-  store_.SkipVersions(spec.name, adapter.report().version());  // its record's stays the last one
+  store_.SkipVersions(report.name(), report.version());  // its record's stays the last one
   Log(LogLevel::kError, "adapter_not_restored",
-      {{"name", spec.name}, {"folder", adapter.folder()}, {"error", restored.ToString()}});
+      {{"name", report.name()}, {"folder", adapter.folder()}, {"error", restored.ToString()}});
+}
+
+Status DurableRegistry::TryRestore(const state::v1::Loaded& adapter) {
+  if (!vault_.Holds(adapter.folder())) return DataLoss("its files are not there");
+  POLYAD_ASSIGN_OR_RETURN(const LoadAdapterSpec spec, SpecOf(adapter, vault_.root()));
+  POLYAD_RETURN_IF_ERROR(store_.Restore(spec, DecodeLoadReport(adapter.report())));
+  if (!spec.pinned) return absl::OkStatus();
+  const std::string tenant = spec.allowed_tenants.empty() ? "" : spec.allowed_tenants[0];
+  return store_.AcquireWaiting(spec.name, tenant, kPinnedWaitMs, [] { return false; }).status();
 }
 
 Status DurableRegistry::Record(const state::v1::Record& record) {

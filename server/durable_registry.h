@@ -40,6 +40,9 @@ class DurableRegistry final : public AdapterRegistry {
   Status SetAlias(std::string_view alias, std::string_view target) override;
 
   StatusOr<AdapterInfo> Get(std::string_view name) const override { return live_.Get(name); }
+  AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant) const override {
+    return live_.Choose(reference, tenant);
+  }
   std::vector<AdapterInfo> List() const override { return live_.List(); }
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override {
     return live_.WaitForChange(seen, wait_ms);
@@ -58,6 +61,7 @@ class DurableRegistry final : public AdapterRegistry {
         journal_(std::move(journal)) {}
   void Restore();
   void RestoreOne(const state::v1::Loaded& adapter);
+  Status TryRestore(const state::v1::Loaded& adapter);
   Status Record(const state::v1::Record& record);
   std::string FolderOf(std::string_view name) const;
 

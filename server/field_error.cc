@@ -34,9 +34,18 @@ Status FieldError(std::string_view field, std::string_view expected, std::string
   return WithViolation(InvalidArgument("%s: %s", field, description), field, description);
 }
 
-Status FieldUnimplemented(std::string_view field, std::string_view expected) {
-  std::string description = absl::StrFormat("not served; expected %s", expected);
-  return WithViolation(Unimplemented("%s: %s", field, description), field, description);
+Status BlameField(std::string_view field, const Status& status) {
+  const std::string description(status.message());
+  return WithViolation(Status(status.code(), absl::StrFormat("%s: %s", field, description)), field,
+                       description);
+}
+
+Status BlameBeneath(std::string_view parent, const Status& status) {
+  const std::string message(status.message());
+  const size_t colon = message.find(": ");
+  if (colon == std::string::npos) return BlameField(parent, status);
+  return BlameField(absl::StrFormat("%s.%s", parent, message.substr(0, colon)),
+                    Status(status.code(), message.substr(colon + 2)));
 }
 
 std::string BlamedField(const Status& status) {

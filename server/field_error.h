@@ -15,8 +15,10 @@ namespace polyad {
 inline constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 
 Status FieldError(std::string_view field, std::string_view expected, std::string_view got);
-// The same as UNIMPLEMENTED: a field that is known but not served.
-Status FieldUnimplemented(std::string_view field, std::string_view expected);
+// `status` as one that blames `field`; the same where the field that it begins with ("field: ...")
+// lies beneath `parent`.
+Status BlameField(std::string_view field, const Status& status);
+Status BlameBeneath(std::string_view parent, const Status& status);
 // The first field that a status from above blames; empty where it blames none.
 std::string BlamedField(const Status& status);
 

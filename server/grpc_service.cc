@@ -99,8 +99,7 @@ class InferenceServiceImpl final : public RawApi {
     POLYAD_ASSIGN_OR_RETURN(std::string tenant, TenantOf(context, "Generate"));
     v1::GenerateRequest request;
     POLYAD_RETURN_IF_ERROR(ParseMessage(in, request));
-    POLYAD_ASSIGN_OR_RETURN(RequestSpec spec, DecodeGenerate(request, serving_.limits));
-    spec.tenant = std::move(tenant);
+    POLYAD_ASSIGN_OR_RETURN(RequestSpec spec, DecodeRequest(serving_, request, std::move(tenant)));
     spec.deadline_us = DeadlineMicros(context, serving_.clock.NowMicros());
     return spec;
   }

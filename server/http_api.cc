@@ -1,7 +1,10 @@
 #include "server/http_api.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include <algorithm>
 #include <chrono>
+#include <functional>
 
 #include "engine/base/check.h"
 #include "engine/io/json.h"
@@ -18,6 +21,7 @@ namespace {
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kModelPrefix = "/v1/models/";
 constexpr int64_t kDefaultChatTokens = 1024;
+constexpr size_t kMaxAdminBytes = 256 << 10;
 
 int64_t UnixSeconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -42,22 +46,41 @@ void AppendModel(const std::string& name, const std::string& parent, int64_t max
   out += '}';
 }
 
-// The string members of an admin body; anything else in it is refused by name.
-Status ReadStrings(std::string_view body,
-                   const std::vector<std::pair<std::string, std::string*>>& members) {
-  POLYAD_ASSIGN_OR_RETURN(const Json json, ParseJson(body, "body", {.max_bytes = 64 << 10}));
+using JsonMembers = std::vector<std::pair<std::string, std::function<Status(const Json& value)>>>;
+
+// An admin body; members that nobody reads are refused by name.
+Status ReadMembers(std::string_view body, const JsonMembers& members) {
+  POLYAD_ASSIGN_OR_RETURN(const Json json, ParseJson(body, "body", {.max_bytes = kMaxAdminBytes}));
   if (!json.is_object()) return FieldError("body", "an object", DescribeJson(json));
   for (const auto& [key, value] : json.items()) {
     if (value.is_null()) continue;
-    std::string* target = nullptr;
-    for (const auto& [name, out] : members) {
-      if (name == key) target = out;
+    const auto reader = std::find_if(members.begin(), members.end(),
+                                     [&key = key](const auto& one) { return one.first == key; });
+    if (reader == members.end()) {
+      return FieldError(key, "a field of this endpoint", "an unknown field");
     }
-    if (target == nullptr) return FieldError(key, "a field of this endpoint", "an unknown field");
-    if (!value.is_string()) return FieldError(key, "a string", DescribeJson(value));
-    *target = value.get<std::string>();
+    POLYAD_RETURN_IF_ERROR(reader->second(value));
   }
   return absl::OkStatus();
+}
+
+JsonMembers::value_type StringMember(const std::string& name, std::string& out) {
+  return {name, [name, &out](const Json& value) {
+            if (!value.is_string()) return FieldError(name, "a string", DescribeJson(value));
+            out = value.get<std::string>();
+            return absl::OkStatus();
+          }};
+}
+
+// AdapterDefaults as protobuf writes messages in JSON.
+JsonMembers::value_type DefaultsMember(v1::LoadAdapterRequest& request) {
+  return {"defaults", [&request](const Json& value) {
+            const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+            const auto read =
+                google::protobuf::util::JsonStringToMessage(text, request.mutable_defaults());
+            if (read.ok()) return absl::OkStatus();
+            return FieldError("defaults", "AdapterDefaults in JSON", read.ToString());
+          }};
 }
 
 }  // namespace
@@ -195,11 +218,9 @@ void HttpApi::ChatCompletions(const Exchange& exchange, const std::string& tenan
 void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant) {
   StatusOr<OpenAiRequest> ask = ParseOpenAiRequest(kind, exchange->request().body);
   exchange->DropBody();
-  if (ask.ok() && kind == OpenAiKind::kChat && !ask->max_tokens_given) {
-    ask->generate.mutable_stopping()->set_max_tokens(
-        std::min(kDefaultChatTokens, serving_.limits.max_context));
-  }
-  StatusOr<RequestSpec> spec = ask.ok() ? DecodeGenerate(ask->generate, serving_.limits)
+  const int64_t max_tokens =
+      kind == OpenAiKind::kChat ? std::min(kDefaultChatTokens, serving_.limits.max_context) : 0;
+  StatusOr<RequestSpec> spec = ask.ok() ? DecodeRequest(serving_, ask->generate, tenant, max_tokens)
                                         : StatusOr<RequestSpec>(ask.status());
   if (!spec.ok()) {
     serving_.metrics.OnRejected(spec.status().code());
@@ -229,7 +250,6 @@ void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::str
     if (tokens.ok() && !tokens->empty()) options.first_prompt_token = tokens->front();
   }
   spec->request_id = engine_id;
-  spec->tenant = tenant;
   exchange->OnClosed([this, engine_id] { serving_.engine.Cancel(engine_id); });
   const Status submitted = SubmitRequest(
       serving_, *std::move(spec), std::make_shared<OpenAiStream>(std::move(options), exchange));
@@ -237,18 +257,15 @@ void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::str
 }
 
 void HttpApi::LoadAdapterRoute(const Exchange& exchange, const std::string&) {
-  std::string name;
-  std::string path;
+  v1::LoadAdapterRequest request;
   std::string base;
-  Status status =
-      ReadStrings(exchange->request().body,
-                  {{"lora_name", &name}, {"lora_path", &path}, {"base_model_name", &base}});
+  Status status = ReadMembers(exchange->request().body,
+                              {StringMember("lora_name", *request.mutable_name()),
+                               StringMember("lora_path", *request.mutable_uri()),
+                               StringMember("base_model_name", base), DefaultsMember(request)});
   if (status.ok() && !base.empty() && base != serving_.limits.model_name) {
     status = FieldError("base_model_name", serving_.limits.model_name, base);
   }
-  v1::LoadAdapterRequest request;
-  request.set_name(name);
-  request.set_uri(path);
   StatusOr<LoadAdapterSpec> spec =
       status.ok() ? DecodeLoadAdapter(request) : StatusOr<LoadAdapterSpec>(status);
   if (!spec.ok()) {
@@ -269,7 +286,7 @@ void HttpApi::LoadAdapterRoute(const Exchange& exchange, const std::string&) {
 
 void HttpApi::UnloadAdapterRoute(const Exchange& exchange, const std::string&) {
   std::string name;
-  Status status = ReadStrings(exchange->request().body, {{"lora_name", &name}});
+  Status status = ReadMembers(exchange->request().body, {StringMember("lora_name", name)});
   if (status.ok()) status = CheckAdapterName("lora_name", name);
   if (!status.ok()) {
     RespondError(status, *exchange);

@@ -56,7 +56,7 @@ class ConstraintReader {
       if (value == true) {
         constraint.set_json_object(true);
       } else {
-        out_.clear_constraint();
+        constraint.clear_json_object();
       }
     } else {
       if (!value.is_array()) return WrongType(name, "an array of strings", value);
@@ -71,7 +71,7 @@ class ConstraintReader {
   }
 
   Status CheckFirst(const std::string& name) const {
-    if (!out_.has_constraint()) return absl::OkStatus();
+    if (out_.constraint().kind_case() == v1::Constraint::KIND_NOT_SET) return absl::OkStatus();
     return FieldError(name, "one constraint", "another beside it");
   }
 
@@ -96,7 +96,10 @@ class ConstraintReader {
     if (type == value.end() || !type->is_string()) {
       return FieldError(name + ".type", "text, json_object or json_schema", "none");
     }
-    if (*type == "text") return absl::OkStatus();
+    if (*type == "text") {
+      out_.mutable_constraint();  // none, whatever the adapter's default is
+      return absl::OkStatus();
+    }
     if (*type == "json_object") return Form(name, "json_object", true);
     if (*type != "json_schema") {
       return FieldError(name + ".type", "text, json_object or json_schema",

@@ -22,8 +22,9 @@ std::string_view TypeOf(int http_status) {
   }
 }
 
-// "sampling.top_p" -> "top_p": HTTP's fields are flat.
+// "sampling.top_p" -> "top_p": HTTP's fields are flat, but for an adapter's defaults.
 std::string FlatName(const std::string& field) {
+  if (field.starts_with("defaults.")) return field;
   const size_t dot = field.rfind('.');
   return dot == std::string::npos ? field : field.substr(dot + 1);
 }

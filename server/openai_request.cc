@@ -116,7 +116,6 @@ Status SetSeed(const std::string& name, const Json& value, OpenAiRequest& out) {
 Status SetMaxTokens(const std::string& name, const Json& value, OpenAiRequest& out) {
   POLYAD_ASSIGN_OR_RETURN(const int64_t tokens, AsInt(name, value, 0, kMaxOutputTokens));
   out.generate.mutable_stopping()->set_max_tokens(tokens);
-  out.max_tokens_given = true;
   return absl::OkStatus();
 }
 

@@ -22,7 +22,6 @@ struct OpenAiRequest {
   std::string model;  // as the client wrote it, for the answer
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
-  bool max_tokens_given = false;
 };
 
 StatusOr<OpenAiRequest> ParseOpenAiRequest(OpenAiKind kind, std::string_view body);

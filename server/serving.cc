@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/log.h"
+#include "server/adapter_defaults.h"
 #include "server/field_error.h"
 #include "server/quota_error.h"
 
@@ -96,6 +97,9 @@ TenantShare ShareOf(const TenantLimits& limits, const Serving& serving) {
 
 StatusOr<LoadReport> LoadWithinQuotas(Serving& serving, const LoadAdapterSpec& spec,
                                       const AdapterStore::Progress& progress) {
+  if (spec.defaults != nullptr) {
+    POLYAD_RETURN_IF_ERROR(CheckAdapterDefaults(*spec.defaults, serving.limits, serving.engine));
+  }
   POLYAD_ASSIGN_OR_RETURN(
       const std::unique_ptr<AdapterQuota::Reservation> reservation,
       serving.adapter_quota.Reserve(spec, AdapterFileBytes(spec.path, serving.adapter_roots),
@@ -118,7 +122,37 @@ Status Admit(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> s
   return WithRetry(id.status(), serving.gate.RetryMillisOf(tenant));
 }
 
+// The version that the request would have now. None for the base and for compositions, which take
+// no defaults.
+AdapterStore::Choice ChoiceOf(const Serving& serving, const v1::GenerateRequest& request,
+                              const std::string& tenant) {
+  const auto model = DecodeModel(request.model(), serving.limits, "model");
+  if (!model.ok() || model->empty() || request.adapters_size() > 0) return {};
+  return serving.registry.Choose(*model, tenant);
+}
+
 }  // namespace
+
+StatusOr<RequestSpec> DecodeRequest(const Serving& serving, v1::GenerateRequest& request,
+                                    std::string tenant, int64_t max_tokens) {
+  AdapterStore::Choice choice = ChoiceOf(serving, request, tenant);
+  if (choice.defaults != nullptr) FillInDefaults(choice.defaults->message, request);
+  if (max_tokens > 0 && !request.stopping().has_max_tokens()) {
+    request.mutable_stopping()->set_max_tokens(max_tokens);
+  }
+  POLYAD_ASSIGN_OR_RETURN(RequestSpec spec, DecodeGenerate(request, serving.limits));
+  spec.tenant = std::move(tenant);
+  if (auto* chat = std::get_if<ChatPrompt>(&spec.prompt); chat != nullptr && choice.defaults) {
+    chat->chat_template = choice.defaults->chat_template;
+  }
+  // A version that is replaced just now still serves the request that has its defaults: the lease
+  // keeps it. One that is swapped out cannot be kept, and without defaults need not be.
+  if (choice.lease != nullptr || choice.defaults != nullptr) {
+    spec.model = absl::StrFormat("%s@%d", choice.name, choice.version);
+    spec.lease = std::move(choice.lease);
+  }
+  return spec;
+}
 
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
                                      const AdapterStore::Progress& progress) {

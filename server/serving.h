@@ -45,6 +45,10 @@ struct Serving {
   bool ready() const { return !draining.load() && !stalled.load(); }
 };
 
+// What a client asked, with its adapter version's defaults for what it does not say and, last,
+// `max_tokens` (0: the API's own); checked and bound to that version. `request` is used up.
+StatusOr<RequestSpec> DecodeRequest(const Serving& serving, v1::GenerateRequest& request,
+                                    std::string tenant, int64_t max_tokens = 0);
 // registry.Load within the quotas of the tenants that the adapter names, with the metrics of a
 // load.
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,

@@ -348,6 +348,25 @@ StatusOr<AdapterStore::Lease> AdapterStore::AcquireLocked(std::string_view refer
   return UnknownAdapter(reference);
 }
 
+AdapterStore::Choice AdapterStore::Choose(std::string_view reference,
+                                          std::string_view tenant) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Choice choice;
+  StatusOr<Lease> lease = AcquireLocked(reference, tenant);
+  if (!lease.ok() && !absl::IsUnavailable(lease.status())) return choice;
+  choice.name = NameOfLocked(reference, tenant);
+  const Entry* entry = &entries_.find(choice.name)->second;
+  if (lease.ok()) {
+    choice.lease = *std::move(lease);
+    for (const Entry& retired : retired_) {
+      if (retired.identity.id == choice.lease->id()) entry = &retired;
+    }
+  }
+  choice.version = entry->report.version;
+  choice.defaults = entry->source.defaults;
+  return choice;
+}
+
 bool AdapterStore::IsSwappedOut(std::string_view reference, std::string_view tenant) const {
   return absl::IsUnavailable(Acquire(reference, tenant).status());
 }
@@ -428,6 +447,7 @@ AdapterInfo AdapterStore::InfoOf(const Entry& entry, bool retired) const {
   info.resident = retired || entry.lease != nullptr;
   info.num_leases = entry.watch.use_count() - (entry.lease == nullptr ? 0 : 1);
   info.allowed_tenants = entry.allowed_tenants;
+  info.defaults = entry.source.defaults;
   if (!info.retired) {
     for (const auto& [alias, target] : aliases_) {
       if (target == entry.report.name) info.aliases.push_back(alias);

@@ -36,6 +36,10 @@ namespace polyad {
 
 enum class LoadState { kResolving, kVerifying, kLowering, kResident };
 
+// What requests take for what they do not say. The edge's (server/adapter_defaults.h); the store
+// keeps it beside the version and never looks inside.
+struct AdapterDefaults;
+
 struct LoadAdapterSpec {
   std::string name;
   std::string root;  // the operator's adapter root; empty: `path` itself is the operator's and
@@ -49,6 +53,7 @@ struct LoadAdapterSpec {
       expected_version;  // compare-and-swap on the version now serving; 0: none serves
   std::vector<std::string> allowed_tenants;  // empty: all
   AdapterOptions options;                    // which of the file's adapters, where it holds several
+  std::shared_ptr<const AdapterDefaults> defaults = nullptr;  // null: none
 };
 
 struct AdapterInfo {
@@ -59,6 +64,7 @@ struct AdapterInfo {
   int64_t num_leases = 0;
   std::vector<std::string> aliases;
   std::vector<std::string> allowed_tenants;
+  std::shared_ptr<const AdapterDefaults> defaults;  // null: none
 };
 
 struct AdapterStoreOptions {
@@ -117,6 +123,14 @@ class AdapterStore {
   // `reference` is a name, an alias or name@version. NOT_FOUND, with the same text, where the
   // tenant may not see it; UNAVAILABLE where the adapter is swapped out.
   StatusOr<Lease> Acquire(std::string_view reference, std::string_view tenant) const;
+  // The version that a request would have now, with what belongs to it.
+  struct Choice {
+    Lease lease;       // null: none, or swapped out
+    std::string name;  // not an alias; empty: the tenant may see none
+    int64_t version = 0;
+    std::shared_ptr<const AdapterDefaults> defaults;
+  };
+  Choice Choose(std::string_view reference, std::string_view tenant) const;
   bool IsSwappedOut(std::string_view reference, std::string_view tenant) const;
   // Acquire on a thread that may wait: reads a swapped-out adapter back, once there is room.
   // DEADLINE_EXCEEDED after `wait_ms`, UNAVAILABLE once `stopped`, FAILED_PRECONDITION where its

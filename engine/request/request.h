@@ -18,6 +18,10 @@
 
 namespace polyad {
 
+class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the base model
+class ChatTemplate;    // engine/text/chat_template.h
+class Constraint;      // engine/constraint/constraint.h; null: any text will do
+
 struct ChatTurn {
   std::string role;
   std::string content;
@@ -26,6 +30,7 @@ struct ChatTurn {
 struct ChatPrompt {
   std::vector<ChatTurn> messages;
   bool add_generation_prompt = true;
+  std::shared_ptr<const ChatTemplate> chat_template = nullptr;  // null: the model's
 };
 
 struct TextPrompt {
@@ -42,6 +47,8 @@ struct RequestSpec {
   TenantShare share;       // the tenant's
   std::string model;       // adapter name, alias, name@version, or empty / the base model's name
   std::vector<AdapterUse> adapters;  // instead of model: applied together, in order
+  // Of the version that `model` names, until the request has its own; null: none is needed.
+  std::shared_ptr<const AdapterVersion> lease = nullptr;
   std::variant<TextPrompt, TokenPrompt, ChatPrompt> prompt;
   SamplingParams sampling;
   StoppingParams stopping;
@@ -54,9 +61,6 @@ struct RequestSpec {
   int64_t adapter_wait_us = 0;      // what it waited
 };
 inline constexpr int64_t kDefaultAdapterWaitMs = 60'000;
-
-class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the base model
-class Constraint;      // engine/constraint/constraint.h; null: any text will do
 
 struct Request {
   std::string request_id;

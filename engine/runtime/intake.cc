@@ -40,10 +40,7 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->share = spec.share;
   POLYAD_RETURN_IF_ERROR(ResolveAdapter(spec, *request));
   POLYAD_ASSIGN_OR_RETURN(request->prompt_tokens, Encode(spec));
-  if (!spec.constraint.empty()) {
-    if (!parts_.constrain) return Unimplemented("constraint: expected none, got one");
-    POLYAD_ASSIGN_OR_RETURN(request->constraint, parts_.constrain(spec.constraint));
-  }
+  POLYAD_ASSIGN_OR_RETURN(request->constraint, Constrain(spec));
   if (request->adapter != nullptr) {
     request->adapter_begin = request->adapter->BeginIn(request->prompt_tokens);
     const PromptChoice choice = request->adapter->ChooseIn(request->prompt_tokens);
@@ -127,6 +124,18 @@ Status Intake::CheckIds(const RequestSpec& spec) const {
     POLYAD_RETURN_IF_ERROR(CheckId("stopping.stop_token_ids", id, vocab));
   }
   return absl::OkStatus();
+}
+
+Status Intake::CheckWholly(const RequestSpec& spec) const {
+  POLYAD_RETURN_IF_ERROR(Check(spec));
+  POLYAD_RETURN_IF_ERROR(Encode(spec).status());
+  return Constrain(spec).status();
+}
+
+StatusOr<std::shared_ptr<Constraint>> Intake::Constrain(const RequestSpec& spec) const {
+  if (spec.constraint.empty()) return std::shared_ptr<Constraint>();
+  if (!parts_.constrain) return Unimplemented("constraint: expected none, got one");
+  return parts_.constrain(spec.constraint);
 }
 
 StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {

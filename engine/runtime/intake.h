@@ -57,6 +57,8 @@ class Intake {
                            std::shared_ptr<ResponseSink> sink) const;
   // What of that needs no adapter: ranges and ids.
   Status Check(const RequestSpec& spec) const;
+  // Likewise with what takes time: the prompt's tokens and the constraint's automaton.
+  Status CheckWholly(const RequestSpec& spec) const;
   // The engine's own request for an adapter's soft prompt (soft_prompt_head.h). INVALID_ARGUMENT
   // where not even that fits.
   StatusOr<Arrive> PrepareHead(Lease adapter, int64_t number,
@@ -70,6 +72,8 @@ class Intake {
   Status CheckFits(const Request& request) const;
   Status CheckWhole(const Request& request) const;
   StatusOr<std::vector<int32_t>> Encode(const RequestSpec& spec) const;
+  // Null where none is asked for.
+  StatusOr<std::shared_ptr<Constraint>> Constrain(const RequestSpec& spec) const;
   Status ResolveAdapter(const RequestSpec& spec, Request& request) const;
   int64_t TokenCost(const AdapterVersion* adapter) const;
   PrefixChain KeysOf(const Request& request, int64_t number) const;

@@ -22,6 +22,7 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   request.set_expected_version(3);
   request.add_allowed_tenants("alice");
   (*request.mutable_options())["task"] = 2;
+  request.mutable_defaults()->mutable_sampling()->set_top_k(7);
   const auto spec = DecodeLoadAdapter(request);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->name, "pirate");
@@ -32,6 +33,12 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   EXPECT_EQ(spec->expected_version, 3);
   EXPECT_EQ(spec->allowed_tenants, std::vector<std::string>{"alice"});
   EXPECT_EQ(spec->options, (AdapterOptions{{"task", 2}}));
+  ASSERT_NE(spec->defaults, nullptr);
+  AdapterInfo info;
+  info.defaults = spec->defaults;
+  v1::Adapter adapter;
+  EncodeAdapter(info, adapter);
+  EXPECT_EQ(adapter.defaults().sampling().top_k(), 7);
 }
 
 TEST(AdapterCodecTest, RefusesByTheFieldsName) {
@@ -62,8 +69,16 @@ TEST(AdapterCodecTest, RefusesByTheFieldsName) {
   (*request.mutable_options())[std::string(65, 'k')] = 1;
   EXPECT_EQ(blamed(request), "options");
   request = Valid();
-  request.mutable_defaults()->set_temperature(0.5f);
-  EXPECT_EQ(blamed(request), "defaults");
+  request.mutable_defaults()->mutable_sampling()->set_n(2);
+  EXPECT_EQ(blamed(request), "defaults.sampling.n");
+  request = Valid();
+  request.mutable_defaults()->set_system_prompt(std::string((64 << 10) + 1, 'a'));
+  EXPECT_EQ(blamed(request), "defaults.system_prompt");
+  request = Valid();
+  request.mutable_defaults()->set_chat_template(std::string((64 << 10) + 1, 'a'));
+  EXPECT_EQ(blamed(request), "defaults.chat_template");
+  request.mutable_defaults()->set_chat_template("{% for m in messages %}no end");
+  EXPECT_EQ(blamed(request), "defaults.chat_template");
 }
 
 TEST(AdapterCodecTest, EncodesWhatServes) {

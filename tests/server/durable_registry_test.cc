@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "server/adapter_defaults.h"
 #include "tests/engine/model/step_harness.h"
 
 namespace polyad {
@@ -83,6 +84,31 @@ TEST_F(DurableRegistryTest, AnAdapterIsThereAgainAsItWas) {
   ASSERT_TRUE(lease.ok()) << lease.status();
   EXPECT_EQ(ToHex((*lease)->identity().digest), report->digest);
   EXPECT_EQ(Ask("a", "other").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(DurableRegistryTest, DefaultsAreThereAgain) {
+  v1::AdapterDefaults message;
+  message.mutable_sampling()->set_temperature(0.25f);
+  message.mutable_stopping()->add_stop("END");
+  message.mutable_constraint()->set_regex("a+");
+  message.set_system_prompt("Be brief.");
+  message.set_chat_template("{{ messages[0].content }}");
+  LoadAdapterSpec spec;
+  spec.name = "a";
+  spec.path = "plain";
+  spec.defaults = MakeAdapterDefaults(message).value();
+  ASSERT_TRUE(registry_->Load(spec, nullptr).ok());
+  ASSERT_TRUE(Load("b", "rslora").ok());
+  ASSERT_TRUE(registry_->Pin("a", true).ok());
+  for (int start = 0; start < 2; ++start) {  // the journal is written anew at each
+    Start();
+    const AdapterStore::Choice choice = registry_->Choose("a", "");
+    ASSERT_NE(choice.defaults, nullptr);
+    EXPECT_EQ(choice.defaults->message.SerializeAsString(), message.SerializeAsString());
+    EXPECT_NE(choice.defaults->chat_template, nullptr);
+    EXPECT_EQ(choice.version, 1);
+    EXPECT_EQ(registry_->Choose("b", "").defaults, nullptr);  // as an older journal has it
+  }
 }
 
 TEST_F(DurableRegistryTest, ATenantsDirectoryNoLongerMatters) {

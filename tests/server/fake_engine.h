@@ -46,6 +46,7 @@ class FakeEngine final : public Engine {
 
   StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) override {
     if (!submit_status.ok()) return submit_status;
+    spec.model = spec.model.substr(0, spec.model.find('@'));
     if (!spec.model.empty() && spec.model != "pirate")
       return NotFound("model: no adapter '%s'", spec.model);
     std::lock_guard<std::mutex> lock(mutex_);
@@ -56,6 +57,10 @@ class FakeEngine final : public Engine {
       Play(*run, spec, *sink, script);
     });
     return spec.request_id;
+  }
+  Status Check(const RequestSpec& spec) override {
+    checked.push_back(spec);
+    return check_status;
   }
   void Cancel(std::string_view request_id) override {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -87,6 +92,8 @@ class FakeEngine final : public Engine {
 
   Script script;
   Status submit_status;
+  Status check_status;
+  std::vector<RequestSpec> checked;
   EngineLoad load_snapshot;
   std::atomic<int> num_cancels{0};
   std::atomic<int> num_refused_events{0};
@@ -156,6 +163,7 @@ class FakeRegistry final : public AdapterRegistry {
     info.report.file_bytes = file_bytes;
     info.pinned = spec.pinned;
     info.allowed_tenants = spec.allowed_tenants;
+    info.defaults = spec.defaults;
     ++changes_;
     progress(LoadState::kResident);
     return info.report;
@@ -184,6 +192,11 @@ class FakeRegistry final : public AdapterRegistry {
     const auto found = adapters_.find(std::string(name));
     if (found == adapters_.end()) return NotFound("adapter: unknown");
     return found->second;
+  }
+  AdapterStore::Choice Choose(std::string_view reference, std::string_view) const override {
+    const auto info = Get(reference.substr(0, reference.find('@')));
+    if (!info.ok()) return {};
+    return {nullptr, info->report.name, info->report.version, info->defaults};
   }
   std::vector<AdapterInfo> List() const override {
     std::lock_guard<std::mutex> lock(mutex_);

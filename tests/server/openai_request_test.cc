@@ -66,7 +66,8 @@ TEST(OpenAiRequestTest, ChatTakesTextAndTextParts) {
   EXPECT_EQ(parsed->generate.chat().messages(1).content(), "ab");
   EXPECT_EQ(parsed->generate.stopping().max_tokens(), 9);
   EXPECT_EQ(parsed->generate.output().logprobs(), 3);
-  EXPECT_TRUE(parsed->max_tokens_given);
+  EXPECT_TRUE(parsed->generate.has_constraint());  // none, said so: no default comes in
+  EXPECT_EQ(parsed->generate.constraint().kind_case(), v1::Constraint::KIND_NOT_SET);
 }
 
 TEST(OpenAiRequestTest, WhatWouldChangeTheAnswerAndIsNotServedIsRefusedByName) {

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
+#include "server/adapter_defaults.h"
 #include "server/field_error.h"
 #include "server/quota_error.h"
 #include "tests/server/serving_fixture.h"
@@ -39,6 +42,69 @@ TEST(ServingTest, ATenantsShareComesWithItsRequests) {
   EXPECT_EQ(share.max_sequences, 3);
   EXPECT_EQ(share.max_kv_blocks, (1 << 20) / (12240 * 16));
   EXPECT_TRUE(Eventually([&] { return sink->num_finished == 1; }));
+}
+
+// "pirate", version 1, answers in at most 7 tokens and knows its own template.
+void LoadPirate(ServingFixture& fixture) {
+  v1::AdapterDefaults message;
+  message.mutable_stopping()->set_max_tokens(7);
+  message.set_system_prompt("Talk like a pirate.");
+  message.set_chat_template("{{ messages[0].content }}");
+  LoadAdapterSpec spec;
+  spec.name = "pirate";
+  spec.defaults = MakeAdapterDefaults(message).value();
+  ASSERT_TRUE(LoadWithMetrics(fixture.serving, spec, [](LoadState) {}).ok());
+}
+
+TEST(ServingTest, ARequestHasTheDefaultsOfTheVersionThatServesIt) {
+  ServingFixture fixture;
+  LoadPirate(fixture);
+  for (const char* model : {"pirate", "pirate@1"}) {
+    v1::GenerateRequest request;
+    request.set_model(model);
+    request.mutable_chat()->add_messages()->set_role("user");
+    const auto spec = DecodeRequest(fixture.serving, request, "alice", 1024);
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->model, "pirate@1");
+    EXPECT_EQ(spec->tenant, "alice");
+    EXPECT_EQ(spec->stopping.max_tokens, 7);
+    const auto& chat = std::get<ChatPrompt>(spec->prompt);
+    ASSERT_EQ(chat.messages.size(), 2u);
+    EXPECT_EQ(chat.messages[0].content, "Talk like a pirate.");
+    EXPECT_NE(chat.chat_template, nullptr);
+  }
+}
+
+TEST(ServingTest, TheBaseCompositionsAndOtherAdaptersTakeNoDefaults) {
+  ServingFixture fixture;
+  LoadPirate(fixture);
+  const std::function<void(v1::GenerateRequest&)> kAsks[] = {
+      [](auto&) {}, [](auto& request) { request.set_model("base-model"); },
+      [](auto& request) { request.set_model("base:base-model"); },
+      [](auto& request) { request.set_model("another"); },
+      [](auto& request) { request.add_adapters()->set_name("pirate"); }};
+  for (const auto& ask : kAsks) {
+    v1::GenerateRequest request;
+    ask(request);
+    request.mutable_chat()->add_messages()->set_role("user");
+    const auto spec = DecodeRequest(fixture.serving, request, "", 64);
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->stopping.max_tokens, 64);
+    EXPECT_EQ(std::get<ChatPrompt>(spec->prompt).messages.size(), 1u);
+    EXPECT_EQ(std::get<ChatPrompt>(spec->prompt).chat_template, nullptr);
+  }
+}
+
+TEST(ServingTest, DefaultsThatCannotBeServedAreRefusedBeforeTheLoad) {
+  ServingFixture fixture;
+  v1::AdapterDefaults message;
+  message.mutable_sampling()->set_temperature(-1);
+  LoadAdapterSpec spec;
+  spec.name = "pirate";
+  spec.defaults = MakeAdapterDefaults(message).value();
+  const auto report = LoadWithMetrics(fixture.serving, spec, [](LoadState) {});
+  EXPECT_EQ(BlamedField(report.status()), "defaults.sampling.temperature");
+  EXPECT_TRUE(fixture.registry.List().empty());
 }
 
 TEST(ServingTest, ARequestCountsUntilItsLastChoiceHasEnded) {

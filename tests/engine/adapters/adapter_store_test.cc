@@ -91,6 +91,37 @@ TEST_F(AdapterStoreTest, ALeaseKeepsItsVersionAcrossAReplacement) {
   EXPECT_EQ(store_->List().size(), 2u);
 }
 
+TEST_F(AdapterStoreTest, AChoiceIsAVersionWithWhatBelongsToIt) {
+  const auto notes = [](const std::shared_ptr<const void>& note) {  // the store never looks inside
+    return std::static_pointer_cast<const AdapterDefaults>(note);
+  };
+  const auto first = std::make_shared<int>(1);
+  const auto second = std::make_shared<int>(2);
+  LoadAdapterSpec spec = Spec("a", "first");
+  spec.allowed_tenants = {"acme"};
+  spec.defaults = notes(first);
+  ASSERT_TRUE(store_->Load(spec, nullptr).ok());
+  ASSERT_TRUE(store_->SetAlias("x", "a").ok());
+  const AdapterStore::Choice before = store_->Choose("x", "acme");
+  EXPECT_EQ(before.name, "a");
+  EXPECT_EQ(before.version, 1);
+  EXPECT_EQ(before.defaults, notes(first));
+  spec.path = "second";
+  spec.replace = true;
+  spec.defaults = notes(second);
+  ASSERT_TRUE(store_->Load(spec, nullptr).ok());
+  const AdapterStore::Choice after = store_->Choose("a", "acme");
+  EXPECT_EQ(after.version, 2);
+  EXPECT_EQ(after.defaults, notes(second));
+  const AdapterStore::Choice old = store_->Choose("a@1", "acme");  // `before` leases it
+  EXPECT_EQ(old.lease, before.lease);
+  EXPECT_EQ(old.version, 1);
+  EXPECT_EQ(old.defaults, notes(first));
+  EXPECT_EQ(store_->Get("a")->defaults, notes(second));
+  EXPECT_EQ(store_->Choose("a", "other").name, "");
+  EXPECT_EQ(store_->Choose("nobody", "acme").lease, nullptr);
+}
+
 TEST_F(AdapterStoreTest, AVersionNobodyHoldsIsGone) {
   ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
   LoadAdapterSpec replace = Spec("a", "second");
