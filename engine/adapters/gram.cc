@@ -39,7 +39,7 @@ __attribute__((always_inline)) inline void Widen(const T* from, int64_t count, f
   for (int64_t i = 0; i < count; ++i) to[i] = ToFloat(from[i]);
 }
 
-__attribute__((always_inline)) inline double Sum(Lanes lanes) {
+__attribute__((always_inline)) inline double Sum(const Lanes& lanes) {
   float sums[kLanes];
   *reinterpret_cast<Lanes*>(sums) = lanes;
   for (int64_t half = kLanes / 2; half > 0; half /= 2) {
