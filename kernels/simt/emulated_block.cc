@@ -32,6 +32,7 @@ void EmulatedBlock::Begin(const LaunchShape& shape, int64_t index) {
   failed_ = false;
   num_done_ = 0;
   num_at_barrier_ = 0;
+  for (Warp& warp : warps_) warp = {};
   shared_.Begin(shape.shared_bytes);
   while (fibers_.size() < static_cast<size_t>(shape.threads)) {
     fibers_.push_back(std::make_unique<Fiber>(options_.portable_switch));
@@ -89,6 +90,7 @@ void EmulatedBlock::ThreadMain(void* block) {
   if (thread.num_copies > 0) self.Fail("ends while its asynchronous copies are under way", 0);
   if (self.num_at_barrier_ > 0) self.Fail("ends while others wait at a block barrier", 0);
   thread.state = State::kDone;
+  self.warps_[self.thread_ / kWarpThreads].ended_lane = self.thread_ % kWarpThreads;
   ++self.num_done_;
   Release(&self.end_tag_);
 }
@@ -165,32 +167,32 @@ void EmulatedBlock::WarpBarrier(int line) {
   Acquire(&warp_tags_[warp]);
 }
 
+// A lane compares itself with the first one that waits, so that a call costs a warp 32 comparisons.
 void EmulatedBlock::WarpCall(WarpFunction function, void* operand, int line) {
-  const int warp = thread_ / kWarpThreads;
-  Thread* lanes = &threads_[static_cast<size_t>(warp * kWarpThreads)];
+  const int index = thread_ / kWarpThreads;
+  const int first_lane = index * kWarpThreads;
+  Warp& warp = warps_[index];
   Thread& self = threads_[static_cast<size_t>(thread_)];
   self.operand = operand;
   self.function = function;
   self.line = line;
-  void* operands[kWarpThreads];
-  bool complete = true;
-  for (int lane = 0; lane < kWarpThreads; ++lane) {
-    const Thread& other = lanes[lane];
-    if (other.state == State::kDone) {
-      Fail("takes part in a warp operation after the end of lane ", line, "", lane);
-    }
-    operands[lane] = other.operand;
-    if (&other == &self) continue;
-    if (other.state != State::kWarpCall) {
-      complete = false;
-    } else if (other.function != function || other.line != line) {
-      Fail("lanes of one warp meet in different warp operations, the other in line ", line, "",
-           other.line);
-    }
+  if (warp.ended_lane >= 0) {
+    Fail("takes part in a warp operation after the end of lane ", line, "", warp.ended_lane);
   }
-  if (!complete) return Wait(State::kWarpCall, line);
+  if (warp.num_waiting == 0) warp.first_thread = thread_;
+  const Thread& first = threads_[static_cast<size_t>(warp.first_thread)];
+  if (first.function != function || first.line != line) {
+    Fail("lanes of one warp meet in different warp operations, the other in line ", line, "",
+         first.line);
+  }
+  if (++warp.num_waiting < kWarpThreads) return Wait(State::kWarpCall, line);
+  warp.num_waiting = 0;
+  void* operands[kWarpThreads];
+  for (int lane = 0; lane < kWarpThreads; ++lane) {
+    operands[lane] = threads_[static_cast<size_t>(first_lane + lane)].operand;
+  }
   function(operands);
-  ReleaseWarp(warp);
+  ReleaseWarp(index);
 }
 
 unsigned char* EmulatedBlock::Place(const void* key, int64_t bytes, const char* name) {

@@ -82,6 +82,12 @@ class EmulatedBlock {
     int group = 0;  // that copies are added to
     Copy copies[kMaxCopies];
   };
+  // The warp operation that lanes wait for.
+  struct Warp {
+    int num_waiting = 0;
+    int first_thread = 0;  // of those
+    int ended_lane = -1;   // one of those that ended
+  };
 
   static void ThreadMain(void* block);
   void Begin(const LaunchShape& shape, int64_t index);
@@ -109,6 +115,7 @@ class EmulatedBlock {
   char start_tag_ = 0;
   char end_tag_ = 0;
   char block_tag_ = 0;
+  Warp warps_[kMaxBlockThreads / kWarpThreads];
   char warp_tags_[kMaxBlockThreads / kWarpThreads] = {};
 };
 
