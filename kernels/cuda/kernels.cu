@@ -2,6 +2,8 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/low_rank.cuh"
+#include "kernels/cuda/paged_attention.cuh"
+#include "kernels/cuda/rotate_store.cuh"
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/cuda/sign_bits.cuh"
 
@@ -25,6 +27,17 @@ bool HasCodeForDevice() {
       reinterpret_cast<const void*>(ArgMaxRows),
       reinterpret_cast<const void*>(SignProducts),
       reinterpret_cast<const void*>(SignProductsExact),
+      reinterpret_cast<const void*>(RotateAndStoreRows<float>),
+      reinterpret_cast<const void*>(RotateAndStoreRows<simt::Bf16>),
+      reinterpret_cast<const void*>(AttendPages<4, 1>),
+      reinterpret_cast<const void*>(AttendPages<4, kAttentionWarps>),
+      reinterpret_cast<const void*>(AttendPages<8, 1>),
+      reinterpret_cast<const void*>(AttendPages<8, kAttentionWarps>),
+      reinterpret_cast<const void*>(AttendPages<16, 1>),
+      reinterpret_cast<const void*>(AttendPages<16, kAttentionWarps>),
+      reinterpret_cast<const void*>(AttendExact),
+      reinterpret_cast<const void*>(MergeSlots<float>),
+      reinterpret_cast<const void*>(MergeSlots<simt::Bf16>),
   };
   for (const void* kernel : kernels) {
     cudaFuncAttributes attributes = {};

@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "kernels/api/kv_shape.h"
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/reference/reference_backend.h"
+#include "tests/kernels/cuda/emulated_attention.h"
 #include "tests/kernels/cuda/emulated_deltas.h"
 
 namespace polyad::test {
@@ -123,6 +125,30 @@ void EmulatedBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) 
   } else {
     simt::Launch(shape, &stream_, cuda::NormRows<simt::Bf16>, own, RowsOf<simt::Bf16>(y));
   }
+}
+
+absl::StatusOr<std::unique_ptr<KvStorage>> EmulatedBackend::AllocateKv(const KvShape& shape,
+                                                                       int64_t num_blocks) {
+  absl::StatusOr<std::unique_ptr<KvStorage>> reference = reference_->AllocateKv(shape, num_blocks);
+  if (!reference.ok()) return reference.status();
+  const ComputeMode mode = exact() ? ComputeMode::kF32 : ComputeMode::kAuto;
+  return std::make_unique<EmulatedKv>(*SettleKvShape(shape, mode), *std::move(reference));
+}
+
+void EmulatedBackend::RotateAndStore(const QkvArgs& args) {
+  const auto& kv = static_cast<const EmulatedKv&>(*args.kv);
+  if (kv.has_kernels()) return RotateAndStoreEmulated(args, &stream_);
+  QkvArgs own = args;
+  own.kv = &kv.reference();
+  reference_->RotateAndStore(own);
+}
+
+void EmulatedBackend::Attention(const AttentionArgs& args) {
+  const auto& kv = static_cast<const EmulatedKv&>(*args.kv);
+  if (kv.has_kernels()) return AttendEmulated(args, &stream_);
+  AttentionArgs own = args;
+  own.kv = &kv.reference();
+  reference_->Attention(own);
 }
 
 void EmulatedBackend::Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) {

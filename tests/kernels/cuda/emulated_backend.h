@@ -37,9 +37,7 @@ class EmulatedBackend final : public Backend {
     return reference_->KvBlockBytes(shape);
   }
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
-                                                        int64_t num_blocks) override {
-    return reference_->AllocateKv(shape, num_blocks);
-  }
+                                                        int64_t num_blocks) override;
   void ProductOfRows(const PackedMatrix& weight, int64_t first_row, FloatRows x,
                      FloatRows y) override {
     reference_->ProductOfRows(weight, first_row, x, y);
@@ -54,8 +52,8 @@ class EmulatedBackend final : public Backend {
   void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) override {
     reference_->Gemm(args, x, y);
   }
-  void RotateAndStore(const QkvArgs& args) override { reference_->RotateAndStore(args); }
-  void Attention(const AttentionArgs& args) override { reference_->Attention(args); }
+  void RotateAndStore(const QkvArgs& args) override;
+  void Attention(const AttentionArgs& args) override;
   void AddGatedPrefix(const GatedPrefixArgs& args) override { reference_->AddGatedPrefix(args); }
   void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) override;
   void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override;

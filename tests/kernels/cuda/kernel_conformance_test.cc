@@ -1,5 +1,6 @@
 // Every CUDA kernel on the shared table of op cases, under the emulator and each of its schedules,
-// in both modes, against the double-precision reference.
+// in both modes, against the double-precision reference; attention's cases, which take longer, are
+// in paged_attention_test.cc.
 
 #include <cmath>
 #include <string>

@@ -55,6 +55,23 @@ constexpr Mutant kMutants[] = {
     {"signs.group_not_cleared", "delta_sign_bits_groups/rows:6"},
     {"signs.group_begins_late", "delta_sign_bits_groups/rows:6"},
     {"argmax.no_barrier", "argmax/rows:3/cols:2049"},
+    {"rotate.norm_forgets_a_lane", "attend_short"},
+    {"rotate.other_way", "attend_short"},
+    {"store.last_column", "attend_short"},
+    {"attend.window_mask", "attend_short"},
+    {"attend.causal_mask", "attend_short"},
+    {"attend.copies_past_the_end", "attend_short"},
+    {"attend.quarters", "attend_short"},
+    {"attend.max_of_half", "attend_short"},
+    {"attend.no_rescale", "attend_short"},
+    {"attend.weight_quarters", "attend_short"},
+    {"attend.forgets_a_lane", "attend_short"},
+    {"attend.no_wait", "attend_short"},
+    {"attend.no_barrier", "attend_short"},
+    {"attend.copies_too_early", "attend_short"},
+    {"attend.span_goes_on", "attend_long"},
+    {"attend_exact.no_barrier", "attend_short_exact"},
+    {"merge.forgets_a_slot", "attend_long"},
 };
 
 // What is wrong with the work's results under one schedule; empty: nothing.
@@ -65,12 +82,15 @@ std::string WrongWith(std::string_view work, const simt::EmulatorOptions& option
   const Outcome got = DoWork(work, backend);
   if (!backend.fault().empty()) return backend.fault();
   const Outcome want = DoWork(work, reference);
+  double error = 0;
+  double norm = 0;
   for (size_t i = 0; i < want.values.size(); ++i) {
-    if (!(std::abs(got.values[i] - want.values[i]) <= want.tolerance[i])) {
-      return "element " + std::to_string(i) + " is wrong";
-    }
+    const double off = std::abs(got.values[i] - want.values[i]);
+    if (!(off <= want.tolerance[i])) return "element " + std::to_string(i) + " is wrong";
+    error += off * off;
+    norm += want.values[i] * want.values[i];
   }
-  return "";
+  return std::sqrt(error) <= want.norm_tolerance * std::sqrt(norm) ? "" : "the whole is wrong";
 }
 
 std::string FirstWrong(std::string_view work) {

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/api/check.h"
+#include "tests/kernels/attention_cases.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/kernels/op_inputs.h"
 #include "tests/kernels/stored_weight.h"
@@ -30,17 +31,34 @@ Outcome LowRankOfRows(Backend& backend, int64_t rows) {
   // The middle's rounding is half a unit of it, independent from rank to rank; four deviations.
   const double unit = backend.activation_dtype() == DType::kBF16 ? kEps16 : 16 * kEps32;
   const double size = NormOf(a.values.data(), kIn) * NormOf(b.values.data(), kRank);
-  Outcome outcome{y.Values(), {}};
+  Outcome outcome;
+  outcome.values = y.Values();
   outcome.tolerance.assign(outcome.values.size(), 4 * unit * size);
   return outcome;
 }
 
+Outcome OutcomeOf(const OpCase& op, Backend& backend) {
+  const std::unique_ptr<OpRun> run = op.make(backend);
+  run->Run();
+  return {run->Output(), run->Tolerance(), run->NormTolerance()};
+}
+
+// A prefill of 20 tokens beside a decoding sequence.
+Outcome Attend(Backend& backend, int64_t context) {
+  return OutcomeOf(AttentionCase({.num_heads = 4,
+                                  .num_kv_heads = 2,
+                                  .head_dim = 20,
+                                  .contexts = {{context, 20}, {context, 1}},
+                                  .rotary_dim = 16,
+                                  .window = context > 50 ? 0 : 12,
+                                  .head_norms = true,
+                                  .num_layers = 1}),
+                   backend);
+}
+
 Outcome RunCase(std::string_view name, Backend& backend) {
   for (const OpCase& op : ConformanceCases()) {
-    if (op.name != name) continue;
-    const std::unique_ptr<OpRun> run = op.make(backend);
-    run->Run();
-    return {run->Output(), run->Tolerance()};
+    if (op.name == name) return OutcomeOf(op, backend);
   }
   KERNEL_CHECK(false, "a mutant's work is a conformance case");
   return {};
@@ -56,6 +74,8 @@ Outcome DoWork(std::string_view work, Backend& backend) {
   if (work.ends_with(kExact)) work.remove_suffix(kExact.size());
   if (work == "low_rank_few" || work == "low_rank") return LowRankOfRows(backend, 5);
   if (work == "low_rank_many") return LowRankOfRows(backend, 70);
+  if (work == "attend_short") return Attend(backend, 37);
+  if (work == "attend_long") return Attend(backend, 530);
   return RunCase(work, backend);
 }
 

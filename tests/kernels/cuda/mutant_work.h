@@ -4,6 +4,7 @@
 // below for what the shared table has no case of. Any backend can do it, so that the reference says
 // what is right.
 
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -13,7 +14,8 @@ namespace polyad::test {
 
 struct Outcome {
   std::vector<double> values;
-  std::vector<double> tolerance;  // of the reference's outcome
+  std::vector<double> tolerance;                                    // of the reference's outcome
+  double norm_tolerance = std::numeric_limits<double>::infinity();  // of |error| / |values|
 };
 
 // kF32 for works whose name ends in "_exact".
