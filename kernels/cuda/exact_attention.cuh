@@ -10,6 +10,26 @@ namespace polyad::cuda {
 
 inline constexpr int kExactDims = kMaxHeadDim / simt::kWarpThreads;  // of a lane
 
+// The weight of a lane's key, and what sums of values before it are to be multiplied by.
+struct LaneWeight {
+  float own;
+  float rescale;
+};
+
+// `score` is -infinity where the lane has no key. The state's sum is that of the lane's keys alone.
+SIMT_FUNCTION LaneWeight WeighScore(float score, SoftmaxState& state) {
+  float max = score > state.max ? score : state.max;
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    const float other = simt::ShuffleXor(max, lanes);
+    max = other > max ? other : max;
+  }
+  const LaneWeight weight{score == -INFINITY ? 0.0f : simt::Exp(score - max),
+                          Rescale(state.max, max)};
+  state.max = max;
+  state.sum = state.sum * weight.rescale + weight.own;
+  return weight;
+}
+
 // A warp's row: each lane has the state and the sums of its own dimensions, 32 apart.
 struct ExactRow {
   AttentionRow row;
@@ -56,19 +76,11 @@ SIMT_FUNCTION void AttendStepExact(const AttentionKernelArgs<float>& args,
                                    const simt::SharedArray<float>& weights) {
   const int32_t key = first_key + simt::Lane();
   const float score = ExactScore(args, item, own.row, key);
-  float max = score > own.span.max ? score : own.span.max;
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    const float other = simt::ShuffleXor(max, lanes);
-    max = other > max ? other : max;
-  }
-  const float rescale = Rescale(own.span.max, max);
-  const float weight = score == -INFINITY ? 0.0f : simt::Exp(score - max);
-  own.span.max = max;
-  own.span.sum = own.span.sum * rescale + weight;
-  weights.Store(simt::ThreadIndex(), weight == 0.0f ? 0.0f : weight * GateOf(own.row, key));
+  const LaneWeight weight = WeighScore(score, own.span);
+  weights.Store(simt::ThreadIndex(), weight.own == 0.0f ? 0.0f : weight.own * GateOf(own.row, key));
   simt::WarpBarrier();
   SIMT_UNROLL
-  for (int i = 0; i < kExactDims; ++i) own.sums[i] *= rescale;
+  for (int i = 0; i < kExactDims; ++i) own.sums[i] *= weight.rescale;
   AddValuesExact(args, item, own, first_key, weights);
   SIMT_UNLESS("attend_exact.no_barrier") simt::WarpBarrier();
 }

@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/gated_prefix.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/low_rank.cuh"
 #include "kernels/cuda/paged_attention.cuh"
@@ -36,6 +37,8 @@ bool HasCodeForDevice() {
       reinterpret_cast<const void*>(AttendPages<16, 1>),
       reinterpret_cast<const void*>(AttendPages<16, kAttentionWarps>),
       reinterpret_cast<const void*>(AttendExact),
+      reinterpret_cast<const void*>(AddGatedPrefixRows<float>),
+      reinterpret_cast<const void*>(AddGatedPrefixRows<simt::Bf16>),
       reinterpret_cast<const void*>(MergeSlots<float>),
       reinterpret_cast<const void*>(MergeSlots<simt::Bf16>),
   };

@@ -1,8 +1,10 @@
 #include "tests/kernels/cuda/emulated_attention.h"
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/gated_prefix.cuh"
 #include "kernels/cuda/paged_attention.cuh"
 #include "kernels/cuda/rotate_store.cuh"
 
@@ -116,6 +118,27 @@ void AttendEmulated(const AttentionArgs& args, simt::Stream stream) {
     Attend<float>(args, stream);
   } else {
     Attend<simt::Bf16>(args, stream);
+  }
+}
+
+void AddGatedPrefixEmulated(const GatedPrefixArgs& args, simt::Stream stream) {
+  const cuda::GatedPrefixRowArgs own{{args.q.data, args.q.rows, args.q.cols, args.q.stride},
+                                     {args.kv.data, args.kv.rows, args.kv.cols, args.kv.stride},
+                                     static_cast<int32_t>(args.num_heads),
+                                     static_cast<int32_t>(args.num_kv_heads),
+                                     static_cast<int32_t>(args.head_dim),
+                                     args.scale,
+                                     args.gate};
+  const simt::LaunchShape shape{args.q.rows, cuda::kBlockThreads};
+  const auto add = [&](auto* out) {
+    using T = std::remove_pointer_t<decltype(out)>;
+    simt::Launch(shape, stream, cuda::AddGatedPrefixRows<T>, own,
+                 cuda::DeviceRows<T>{out, args.out.rows, args.out.cols, args.out.stride});
+  };
+  if (args.out.dtype == DType::kF32) {
+    add(static_cast<float*>(args.out.data));
+  } else {
+    add(static_cast<simt::Bf16*>(args.out.data));
   }
 }
 

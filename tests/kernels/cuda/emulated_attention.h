@@ -50,5 +50,6 @@ class EmulatedKv final : public KvStorage {
 
 void RotateAndStoreEmulated(const QkvArgs& args, simt::Stream stream);
 void AttendEmulated(const AttentionArgs& args, simt::Stream stream);
+void AddGatedPrefixEmulated(const GatedPrefixArgs& args, simt::Stream stream);
 
 }  // namespace polyad::test

@@ -5,7 +5,6 @@
 #include "kernels/api/kv_shape.h"
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/reference/reference_backend.h"
-#include "tests/kernels/cuda/emulated_attention.h"
 #include "tests/kernels/cuda/emulated_deltas.h"
 
 namespace polyad::test {

@@ -12,6 +12,7 @@
 
 #include "kernels/api/backend.h"
 #include "kernels/simt/emulated_stream.h"
+#include "tests/kernels/cuda/emulated_attention.h"
 
 namespace polyad::test {
 
@@ -54,7 +55,9 @@ class EmulatedBackend final : public Backend {
   }
   void RotateAndStore(const QkvArgs& args) override;
   void Attention(const AttentionArgs& args) override;
-  void AddGatedPrefix(const GatedPrefixArgs& args) override { reference_->AddGatedPrefix(args); }
+  void AddGatedPrefix(const GatedPrefixArgs& args) override {
+    AddGatedPrefixEmulated(args, &stream_);
+  }
   void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) override;
   void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;

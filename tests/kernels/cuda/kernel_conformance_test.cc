@@ -33,6 +33,7 @@ constexpr std::string_view kWithKernels[] = {"low_rank",
                                              "sigmoid",
                                              "identity",
                                              "argmax",
+                                             "gated_prefix",
                                              "gather"};
 
 bool HasKernel(const OpCase& op) {

@@ -71,6 +71,8 @@ constexpr Mutant kMutants[] = {
     {"attend.copies_too_early", "attend_short"},
     {"attend.span_goes_on", "attend_long"},
     {"attend_exact.no_barrier", "attend_short_exact"},
+    {"prefix.no_barrier", "gated_prefix/rows:2/keys:7/heads:14x20over2"},
+    {"prefix.forgets_a_lane", "gated_prefix/rows:2/keys:7/heads:14x20over2"},
     {"merge.forgets_a_slot", "attend_long"},
 };
 

@@ -124,6 +124,14 @@ TEST(PagedAttentionTest, RotatesRightlyUnderEverySchedule) {
   }
 }
 
+// More keys than a warp has lanes; a head of 256 numbers.
+TEST(GatedPrefixTest, AddsAnyNumberOfKeys) {
+  const AttentionShape shape{.num_heads = 6, .num_kv_heads = 2, .head_dim = 256, .contexts = {}};
+  for (const ComputeMode mode : {ComputeMode::kAuto, ComputeMode::kF32}) {
+    ExpectConformance(GatedPrefixCase(shape, 2, 70), mode, {});
+  }
+}
+
 // One sequence of 530 tokens, [q | k | v] rows of 6 heads over 2 of 40 numbers, stored.
 class InvarianceRun {
  public:
