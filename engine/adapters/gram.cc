@@ -39,13 +39,12 @@ __attribute__((always_inline)) inline void Widen(const T* from, int64_t count, f
   for (int64_t i = 0; i < count; ++i) to[i] = ToFloat(from[i]);
 }
 
-__attribute__((always_inline)) inline double Sum(const Lanes& lanes) {
-  float sums[kLanes];
-  *reinterpret_cast<Lanes*>(sums) = lanes;
+// Adds kLanes numbers up, in place.
+__attribute__((always_inline)) inline double Sum(float* parts) {
   for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+    for (int64_t i = 0; i < half; ++i) parts[i] += parts[i + half];
   }
-  return sums[0];
+  return parts[0];
 }
 
 // sums[i][j] = a's row i . b's row j, of `depth` numbers; rows are kGramPiece apart.
@@ -61,7 +60,11 @@ __attribute__((always_inline)) inline void DotTile(const float* a, const float* 
     }
   }
   for (int64_t i = 0; i < kTile; ++i) {
-    for (int64_t j = 0; j < kTile; ++j) sums[i][j] = Sum(lanes[i][j]);
+    for (int64_t j = 0; j < kTile; ++j) {
+      float parts[kLanes];
+      *reinterpret_cast<Lanes*>(parts) = lanes[i][j];
+      sums[i][j] = Sum(parts);
+    }
   }
 }
 
@@ -102,13 +105,15 @@ __attribute__((always_inline)) inline void RowLoop(const T* values, GramTask& ta
 // The products of columns [i, i + kGramRows) by [j, j + kLanes) summed over rows of `stride`.
 __attribute__((always_inline)) inline void OuterTile(const float* rows, int64_t count,
                                                      int64_t stride, int64_t i, int64_t j,
-                                                     Lanes lanes[kGramRows]) {
+                                                     float products[kGramRows][kLanes]) {
   Lanes sums[kGramRows] = {};
   for (int64_t k = 0; k < count; ++k, rows += stride) {
     const Lanes right = *reinterpret_cast<const Lanes*>(rows + j);
     for (int64_t left = 0; left < kGramRows; ++left) sums[left] += right * rows[i + left];
   }
-  for (int64_t left = 0; left < kGramRows; ++left) lanes[left] = sums[left];
+  for (int64_t left = 0; left < kGramRows; ++left) {
+    *reinterpret_cast<Lanes*>(products[left]) = sums[left];
+  }
 }
 
 template <typename T>
@@ -123,12 +128,12 @@ __attribute__((always_inline)) inline void ColumnLoop(const T* values, GramTask&
     }
     for (int64_t i = 0; i < task.cols; i += kGramRows) {
       for (int64_t j = i; j < task.cols; j += kLanes) {
-        Lanes lanes[kGramRows];
-        OuterTile(rows, count, stride, i, j, lanes);
+        float products[kGramRows][kLanes];
+        OuterTile(rows, count, stride, i, j, products);
         for (int64_t left = i; left < std::min(i + kGramRows, task.cols); ++left) {
           double* gram = task.gram + left * task.cols;
           for (int64_t right = j; right < std::min(j + kLanes, task.cols); ++right) {
-            gram[right] += static_cast<double>(lanes[left - i][right - j]);
+            gram[right] += static_cast<double>(products[left - i][right - j]);
           }
         }
       }
