@@ -141,41 +141,29 @@ __attribute__((always_inline)) inline void ColumnLoop(const T* values, GramTask&
   }
 }
 
-template <typename T>
-void RowLoopAny(const T* values, GramTask& task) {
-  RowLoop(values, task);
-}
-template <typename T>
-void ColumnLoopAny(const T* values, GramTask& task) {
-  ColumnLoop(values, task);
+template <bool kOfRows, typename T>
+__attribute__((always_inline)) inline void Loop(const T* values, GramTask& task) {
+  if constexpr (kOfRows) {
+    RowLoop(values, task);
+  } else {
+    ColumnLoop(values, task);
+  }
 }
 
 #if defined(__x86_64__)
-template <typename T>
-__attribute__((target("avx512f"))) void RowLoopWide(const T* values, GramTask& task) {
-  RowLoop(values, task);
-}
-template <typename T>
-__attribute__((target("avx512f"))) void ColumnLoopWide(const T* values, GramTask& task) {
-  ColumnLoop(values, task);
+template <bool kOfRows, typename T>
+__attribute__((target("avx512f"))) void LoopWide(const T* values, GramTask& task) {
+  Loop<kOfRows>(values, task);
 }
 const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #endif
 
-template <typename T>
-void AddRowGram(const T* values, GramTask& task) {
+template <bool kOfRows, typename T>
+void AddGram(const T* values, GramTask& task) {
 #if defined(__x86_64__)
-  if (kWide) return RowLoopWide(values, task);
+  if (kWide) return LoopWide<kOfRows>(values, task);
 #endif
-  RowLoopAny(values, task);
-}
-
-template <typename T>
-void AddColumnGram(const T* values, GramTask& task) {
-#if defined(__x86_64__)
-  if (kWide) return ColumnLoopWide(values, task);
-#endif
-  ColumnLoopAny(values, task);
+  Loop<kOfRows>(values, task);
 }
 
 // Calls f with the numbers as they lie.
@@ -222,15 +210,15 @@ bool IsZero(const TensorView& m) {
   return zero;
 }
 
-template <typename Add>
-std::vector<double> GramOf(const TensorView& m, bool of_rows, Add add) {
-  const int64_t side = of_rows ? m.rows : m.cols;
+template <bool kOfRows>
+std::vector<double> GramOf(const TensorView& m) {
+  const int64_t side = kOfRows ? m.rows : m.cols;
   std::vector<double> gram(static_cast<size_t>(side * side));
   GramTask task{m.rows, m.cols, {}, gram.data()};
-  WithNumbers(m, [&](const auto* values) { add(values, task); });
+  WithNumbers(m, [&](const auto* values) { AddGram<kOfRows>(values, task); });
   if (!Held(gram, side) && !IsZero(m)) {
     const std::array<int64_t, 3> step =
-        of_rows ? std::array{m.cols, int64_t{1}, m.cols} : std::array{m.rows, m.cols, int64_t{1}};
+        kOfRows ? std::array{m.cols, int64_t{1}, m.cols} : std::array{m.rows, m.cols, int64_t{1}};
     WithNumbers(m, [&](const auto* values) { SumInDouble(values, side, step, gram.data()); });
   }
   for (int64_t i = 0; i < side; ++i) {
@@ -243,12 +231,7 @@ std::vector<double> GramOf(const TensorView& m, bool of_rows, Add add) {
 
 }  // namespace
 
-std::vector<double> RowGram(const TensorView& m) {
-  return GramOf(m, true, [](const auto* values, GramTask& task) { AddRowGram(values, task); });
-}
-
-std::vector<double> ColumnGram(const TensorView& m) {
-  return GramOf(m, false, [](const auto* values, GramTask& task) { AddColumnGram(values, task); });
-}
+std::vector<double> RowGram(const TensorView& m) { return GramOf<true>(m); }
+std::vector<double> ColumnGram(const TensorView& m) { return GramOf<false>(m); }
 
 }  // namespace polyad

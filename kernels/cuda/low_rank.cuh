@@ -1,7 +1,9 @@
 #pragma once
 
-// middle[t, r] = bf16(inner[r] sum_i A[r, i] x[t, i]);  y[t, o] += w_t outer[o] sum_r B[o, r]
-// middle One launch serves any mix of adapters, ranks and rows: a block takes one item of the plan.
+// middle[t, r] = bf16(inner[r] sum_i A[r, i] x[t, i]);
+// y[t, o] += w_t outer[o] sum_r B[o, r] middle[t, r].
+//
+// One launch serves any mix of adapters, ranks and rows: a block takes one item of the plan.
 //
 // The order of a sum: of A's, warp w adds up its tiles of 16 inputs w, w + 4, w + 8, ... and the
 // four sums are added in order; of B's, tiles of 16 ranks in order. The form for few rows reads
@@ -11,6 +13,7 @@
 
 #include "kernels/cuda/fragments.cuh"
 #include "kernels/cuda/low_rank_plan.h"
+#include "kernels/cuda/row_weight.cuh"
 #include "kernels/simt/simt.h"
 
 namespace polyad::cuda {
@@ -122,10 +125,6 @@ SIMT_KERNEL(kBlockThreads) void LowRankShrinkMany(LowRankArgs args) {
   StoreMiddle<kManyRows>(args, s, item, sums);
 }
 
-SIMT_FUNCTION float WeightOf(float scale, const float* row_scale, int64_t row) {
-  return row_scale == nullptr ? scale : scale * row_scale[row];
-}
-
 // Adds a lane's accumulator tile: outputs from `out` on, 8 rows from `row` on.
 SIMT_FUNCTION void AddToOutput(const LowRankArgs& args, const LowRankSegment& s, int64_t out,
                                int64_t row, const float (&sums)[4]) {
@@ -137,7 +136,7 @@ SIMT_FUNCTION void AddToOutput(const LowRankArgs& args, const LowRankSegment& s,
     if (o >= s.out || t >= end) continue;
     const float own = s.outer == nullptr ? sums[i] : s.outer[o] * sums[i];
     float* y = args.y.data + t * args.y.stride + s.y_column + o;
-    *y += WeightOf(s.scale, s.row_scale, t - s.row_begin) * own;
+    *y += RowWeight(s, t) * own;
   }
 }
 
@@ -228,7 +227,7 @@ SIMT_KERNEL(kBlockThreads) void LowRankExpandExact(LowRankArgs args) {
   for (int r = 0; r < s.rank; ++r) sum = simt::Fma(s.exact_b[o * s.rank + r], middle[r], sum);
   if (s.outer != nullptr) sum *= s.outer[o];
   float* y = args.y.data + item.row * args.y.stride + s.y_column + o;
-  *y += WeightOf(s.scale, s.row_scale, item.row - s.row_begin) * sum;
+  *y += RowWeight(s, item.row) * sum;
 }
 
 // `args.items` are those of the whole plan, in device memory.

@@ -11,6 +11,7 @@
 
 #include "kernels/api/activation.h"
 #include "kernels/cuda/device_rows.h"
+#include "kernels/cuda/row_weight.cuh"
 #include "kernels/simt/simt.h"
 
 namespace polyad::cuda {
@@ -130,8 +131,7 @@ void ApplyVectors(VectorStep step, const VectorSegment* segments, const VectorIt
                   DeviceRows<T> rows) {
   const VectorItem item = items[simt::BlockIndex()];
   const VectorSegment s = segments[item.segment];
-  const int64_t own = item.row - s.row_begin;
-  const float weight = s.row_scale == nullptr ? s.scale : s.scale * s.row_scale[own];
+  const float weight = RowWeight(s, item.row);
   T* row = rows.data + item.row * rows.stride + s.first_col;
   const int32_t cols = SIMT_MUTATE("vectors.last_column", s.cols, s.cols - 1);
   for (int i = simt::ThreadIndex(); i < cols; i += kRowThreads) {

@@ -8,6 +8,7 @@
 // One form for any number of rows, eight to an item. The exact form is fp32: a warp to an output.
 
 #include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/row_weight.cuh"
 #include "kernels/cuda/sign_bits.h"
 #include "kernels/simt/simt.h"
 
@@ -20,10 +21,6 @@ struct SignArgs {
   DeviceRows<const float> exact_x;  // in its place for the exact form
   DeviceRows<float> y;
 };
-
-SIMT_FUNCTION float SignWeight(const SignSegment& s, int64_t row) {
-  return s.row_scale == nullptr ? s.scale : s.scale * s.row_scale[row - s.row_begin];
-}
 
 SIMT_FUNCTION float GroupScale(const SignSegment& s, int64_t o, int group) {
   return s.scales[s.one_scale != 0 ? 0 : o * s.groups + group];
@@ -77,7 +74,7 @@ SIMT_KERNEL(kBlockThreads) void SignProducts(SignArgs args) {
     const int64_t o = own + i / 2 * 8;
     const int64_t t = item.row + simt::Lane() % 4 * 2 + i % 2;
     if (o >= s.out || t >= s.row_end) continue;
-    args.y.data[t * args.y.stride + s.y_column + o] += SignWeight(s, t) * totals[i];
+    args.y.data[t * args.y.stride + s.y_column + o] += RowWeight(s, t) * totals[i];
   }
 }
 
@@ -101,7 +98,7 @@ SIMT_KERNEL(kBlockThreads) void SignProductsExact(SignArgs args) {
     total = simt::Fma(GroupScale(s, o, group), sum, total);
   }
   if (simt::Lane() == 0) {
-    args.y.data[item.row * args.y.stride + s.y_column + o] += SignWeight(s, item.row) * total;
+    args.y.data[item.row * args.y.stride + s.y_column + o] += RowWeight(s, item.row) * total;
   }
 }
 

@@ -40,6 +40,17 @@ std::vector<uint16_t> Fragments(const TensorView& tensor, float scale) {
   });
 }
 
+// An op's segment at the rows and columns that a launch gives it.
+template <typename Segment>
+Segment Placed(Segment segment, const DeltaSegment& at) {
+  segment.row_begin = static_cast<int32_t>(at.row_begin);
+  segment.row_end = static_cast<int32_t>(at.row_end);
+  segment.y_column = static_cast<int32_t>(at.y_column);
+  segment.scale = at.scale;
+  segment.row_scale = at.row_scale;
+  return segment;
+}
+
 class DeviceLowRank final : public DeviceDelta {
  public:
   DeviceLowRank(const LowRank& op, bool exact)
@@ -66,13 +77,7 @@ class DeviceLowRank final : public DeviceDelta {
              const DeviceInput& x, FloatRows y, simt::Stream stream) const override {
     std::vector<cuda::LowRankSegment> own;
     for (size_t i = 0; i < segments.size(); ++i) {
-      cuda::LowRankSegment segment = static_cast<const DeviceLowRank*>(deltas[i])->segment_;
-      segment.row_begin = static_cast<int32_t>(segments[i].row_begin);
-      segment.row_end = static_cast<int32_t>(segments[i].row_end);
-      segment.y_column = static_cast<int32_t>(segments[i].y_column);
-      segment.scale = segments[i].scale;
-      segment.row_scale = segments[i].row_scale;
-      own.push_back(segment);
+      own.push_back(Placed(static_cast<const DeviceLowRank*>(deltas[i])->segment_, segments[i]));
     }
     const cuda::LowRankPlan plan = cuda::PlanLowRank(own, exact_);
     const auto middle_words = static_cast<size_t>(plan.middle_elements) / 4 + 1;
@@ -120,13 +125,7 @@ class DeviceSigns final : public DeviceDelta {
              const DeviceInput& x, FloatRows y, simt::Stream stream) const override {
     std::vector<cuda::SignSegment> own;
     for (size_t i = 0; i < segments.size(); ++i) {
-      cuda::SignSegment segment = static_cast<const DeviceSigns*>(deltas[i])->segment_;
-      segment.row_begin = static_cast<int32_t>(segments[i].row_begin);
-      segment.row_end = static_cast<int32_t>(segments[i].row_end);
-      segment.y_column = static_cast<int32_t>(segments[i].y_column);
-      segment.scale = segments[i].scale;
-      segment.row_scale = segments[i].row_scale;
-      own.push_back(segment);
+      own.push_back(Placed(static_cast<const DeviceSigns*>(deltas[i])->segment_, segments[i]));
     }
     for (const std::vector<cuda::WorkItem>& items : cuda::PlanSigns(own, exact_)) {
       const cuda::SignArgs args{
