@@ -6,6 +6,7 @@
 #include "engine/adapters/adapter_version.h"
 #include "engine/base/check.h"
 #include "engine/base/status.h"
+#include "engine/runtime/soft_prompt_head.h"
 
 namespace polyad {
 namespace {
@@ -181,6 +182,7 @@ SequenceView EngineState::ViewOf(const Sequence& sequence, bool look_up) const {
   view.first_logits = sequence.first_logits();
   const AdapterVersion* adapter = sequence.owner->request->adapter.get();
   if (adapter != nullptr && adapter->reads_whole_prompt()) view.whole_until = sequence.prompt_end();
+  if (sequence.owner->request->is_head_request) view.max_beside_decodes = kHeadTokensBesideDecodes;
   view.token_cost = sequence.owner->token_cost;
   if (look_up && !sequence.keys.empty()) {
     const BlockPool::Match match =

@@ -143,6 +143,7 @@ class Planner {
       if (sequence->num_tokens - sequence->num_computed == 1)
         Run(*sequence, sequence->num_computed);
     }
+    has_decodes_ = !plan_.work.empty();
   }
 
   void RunPrefillsAndAdmit() {
@@ -229,6 +230,9 @@ class Planner {
   // where that is none.
   bool Run(const SequenceView& sequence, int64_t first) {
     int64_t end = first + std::min(sequence.num_tokens - first, token_budget_);
+    if (has_decodes_ && sequence.max_beside_decodes > 0) {
+      end = std::min(end, first + sequence.max_beside_decodes);
+    }
     if (sequence.whole_until > 0) {
       const int64_t whole_end = std::max(sequence.whole_until, first + 1);
       if (end < whole_end) return false;
@@ -260,6 +264,7 @@ class Planner {
   // Freed by this plan's expirations and shares: the cached prefix of a waiting sequence may be
   // among them and was counted as held by another, so admissions leave them for the next step.
   int64_t expired_blocks_ = 0;
+  bool has_decodes_ = false;
   int64_t token_budget_;
   int64_t restore_budget_;
   int64_t scoring_budget_;  // rows of prompt logits; every running sequence keeps a row for its own

@@ -54,6 +54,8 @@ struct SequenceView {
       0;  // first position whose logits are wanted; num_tokens - 1 but where the prompt is scored
   // Tokens before it run in one step, each later one in a step of its own; 0: in any pieces.
   int64_t whole_until = 0;
+  // At most so many tokens of it in a step in which other sequences generate; 0: any number.
+  int64_t max_beside_decodes = 0;
   int64_t token_cost = kBaseTokenCost;
   // Waiting sequences only: the cached prefix that admission would take.
   int64_t cached_blocks = 0;

@@ -101,6 +101,25 @@ TEST(Scheduler, AWholePromptWaitsForRoomAndNobodyOvertakesIt) {
   EXPECT_THAT(Admitted(Plan(view)), ElementsAre(2, 3));
 }
 
+TEST(Scheduler, ALoadsHeadRunsInPiecesBesideDecodesOnly) {
+  SchedulerView view = ViewOf();
+  SequenceView head = Waiting(9, 41);
+  head.max_beside_decodes = 16;
+  view.waiting = {head};
+  EXPECT_EQ(WorkOf(Plan(view), 9)->count, 41);  // nobody waits for it
+  view.running = {Running(1, 51, 50)};
+  StepPlan plan = Plan(view);
+  EXPECT_THAT(Admitted(plan), ElementsAre(9));
+  EXPECT_EQ(WorkOf(plan, 9)->count, 16);
+  view.waiting = {Waiting(10, 30)};
+  view.running.push_back(Running(9, 41, 16));
+  view.running.back().max_beside_decodes = 16;
+  plan = Plan(view);
+  EXPECT_EQ(WorkOf(plan, 9)->first, 16);
+  EXPECT_EQ(WorkOf(plan, 9)->count, 16);
+  EXPECT_EQ(WorkOf(plan, 10)->count, 30);  // prompts of others are theirs to wait for
+}
+
 TEST(Scheduler, ALargestWholePromptFitsBesideEveryOtherDecode) {
   SchedulerView view = ViewOf();
   for (int64_t id = 1; id < view.limits.max_running; ++id) {
