@@ -5,7 +5,8 @@
 // thread pool lends it its core. A worker lends between two runs, when it holds no task, so that
 // the others go on with the next run's tasks meanwhile; the system's scheduler would put it aside
 // within a task, and every thread waits for that one. A core is lent for one slice in
-// kSlice + kRest. While the pool rests, background work runs as it likes.
+// kSlice + kRest, and whoever borrows it stays on it: on another it would be in a task's way again.
+// While the pool rests, background work runs as it likes.
 //
 // Process-wide: one machine has one set of cores. Thread-safe.
 
@@ -14,7 +15,7 @@
 namespace polyad {
 
 inline constexpr std::chrono::microseconds kSlice{200};
-inline constexpr std::chrono::microseconds kRest{700};
+inline constexpr std::chrono::microseconds kRest{350};
 
 // By a background thread, between pieces. Costs a clock reading.
 void GiveWay();

@@ -1,5 +1,8 @@
 #include "kernels/api/give_way.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -80,6 +83,30 @@ TEST(GiveWayTest, AWaiterGoesOnWhenTheLastWorkerParks) {
   EndRuns();
   background.join();
   EXPECT_TRUE(done.load());
+}
+
+int NumCores(std::thread::native_handle_type thread) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  EXPECT_EQ(pthread_getaffinity_np(thread, sizeof(cores), &cores), 0);
+  return CPU_COUNT(&cores);
+}
+
+TEST(GiveWayTest, ABorrowerStaysOnTheCoreItWasLentUntilThePoolRests) {
+  const int anywhere = NumCores(pthread_self());
+  {
+    Worker worker;
+    while (worker.offers() == 0) std::this_thread::yield();
+    const auto give_up = steady_clock::now() + milliseconds(5000);  // a busy machine lends late
+    do {
+      WorkFor(kSlice);
+      GiveWay();
+    } while (NumCores(pthread_self()) > 1 && steady_clock::now() < give_up);
+    EXPECT_EQ(NumCores(pthread_self()), 1);
+  }
+  WorkFor(kSlice);
+  GiveWay();
+  EXPECT_EQ(NumCores(pthread_self()), anywhere);
 }
 
 // Neither a borrower that sleeps holds a worker up, nor a worker in a long task a borrower.
