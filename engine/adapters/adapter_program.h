@@ -65,6 +65,9 @@ struct SiteOp {
   int64_t mixture = -1;
   int64_t expert = 0;
   int64_t coefficient = -1;  // which of the scaling pass's multiplies a delta; -1: none
+  // The op's Frobenius norm where lowering came by it (delta_norms.h computes the others'); -1:
+  // not.
+  double norm = -1;
 };
 
 // The norm's own weights in place of the base's.

@@ -232,8 +232,9 @@ class Reader {
     if (context_.spec.architecture == Architecture::kGpt2) return IgnoreMagnitude(place, fused);
     POLYAD_ASSIGN_OR_RETURN(const std::vector<float> m,
                             tensors_.Take(Leaf(place, "m.weight"), {shape.out, 1}));
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<double> squares,
+    POLYAD_ASSIGN_OR_RETURN(const ChangedRows rows,
                             ChangedRowSquares(context_, lora.site, lora.up, lora.down));
+    const std::vector<double>& squares = rows.sum;
     for (size_t row = 0; row < squares.size(); ++row) {
       if (!(squares[row] > 0)) {
         return InvalidArgument("tensor %s: row %d of the adapted weight is zero",

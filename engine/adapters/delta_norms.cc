@@ -111,7 +111,7 @@ StatusOr<std::vector<double>> LayerDeltaNorms(const AdapterProgram& program,
   std::vector<double> squares(static_cast<size_t>(spec.num_layers), 0.0);
   double total = 0;
   for (const SiteOp& site_op : program.ops) {
-    const double norm = FrobeniusNorm(site_op.op);
+    const double norm = site_op.norm >= 0 ? site_op.norm : FrobeniusNorm(site_op.op);
     if (!std::isfinite(norm)) {
       return InvalidArgument("module %s: the change overflows", ModulePath(spec, site_op.site));
     }

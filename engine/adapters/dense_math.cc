@@ -113,6 +113,10 @@ double SumOfSquares(const float* values, int64_t count) {
 }
 
 void Scale(Matrix& m, double factor) {
+  if (const auto narrow = static_cast<float>(factor); narrow == factor) {  // rounds to the same
+    for (float& value : m.values) value *= narrow;
+    return;
+  }
   for (float& value : m.values) value = static_cast<float>(value * factor);
 }
 

@@ -17,8 +17,14 @@ namespace polyad {
 
 inline TensorView ViewOf(const Matrix& m) { return {m.values.data(), DType::kF32, m.rows, m.cols}; }
 
-// |row|^2 of W + b a, [out], for the base's matrix at `site`; b is [out, rank], a is [rank, in].
-StatusOr<std::vector<double>> ChangedRowSquares(const LoweringContext& context, SiteRef site,
-                                                const Matrix& b, const Matrix& a);
+// |row|^2 of W + b a and of b a, [out] each.
+struct ChangedRows {
+  std::vector<double> sum;
+  std::vector<double> change;
+};
+
+// For the base's matrix W at `site`; b is [out, rank], a is [rank, in].
+StatusOr<ChangedRows> ChangedRowSquares(const LoweringContext& context, SiteRef site,
+                                        const Matrix& b, const Matrix& a);
 
 }  // namespace polyad

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/io/quote.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 
@@ -91,6 +92,7 @@ class TreeBuilder {
   }
 
   bool Open(JsonType container) {
+    if (limits_.gives_way) GiveWay();
     if (static_cast<int64_t>(stack_.size()) >= limits_.max_depth) {
       return Fail(InvalidArgument("%s: nested deeper than %d", where_, limits_.max_depth));
     }

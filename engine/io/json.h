@@ -26,6 +26,7 @@ struct JsonLimits {
   int64_t max_depth = 32;
   int64_t max_values = int64_t{1} << 20;   // scalars, arrays and objects together
   int64_t max_members = int64_t{1} << 20;  // of one object
+  bool gives_way = false;  // at each object, for loader threads (kernels/api/give_way.h)
 };
 
 // `where` names the text in messages ("config.json").

@@ -210,6 +210,7 @@ StatusOr<SafetensorsFile> SafetensorsFile::FromFile(RandomAccessFile file,
   json_limits.max_depth = kHeaderDepth;
   json_limits.max_members = limits.max_tensors + 1;
   json_limits.max_values = (limits.max_tensors + 1) * (6 + limits.max_dimensions);
+  json_limits.gives_way = true;
   POLYAD_ASSIGN_OR_RETURN(const Json header, ParseJson(text, name + ": header", json_limits));
 
   std::vector<ParsedTensor> parsed;
@@ -225,6 +226,7 @@ StatusOr<SafetensorsFile> SafetensorsFile::FromFile(RandomAccessFile file,
   const int64_t data_start = kLengthBytes + static_cast<int64_t>(text.size());
   POLYAD_RETURN_IF_ERROR(CheckCoverage(name, parsed, opened.file_.size() - data_start));
   for (ParsedTensor& tensor : parsed) {
+    GiveWay();
     opened.index_.emplace(tensor.info.name, opened.tensors_.size());
     opened.offsets_.push_back(data_start + tensor.begin);
     opened.tensors_.push_back(std::move(tensor.info));

@@ -13,8 +13,9 @@ namespace {
 void WritePanels(const TensorView& matrix, float scale, WeightFormat format, char* to) {
   const int64_t most = std::min(matrix.rows, kPanelColumns) * matrix.cols;
   const bool as_stored = format == WeightFormat::kBF16 && matrix.dtype == DType::kBF16;
-  const auto decoded =
-      std::make_unique_for_overwrite<float[]>(static_cast<size_t>(as_stored ? 0 : most));
+  const bool as_floats = matrix.dtype == DType::kF32 && scale == 1.0f;
+  const auto decoded = std::make_unique_for_overwrite<float[]>(
+      static_cast<size_t>(as_stored || as_floats ? 0 : most));
   for (int64_t first = 0; first < matrix.rows; first += kPanelColumns) {
     const int64_t columns = std::min(kPanelColumns, matrix.rows - first);
     const int64_t count = columns * matrix.cols;
@@ -22,6 +23,8 @@ void WritePanels(const TensorView& matrix, float scale, WeightFormat format, cha
         static_cast<const char*>(matrix.data) + RowBytes(matrix.dtype, first * matrix.cols);
     if (as_stored) {
       WriteBf16Tiles(reinterpret_cast<const uint16_t*>(stored), scale, matrix.cols, columns, to);
+    } else if (as_floats) {
+      WritePanel(format, reinterpret_cast<const float*>(stored), matrix.cols, columns, to);
     } else {
       // Rows lie one behind another: as one they are decoded fastest.
       DecodeRow({stored, matrix.dtype, 1, count}, 0, decoded.get());

@@ -212,9 +212,13 @@ class LoraLowering {
   Status Dora(const ModuleTensors& module, const Pair& pair) {
     const Matrix a = Widened(pair.a);
     Matrix b = ScaledB(pair);
-    POLYAD_ASSIGN_OR_RETURN(const std::vector<double> squares,
+    POLYAD_ASSIGN_OR_RETURN(const ChangedRows rows,
                             ChangedRowSquares(context_, module.site(), b, a));
-    POLYAD_ASSIGN_OR_RETURN(std::vector<float> factors, Magnitudes(module, squares));
+    POLYAD_ASSIGN_OR_RETURN(std::vector<float> factors, Magnitudes(module, rows.sum));
+    double square = 0;  // of c s B A
+    for (size_t i = 0; i < factors.size(); ++i) {
+      square += static_cast<double>(factors[i]) * static_cast<double>(factors[i]) * rows.change[i];
+    }
     POLYAD_ASSIGN_OR_RETURN(std::vector<float> bias, BaseBias(context_, module.site()));
     const bool has_bias =
         std::any_of(bias.begin(), bias.end(), [](float value) { return value != 0; });
@@ -225,6 +229,7 @@ class LoraLowering {
     op.a = pair.a;  // as the file has it
     op.b = program_.arena.KeepMatrix(std::move(b.values), b.rows, b.cols);
     program_.ops.push_back({module.site(), op});
+    program_.ops.back().norm = std::sqrt(square);
     if (has_bias) AddBias(program_, module.site(), std::move(bias));
     return absl::OkStatus();
   }

@@ -25,28 +25,40 @@ class RandomBase final : public BaseWeights {
   polyad::Matrix weight{0, 0};
 };
 
+// Forty rows: two and a half times the sixteen that are taken together.
+ModelSpec FortyRows() {
+  ModelSpec spec = TinySpec();
+  spec.num_heads = 5;
+  return spec;
+}
+
 class RowSquaresTest : public ::testing::Test {
  protected:
   // Against |W + b a|^2 in fp64, to fp32 rounding of what the terms weigh.
   void Check(const Matrix& b, const Matrix& a) {
     const auto squares = ChangedRowSquares(context_, kQuery, b, a);
     ASSERT_TRUE(squares.ok()) << squares.status();
-    ASSERT_EQ(static_cast<int64_t>(squares->size()), b.rows);
+    ASSERT_EQ(static_cast<int64_t>(squares->sum.size()), b.rows);
+    ASSERT_EQ(static_cast<int64_t>(squares->change.size()), b.rows);
     const Matrix delta = Multiply(b, a);
     for (int64_t i = 0; i < b.rows; ++i) {
       double expected = 0;
+      double change = 0;
       double terms = 0;
       for (int64_t j = 0; j < a.cols; ++j) {
         const double w = base_.weight.At(i, j);
         const double d = delta.At(i, j);
         expected += (w + d) * (w + d);
+        change += d * d;
         terms += w * w + d * d;
       }
-      EXPECT_NEAR((*squares)[static_cast<size_t>(i)], expected, 0x1p-22 * terms) << "row " << i;
+      const auto row = static_cast<size_t>(i);
+      EXPECT_NEAR(squares->sum[row], expected, 0x1p-22 * terms) << "row " << i;
+      EXPECT_NEAR(squares->change[row], change, 0x1p-21 * change) << "row " << i;
     }
   }
 
-  const ModelSpec spec_ = TinySpec();
+  const ModelSpec spec_ = FortyRows();
   const RandomBase base_{spec_};
   const LoweringContext context_{spec_, &base_};
   const SiteShape shape_ = ShapeOf(spec_, Site::kQ);
@@ -59,6 +71,17 @@ TEST_F(RowSquaresTest, SmallAndLargeChangesOfAnyRank) {
       Scale(b, size);
       Check(b, RandomMatrix(rank, shape_.in, 3));
     }
+  }
+}
+
+// The squares of a's numbers alone would leave fp32.
+TEST_F(RowSquaresTest, FactorsOfVeryDifferentSizes) {
+  for (const double size : {1e-15, 1e15}) {
+    Matrix b = RandomMatrix(shape_.out, 3, 6);
+    Matrix a = RandomMatrix(3, shape_.in, 7);
+    Scale(b, 1 / size);
+    Scale(a, size);
+    Check(b, a);
   }
 }
 
@@ -75,7 +98,7 @@ TEST_F(RowSquaresTest, AChangeThatTakesARowAwayIsFormed) {
   const auto squares = ChangedRowSquares(context_, kQuery, b, a);
   ASSERT_TRUE(squares.ok()) << squares.status();
   const double whole = SumOfSquares(base_.weight.Row(2), shape_.in);
-  EXPECT_NEAR((*squares)[2] / whole, 1e-8, 1e-9);
+  EXPECT_NEAR(squares->sum[2] / whole, 1e-8, 1e-9);
 }
 
 }  // namespace
