@@ -60,6 +60,7 @@ Intake::Options IntakeOptions(const EngineOptions& options, const EngineParts& p
   intake.max_whole_scored = limits.max_whole_scored();
   intake.model_name = parts.info.name;
   intake.vocab_size = parts.info.vocab_size;
+  intake.hidden_size = parts.info.hidden_size;
   intake.max_context = parts.info.max_context;
   intake.num_blocks = parts.num_kv_blocks;
   intake.rope_reaches = parts.rope_reaches;

@@ -49,6 +49,7 @@ struct ModelInfo {
   std::string name;
   std::string architecture;
   int64_t vocab_size = 0;
+  int64_t hidden_size = 0;  // values of an embedding
   int64_t max_context = 0;
   int64_t longest_context = 0;  // what an adapter's own rotary scaling may allow, at most
   int64_t num_parameters = 0;

@@ -29,6 +29,7 @@ ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend
   info.name = NameOf(options);
   info.architecture = ArchitectureName(model.spec().architecture);
   info.vocab_size = model.spec().vocab_size;
+  info.hidden_size = model.spec().hidden_size;
   info.max_context = model.max_context();
   info.longest_context = model.num_kv_blocks() * kBlockTokens;  // no request is longer
   if (options.max_context > 0) {

@@ -61,6 +61,7 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.sampled, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.head_in, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
+  POLYAD_ASSIGN_OR_RETURN(space_.hidden, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(stored_rows_, carve.Floats(kStoredRows, 2 * spec_.KvWidth()));
   POLYAD_ASSIGN_OR_RETURN(layer_in_, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_RETURN_IF_ERROR(scaling_.AllocateWorkspace(tokens));
@@ -77,6 +78,7 @@ FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
   FindCoefficients(batch, kv);
   StorePrefixes(batch, kv);
   if (batch.num_rows() > 0) RunLayers(batch, kv);
+  FindHiddenStates(batch);
   return Head(batch);
 }
 
@@ -406,6 +408,16 @@ void Decoder::GateKeys(int64_t layer, const StepBatch& batch, ActivationRows nor
   }
 }
 
+void Decoder::FindHiddenStates(const StepBatch& batch) {
+  const auto count = static_cast<int64_t>(batch.hidden_rows.size());
+  hidden_ = space_.hidden.Slice(0, count);
+  if (count == 0) return;
+  const FloatRows read = space_.sampled.Slice(0, count);
+  backend_.GatherRows(space_.residual.Slice(0, batch.num_rows()), batch.hidden_rows, read);
+  Norm(-1, NormSite::kFinal, SegmentsAmong(batch.hidden_rows, batch.segments), read,
+       {hidden_.data, DType::kF32, count, hidden_.cols, hidden_.stride});
+}
+
 FloatRows Decoder::Head(const StepBatch& batch) {
   const auto samples = static_cast<int64_t>(batch.sample_rows.size());
   const FloatRows logits = space_.logits.Slice(0, samples);
@@ -413,7 +425,7 @@ FloatRows Decoder::Head(const StepBatch& batch) {
   const FloatRows sampled = space_.sampled.Slice(0, samples);
   const ActivationRows head_in = space_.head_in.Slice(0, samples);
   backend_.GatherRows(space_.residual.Slice(0, batch.num_rows()), batch.sample_rows, sampled);
-  const std::span<const StepSegment> segments = SampleSegments(batch);
+  const auto segments = SegmentsAmong(batch.sample_rows, batch.segments);
   Norm(-1, NormSite::kFinal, segments, sampled, head_in);
   if (observer_ != nullptr) observer_->OnInput(spec_.num_layers, SiteGroup::kHead, head_in);
   linear_.Apply({weights_.head.get(), nullptr}, {spec_.num_layers, SiteGroup::kHead, false, {}},
@@ -421,16 +433,16 @@ FloatRows Decoder::Head(const StepBatch& batch) {
   return logits;
 }
 
-std::span<const StepSegment> Decoder::SampleSegments(const StepBatch& batch) {
-  sample_segments_.clear();
-  const auto& rows = batch.sample_rows;
-  for (const StepSegment& segment : batch.segments) {
+std::span<const StepSegment> Decoder::SegmentsAmong(std::span<const int32_t> rows,
+                                                    std::span<const StepSegment> segments) {
+  some_segments_.clear();
+  for (const StepSegment& segment : segments) {
     const auto begin = std::lower_bound(rows.begin(), rows.end(), segment.row_begin);
     const auto end = std::lower_bound(begin, rows.end(), segment.row_end);
     if (begin == end) continue;
-    sample_segments_.push_back({segment.adapter, begin - rows.begin(), end - rows.begin()});
+    some_segments_.push_back({segment.adapter, begin - rows.begin(), end - rows.begin()});
   }
-  return sample_segments_;
+  return some_segments_;
 }
 
 NormArgs Decoder::NormOf(const NormWeights& weights) const {

@@ -33,6 +33,7 @@ struct Workspace {
   FloatRows sampled;         // [samples, hidden]
   ActivationRows head_in;    // [samples, hidden]
   FloatRows logits;          // [samples, vocab]
+  FloatRows hidden;          // [hidden rows, hidden]
   std::vector<std::shared_ptr<void>> memory;
 };
 
@@ -47,6 +48,8 @@ class Decoder {
 
   // Logits [sample_rows, vocab] of the batch; K/V of every row are in the cache afterwards.
   FloatRows Forward(const StepBatch& batch, KvStorage& kv);
+  // [hidden_rows, hidden] of the last Forward's batch, in fp32 whatever activations are.
+  FloatRows hidden_states() const { return hidden_; }
 
  private:
   // Rows that are rotated alike: by the same tables, after the same norms of heads.
@@ -76,13 +79,15 @@ class Decoder {
                         ActivationRows out);
   void FindRotations(const StepBatch& batch);
   void RotateAndStore(int64_t layer, const StepBatch& batch, KvStorage& kv);
+  void FindHiddenStates(const StepBatch& batch);
   FloatRows Head(const StepBatch& batch);
   // The base's norm for every row, then an adapter's own where it replaces it.
   void Norm(int64_t layer, NormSite site, std::span<const StepSegment> segments, FloatRows x,
             ActivationRows y);
   NormArgs NormOf(const NormWeights& weights) const;
-  // The segments' rows among the rows that sample.
-  std::span<const StepSegment> SampleSegments(const StepBatch& batch);
+  // The segments' rows among `rows`, which ascend.
+  std::span<const StepSegment> SegmentsAmong(std::span<const int32_t> rows,
+                                             std::span<const StepSegment> segments);
 
   const ModelSpec& spec_;
   const Weights& weights_;
@@ -94,7 +99,8 @@ class Decoder {
   InputObserver* observer_ = nullptr;
   std::vector<AttentionSequence> sequences_;  // reused between layers
   std::vector<Rotation> rotations_;           // likewise
-  std::vector<StepSegment> sample_segments_;  // reused between steps
+  std::vector<StepSegment> some_segments_;    // reused between uses
+  FloatRows hidden_;                          // of the last step
   std::vector<int32_t> prompt_rows_;          // reused between soft prompts
   std::vector<int64_t> prefix_slots_;         // likewise
   std::vector<int32_t> positions_;            // likewise

@@ -48,6 +48,7 @@ class Model final : public StepRunner {
   void Observe(InputObserver* observer) { decoder_->Observe(observer); }
 
   StatusOr<FloatRows> Run(const StepBatch& batch) override;
+  FloatRows hidden_states() const override { return decoder_->hidden_states(); }
   int64_t kv_block_bytes() const override { return kv_->block_bytes(); }
   void SaveBlock(int64_t block, std::span<char> to) const override { kv_->Save(block, to); }
   void RestoreBlock(int64_t block, std::span<const char> from) override {

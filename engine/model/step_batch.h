@@ -68,6 +68,7 @@ struct StepBatch {
   std::vector<int32_t> block_ids;  // block tables, one after another
   std::vector<StepSegment> segments;
   std::vector<int32_t> sample_rows;  // rows whose logits are wanted, ascending
+  std::vector<int32_t> hidden_rows;  // rows whose final hidden states are wanted, ascending
   std::vector<StepPrompt> prompts;
   std::vector<StepPrefix> prefixes;
   std::vector<int64_t> prefix_slots;

@@ -19,6 +19,9 @@ class StepRunner {
   // vocab_size], valid until the next call. An error is a fault of the device: the step's requests
   // end with it.
   virtual StatusOr<FloatRows> Run(const StepBatch& batch) = 0;
+  // Of the last Run: [hidden_rows.size(), hidden_size], behind the final norm and before the head,
+  // as valid as its logits.
+  virtual FloatRows hidden_states() const = 0;
   // A block's keys and values of all layers, as the device keeps them, kv_block_bytes() long. What
   // is restored, to whichever block, is what was saved.
   virtual int64_t kv_block_bytes() const = 0;

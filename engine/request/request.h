@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -54,6 +55,7 @@ struct RequestSpec {
   StoppingParams stopping;
   ConstraintSpec constraint;
   OutputParams output;
+  std::optional<EmbeddingParams> embedding = {};
   CacheParams cache;
   int32_t priority = 0;             // larger first; [-100, 100]
   int64_t deadline_us = 0;          // Clock micros; 0: none
@@ -70,6 +72,7 @@ struct Request {
   SamplingParams sampling;
   StoppingParams stopping;
   OutputParams output;
+  std::optional<EmbeddingParams> embedding;
   CacheParams cache;
   std::shared_ptr<const AdapterVersion> adapter;
   AdapterIdentity adapter_identity;

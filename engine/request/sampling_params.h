@@ -59,6 +59,15 @@ struct OutputParams {
   bool echo = false;
 };
 
+// One vector for the whole prompt in place of tokens: its final hidden states (behind the final
+// norm) pooled. Needs max_tokens 0 and one choice.
+struct EmbeddingParams {
+  enum class Pooling { kLast, kMean };  // the last prompt token's, or the mean over the prompt's
+  Pooling pooling = Pooling::kLast;
+  bool normalize = true;   // to length 1, of what is kept
+  int32_t dimensions = 0;  // the first so many are kept; 0: all
+};
+
 struct CacheParams {
   bool bypass_prefix_cache = false;
   std::string salt;  // isolates prefix sharing; at most 64 bytes

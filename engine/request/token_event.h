@@ -51,7 +51,8 @@ struct PromptEvent {
   int64_t num_prompt_tokens = 0;
   int64_t num_cached_tokens = 0;
   std::vector<TokenLogprob>
-      token_logprobs;  // empty unless asked for; entry i is prompt token i + 1
+      token_logprobs;            // empty unless asked for; entry i is prompt token i + 1
+  std::vector<float> embedding;  // empty unless asked for (EmbeddingParams)
   AdapterIdentity adapter;
 };
 

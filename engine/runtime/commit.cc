@@ -38,17 +38,21 @@ void GiveBackBehindWindow(Sequence& sequence, EngineState& state) {
 
 // The first choice has its whole prompt in the cache: tell the client, and let the other choices
 // begin.
-void CompletePrompt(Sequence& sequence, EngineState& state, int64_t now_us) {
+Status CompletePrompt(Sequence& sequence, EngineState& state, int64_t now_us) {
   ActiveRequest& owner = *sequence.owner;
+  PromptEvent event;
+  if (sequence.embeds()) {
+    POLYAD_ASSIGN_OR_RETURN(event.embedding, owner.pooled.Finish(*owner.request->embedding));
+  }
   owner.prompt_done = true;
   if (!owner.request->is_head_request) state.counters.prompt_tokens += sequence.num_prompt();
-  PromptEvent event;
   event.num_prompt_tokens = sequence.num_prompt();
   event.num_cached_tokens = owner.cached_tokens;
   event.token_logprobs = std::move(owner.prompt_logprobs);
   event.adapter = owner.request->adapter_identity;
   state.Emit(owner, &sequence, std::move(event), now_us);
   state.AddOtherChoices(sequence);
+  return absl::OkStatus();
 }
 
 bool IsStopToken(const Sequence& sequence) {
@@ -126,8 +130,13 @@ void CommitOne(const FlatStep::Item& item, SampledItem sampled, EngineState& sta
   GiveBackBehindWindow(sequence, state);
   for (TokenLogprob& scored : sampled.prompt_logprobs)
     owner.prompt_logprobs.push_back(std::move(scored));
+  owner.pooled.Add(sampled.hidden);
   if (!owner.prompt_done && sequence.num_computed >= sequence.prompt_end()) {
-    CompletePrompt(sequence, state, now_us);
+    const Status status = CompletePrompt(sequence, state, now_us);
+    if (!status.ok()) {
+      state.FinishRequest(owner.number, FinishReason::kError, status, now_us);
+      return;
+    }
   }
   if (sampled.token_id >= 0) {
     AppendToken(sequence, std::move(sampled), state, observer, now_us);

@@ -51,6 +51,7 @@ StatusOr<Arrive> Intake::Prepare(RequestSpec spec, int64_t number,
   request->sampling = std::move(spec.sampling);
   request->stopping = std::move(spec.stopping);
   request->output = spec.output;
+  request->embedding = spec.embedding;
   request->cache = std::move(spec.cache);
   request->priority = spec.priority;
   const int64_t now_us = parts_.clock.NowMicros();
@@ -108,7 +109,18 @@ Status Intake::Check(const RequestSpec& spec) const {
     POLYAD_RETURN_IF_ERROR(
         CheckRange("output.prompt_logprobs", *spec.output.prompt_logprobs, 0, kMaxLogprobs));
   }
+  if (spec.embedding) POLYAD_RETURN_IF_ERROR(CheckEmbedding(spec));
   return CheckIds(spec);
+}
+
+Status Intake::CheckEmbedding(const RequestSpec& spec) const {
+  POLYAD_RETURN_IF_ERROR(CheckRange("embedding.dimensions", spec.embedding->dimensions, 0,
+                                    static_cast<double>(options_.hidden_size)));
+  if (spec.stopping.max_tokens == 0 && spec.sampling.num_choices == 1 &&
+      !spec.output.prompt_logprobs && spec.constraint.empty()) {
+    return absl::OkStatus();
+  }
+  return InvalidArgument("embedding: expected nothing beside it, got tokens to make or to score");
 }
 
 Status Intake::CheckIds(const RequestSpec& spec) const {

@@ -40,6 +40,7 @@ class Intake {
   struct Options {
     std::string model_name;                  // the base model's: asks for no adapter
     int64_t vocab_size = 0;                  // of the logits
+    int64_t hidden_size = 0;                 // of embeddings
     int64_t max_context = 0;                 // tokens of prompt and output, virtual ones too
     std::vector<int64_t> rope_reaches = {};  // the base's (RopeTables::reaches); empty: one
     int64_t num_blocks = 0;
@@ -65,6 +66,7 @@ class Intake {
                                std::shared_ptr<ResponseSink> sink) const;
 
  private:
+  Status CheckEmbedding(const RequestSpec& spec) const;
   Status CheckIds(const RequestSpec& spec) const;
   int64_t MaxContext(const AdapterVersion* adapter) const;
   int64_t NumPositions(const Request& request) const;

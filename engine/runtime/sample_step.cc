@@ -121,9 +121,14 @@ std::vector<SampledItem> SampleStep(const FlatStep& flat, FloatRows logits, Step
   PickGreedy(flat, logits, runner, sampled);
   for (size_t i = 0; i < flat.items.size(); ++i) {
     SampledItem& out = sampled[i];
-    if (out.status.ok()) out.status = ScorePrompt(flat.items[i], logits, sampler, out);
-    if (out.status.ok() && TokenDue(flat.items[i])) {
-      out.status = SampleOne(flat.items[i], logits, sampler, out);
+    const FlatStep::Item& item = flat.items[i];
+    if (item.sequence->embeds()) {
+      out.hidden = runner.hidden_states().Slice(item.sample_begin, item.sample_end);
+      continue;
+    }
+    if (out.status.ok()) out.status = ScorePrompt(item, logits, sampler, out);
+    if (out.status.ok() && TokenDue(item)) {
+      out.status = SampleOne(item, logits, sampler, out);
     }
   }
   return sampled;

@@ -17,6 +17,7 @@ struct SampledItem {
   std::vector<TokenLogprob> prompt_logprobs;  // of the prompt tokens scored in this step
   int32_t token_id = -1;                      // -1: no token was due
   std::vector<TokenLogprob> token_logprobs;   // of token_id, where asked for
+  FloatRows hidden{};                         // of an embedding, until the next run
   Status status;
 };
 

@@ -15,6 +15,7 @@
 #include "engine/constraint/constraint.h"
 #include "engine/request/request.h"
 #include "engine/request/sampling_params.h"
+#include "engine/runtime/hidden_pool.h"
 #include "engine/runtime/tenant_ledger.h"
 
 namespace polyad {
@@ -49,6 +50,7 @@ struct ActiveRequest {
   std::vector<int32_t> stop_ids;      // end-of-sequence and the request's own, sorted
   std::vector<bool> choice_finished;  // [n]
   std::vector<TokenLogprob> prompt_logprobs;
+  HiddenPool pooled;          // of a request that wants an embedding
   int64_t cached_tokens = 0;  // of the prompt, at the first admission
   int64_t admitted_us = 0;    // 0: still in the queue
   bool prompt_done = false;   // prompt computed; the other choices exist from here on
@@ -100,8 +102,18 @@ struct Sequence {
     return scores ? prompt_begin() + static_cast<int64_t>(owner->prompt_logprobs.size())
                   : num_tokens() - 1;
   }
+  // First position whose final hidden state is wanted, of a request that wants an embedding: the
+  // last token's, or where pooling the prompt stands.
+  int64_t first_hidden() const {
+    const EmbeddingParams& embedding = *owner->request->embedding;
+    const bool all = embedding.pooling == EmbeddingParams::Pooling::kMean;
+    return all ? prompt_begin() + owner->pooled.num_rows() : prompt_end() - 1;
+  }
+  bool embeds() const { return owner->request->embedding.has_value(); }
   // Cached tokens it can start from: never all, so that its next token has logits.
-  int64_t max_cached_blocks() const { return first_logits() / kBlockTokens; }
+  int64_t max_cached_blocks() const {
+    return (embeds() ? first_hidden() : first_logits()) / kBlockTokens;
+  }
 };
 
 }  // namespace polyad

@@ -92,15 +92,18 @@ void AppendRows(FlatStep::Item& item, StepBatch& batch) {
   const Sequence& sequence = *item.sequence;
   const int64_t end = item.work.first + item.work.count;
   const int64_t row_begin = batch.num_rows();
-  item.first_sampled = std::max(item.work.first, sequence.first_logits());
-  item.sample_begin = static_cast<int64_t>(batch.sample_rows.size());
+  const bool embeds = sequence.embeds();
+  std::vector<int32_t>& wanted = embeds ? batch.hidden_rows : batch.sample_rows;
+  item.first_sampled =
+      std::max(item.work.first, embeds ? sequence.first_hidden() : sequence.first_logits());
+  item.sample_begin = static_cast<int64_t>(wanted.size());
   for (int64_t i = AppendVirtual(sequence, item.work.first, end, batch); i < end; ++i) {
     if (i >= item.first_sampled) {
-      batch.sample_rows.push_back(static_cast<int32_t>(batch.num_rows()));
+      wanted.push_back(static_cast<int32_t>(batch.num_rows()));
     }
     AppendRow(sequence, i, batch);
   }
-  item.sample_end = static_cast<int64_t>(batch.sample_rows.size());
+  item.sample_end = static_cast<int64_t>(wanted.size());
   if (batch.num_rows() > row_begin) AppendSequence(item, row_begin, batch);
 }
 

@@ -17,8 +17,9 @@ struct FlatStep {
   struct Item {
     Sequence* sequence = nullptr;
     StepPlan::Work work;
-    int64_t sample_begin =
-        0;  // range of batch.sample_rows; row i scores position first_sampled + (i - sample_begin)
+    // Range of batch.sample_rows (of hidden_rows, where the sequence embeds); row i is of position
+    // first_sampled + (i - sample_begin).
+    int64_t sample_begin = 0;
     int64_t sample_end = 0;
     int64_t first_sampled = 0;
   };

@@ -24,6 +24,13 @@ uint64_t FakeChain(uint64_t before, int32_t token, int64_t adapter) {
              static_cast<uint64_t>(adapter) + 12345u);
 }
 
+void FakeHidden(uint64_t state, float* hidden) {
+  for (int64_t i = 0; i < kFakeHidden; ++i) {
+    const uint64_t bits = Mix(state + static_cast<uint64_t>(i) * 0xd1342543de82ef95u + 1);
+    hidden[i] = static_cast<float>(bits % 4096) / 512.0f - 4.0f;
+  }
+}
+
 void FakeLogits(uint64_t state, float* logits) {
   for (int64_t id = 0; id < kFakeVocab; ++id) {
     const uint64_t bits = Mix(state + static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u);
@@ -80,6 +87,13 @@ StatusOr<FloatRows> FakeModel::Run(const StepBatch& batch) {
     const auto row = static_cast<size_t>(batch.sample_rows[static_cast<size_t>(i)]);
     FakeLogits(row_states_[row], &logits_[static_cast<size_t>(i * kFakeVocab)]);
   }
+  const auto num_hidden = static_cast<int64_t>(batch.hidden_rows.size());
+  hidden_.resize(static_cast<size_t>(num_hidden * kFakeHidden));
+  for (int64_t i = 0; i < num_hidden; ++i) {
+    const auto row = static_cast<size_t>(batch.hidden_rows[static_cast<size_t>(i)]);
+    FakeHidden(row_states_[row], &hidden_[static_cast<size_t>(i * kFakeHidden)]);
+  }
+  hidden_rows_ = {hidden_.data(), num_hidden, kFakeHidden, kFakeHidden};
   if (spoil_next_ && num_samples > 0) {
     spoil_next_ = false;
     ++num_faults_;
@@ -107,11 +121,13 @@ void FakeModel::CheckShape(const StepBatch& batch) {
     row = rows.row_end;
   }
   if (row != num_rows) Violate("sequences do not cover the rows");
-  int32_t last = -1;
-  for (const int32_t sample : batch.sample_rows) {
-    if (sample <= last || sample >= num_rows) Violate("sample rows are not ascending");
-    if (TokenOf(batch, sample) < 0) Violate("a virtual token is sampled from");
-    last = sample;
+  for (const auto* wanted : {&batch.sample_rows, &batch.hidden_rows}) {
+    int32_t last = -1;
+    for (const int32_t row_index : *wanted) {
+      if (row_index <= last || row_index >= num_rows) Violate("wanted rows are not ascending");
+      if (TokenOf(batch, row_index) < 0) Violate("a virtual token is sampled from");
+      last = row_index;
+    }
   }
 }
 

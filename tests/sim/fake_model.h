@@ -22,6 +22,9 @@ struct FakeKey {
 };
 // The state of the last of `keys`, which sees `window` of them; 0: all.
 uint64_t FakeState(std::span<const FakeKey> keys, int64_t window);
+inline constexpr int64_t kFakeHidden = 4;
+// [kFakeHidden] values of a state, as its final hidden state.
+void FakeHidden(uint64_t state, float* hidden);
 // [kFakeVocab] logits of a state.
 void FakeLogits(uint64_t state, float* logits);
 void FakeArgMax(FloatRows logits, std::span<TokenScore> best);
@@ -32,6 +35,7 @@ class FakeModel final : public StepRunner {
   explicit FakeModel(int64_t num_blocks, int64_t window = 0);
 
   StatusOr<FloatRows> Run(const StepBatch& batch) override;
+  FloatRows hidden_states() const override { return hidden_rows_; }
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
   int64_t kv_block_bytes() const override { return kBlockTokens * sizeof(Entry); }
   void SaveBlock(int64_t block, std::span<char> to) const override;
@@ -68,6 +72,8 @@ class FakeModel final : public StepRunner {
   std::vector<Entry> entries_;        // by slot
   std::vector<uint64_t> row_states_;  // by row of the batch
   std::vector<float> logits_;
+  std::vector<float> hidden_;
+  FloatRows hidden_rows_;
   std::string violation_;
   bool fail_next_ = false;
   bool spoil_next_ = false;

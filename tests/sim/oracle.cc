@@ -1,6 +1,8 @@
 #include "tests/sim/oracle.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
 #include "engine/adapters/adapter_version.h"
 #include "engine/base/check.h"
@@ -115,6 +117,30 @@ std::vector<TokenLogprob> ScorePromptAlone(const Request& request, const OracleM
         *sampler.Score(logits, request.prompt_tokens[i + 1], *request.output.prompt_logprobs));
   }
   return scored;
+}
+
+std::vector<float> EmbedAlone(const Request& request, const OracleModel& model) {
+  const EmbeddingParams& params = *request.embedding;
+  std::vector<FakeKey> keys = FirstKeys(request);
+  std::array<double, kFakeHidden> sums = {};
+  for (size_t i = 0; i < request.prompt_tokens.size(); ++i) {
+    keys.push_back({request.prompt_tokens[i], AdapterOf(request, i)});
+    std::array<float, kFakeHidden> hidden = {};
+    FakeHidden(FakeState(keys, model.sliding_window), hidden.data());
+    if (params.pooling == EmbeddingParams::Pooling::kLast) sums = {};
+    for (size_t k = 0; k < sums.size(); ++k) sums[k] += double{hidden[k]};
+  }
+  const bool mean = params.pooling == EmbeddingParams::Pooling::kMean;
+  const auto count = mean ? static_cast<double>(request.prompt_tokens.size()) : 1.0;
+  const auto size = params.dimensions == 0 ? sums.size() : static_cast<size_t>(params.dimensions);
+  double square = 0;
+  for (size_t k = 0; k < size; ++k) square += sums[k] / count * (sums[k] / count);
+  std::vector<float> out;
+  for (size_t k = 0; k < size; ++k) {
+    const double scale = params.normalize ? 1.0 / std::sqrt(square) : 1.0;
+    out.push_back(static_cast<float>(sums[k] / count * scale));
+  }
+  return out;
 }
 
 }  // namespace polyad

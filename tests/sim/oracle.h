@@ -26,5 +26,6 @@ struct OracleModel {
 
 OracleAnswer AnswerAlone(const Request& request, int32_t choice, const OracleModel& model);
 std::vector<TokenLogprob> ScorePromptAlone(const Request& request, const OracleModel& model);
+std::vector<float> EmbedAlone(const Request& request, const OracleModel& model);
 
 }  // namespace polyad

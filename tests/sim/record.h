@@ -36,6 +36,7 @@ struct Record {
   std::shared_ptr<const Request> request;
   std::vector<Choice> choices;
   std::vector<TokenLogprob> prompt_logprobs;
+  std::vector<float> embedding;
   int64_t number = 0;
   bool prompt_seen = false;
   bool refuses = false;  // from some event on

@@ -141,6 +141,7 @@ class World {
     Intake::Options options;
     options.model_name = "base";
     options.vocab_size = kFakeVocab;
+    options.hidden_size = kFakeHidden;
     options.max_context = options_.limits.max_context;
     options.num_blocks = num_blocks_;
     options.max_prompt_bytes = 1000;
@@ -318,7 +319,17 @@ class World {
     spec.output.echo = dice_.Chance(10);
     if (dice_.Chance(10)) spec.cache.salt = "salt";
     spec.cache.bypass_prefix_cache = dice_.Chance(10);
+    if (dice_.Chance(12)) EmbedInstead(spec);
     return spec;
+  }
+
+  void EmbedInstead(RequestSpec& spec) {
+    using Pooling = EmbeddingParams::Pooling;
+    spec.embedding = {dice_.Chance(70) ? Pooling::kMean : Pooling::kLast, dice_.Chance(50),
+                      static_cast<int32_t>(dice_.Below(kFakeHidden + 1))};
+    spec.sampling.num_choices = 1;
+    spec.stopping.max_tokens = 0;
+    spec.output = {};
   }
 
   void Submit() {
@@ -445,6 +456,7 @@ class World {
     Expect(!record.prompt_seen, record, "one prompt event");
     record.prompt_seen = true;
     record.prompt_logprobs = event.token_logprobs;
+    record.embedding = event.embedding;
     Expect(event.num_prompt_tokens == static_cast<int64_t>(record.request->prompt_tokens.size()),
            record, "the prompt event counts the prompt");
     Expect(event.num_cached_tokens < event.num_prompt_tokens, record, "a token is always computed");
@@ -506,6 +518,11 @@ class World {
       Expect(expected.size() == record.prompt_logprobs.size() &&
                  SameLogprobs(expected, record.prompt_logprobs, expected.size()),
              record, "the prompt scores as it does alone");
+    }
+    if (request.embedding && record.prompt_seen) {
+      Expect(record.embedding == EmbedAlone(request, model), record,
+             "the embedding is that of the request alone");
+      ++result_.num_embeddings;
     }
     for (size_t i = 0; i < record.choices.size(); ++i) {
       const Record::Choice& choice = record.choices[i];

@@ -41,6 +41,7 @@ struct SimulationResult {
   int64_t num_given_back = 0;   // places behind a window, seen after a step
   int64_t num_saved = 0;        // blocks evicted and kept
   int64_t num_restored = 0;     // blocks copied back
+  int64_t num_embeddings = 0;   // compared
   int64_t num_invocations = 0;  // requests whose adapter begins within the prompt
 };
 

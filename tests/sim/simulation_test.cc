@@ -20,6 +20,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
     sum.num_stop_strings += result.num_stop_strings;
     sum.num_shared_prompts += result.num_shared_prompts;
     sum.num_invocations += result.num_invocations;
+    sum.num_embeddings += result.num_embeddings;
     sum.num_forgotten_heads += result.num_forgotten_heads;
     sum.num_restored += result.num_restored;
     sum.num_given_back += result.num_given_back;
@@ -35,6 +36,7 @@ TEST(Simulation, EveryPromiseHoldsOverFiveHundredSeeds) {
   EXPECT_GT(sum.num_stop_strings, 200);
   EXPECT_GT(sum.num_shared_prompts, 200);
   EXPECT_GT(sum.num_invocations, 200);
+  EXPECT_GT(sum.num_embeddings, 1000);
   EXPECT_GT(sum.num_forgotten_heads, 200);
   EXPECT_GT(sum.num_restored, 500);
   EXPECT_GT(sum.num_given_back, 5000);

@@ -21,6 +21,7 @@ namespace polyad {
 struct Answer {
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
+  std::vector<float> embedding = {};
 
   friend bool operator==(const Answer&, const Answer&) = default;
 };
@@ -45,14 +46,16 @@ class LoopRunner {
     request->stopping.max_tokens = static_cast<int64_t>(prompt.greedy.size());
     request->stopping.ignore_eos = true;
     request->output.logprobs = 0;
-    std::string id;
-    Arrive arrive;
-    arrive.number = *registry_.Begin(id);
-    arrive.prompt_keys = KeysOf(*request, arrive.number);
-    arrive.request = std::move(request);
-    const int64_t number = arrive.number;
-    EXPECT_TRUE(inbox_.TryPush(std::move(arrive)));
-    return number;
+    return Post(std::move(request));
+  }
+  int64_t AddEmbedding(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter,
+                       const EmbeddingParams& params) {
+    auto request = std::make_shared<Request>();
+    request->prompt_tokens = prompt.tokens;
+    request->adapter = std::move(adapter);
+    request->stopping.max_tokens = 0;
+    request->embedding = params;
+    return Post(std::move(request));
   }
 
   std::map<int64_t, Answer> Run() {
@@ -66,6 +69,8 @@ class LoopRunner {
         Answer& answer = answers[output.number];
         answer.tokens.push_back(event->token_ids.at(0));
         answer.logprobs.push_back(event->token_logprobs.at(0).logprob);
+      } else if (const auto* prompt = std::get_if<PromptEvent>(&output.event)) {
+        answers[output.number].embedding = prompt->embedding;
       }
     }
     return answers;
@@ -76,6 +81,16 @@ class LoopRunner {
   int64_t num_held_blocks() const { return loop_.state().pool.num_held(); }
 
  private:
+  int64_t Post(std::shared_ptr<Request> request) {
+    std::string id;
+    Arrive arrive;
+    arrive.number = *registry_.Begin(id);
+    arrive.prompt_keys = KeysOf(*request, arrive.number);
+    arrive.request = std::move(request);
+    const int64_t number = arrive.number;
+    EXPECT_TRUE(inbox_.TryPush(std::move(arrive)));
+    return number;
+  }
   // Nothing is shared, but a sequence that was preempted finds what it computed.
   static PrefixChain KeysOf(const Request& request, int64_t number) {
     const AdapterVersion* adapter = request.adapter.get();

@@ -23,6 +23,7 @@ class CountingModel final : public StepRunner {
     for (const StepPrompt& rows : batch.prompts) num_computed += rows.row_end - rows.row_begin;
     return model.Run(batch);
   }
+  FloatRows hidden_states() const override { return model.hidden_states(); }
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override { model.ArgMax(logits, best); }
   int64_t kv_block_bytes() const override { return model.kv_block_bytes(); }
   void SaveBlock(int64_t block, std::span<char> to) const override { model.SaveBlock(block, to); }
