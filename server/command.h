@@ -37,6 +37,8 @@ int RunQuantize(const Arguments& args);
 int RunCompress(const Arguments& args, BackendMaker make_backend);
 int RunPerplexity(const Arguments& args, BackendMaker make_backend);
 int RunCheckConfig(const Arguments& args);
+int RunCompletions(const Arguments& args);
+int RunMan(const Arguments& args);
 int RunVersion(const Arguments& args);
 
 // A command's own flags, taken out of its arguments before the rest goes to LoadConfig.

@@ -9,24 +9,10 @@
 #include "kernels/backend_factory.h"
 #include "server/command.h"
 #include "server/config.h"
+#include "server/shell_help.h"
 
 namespace polyad {
 namespace {
-
-constexpr char kUsage[] =
-    "usage: polyad COMMAND [flags]\n\n"
-    "  serve         serve a model and its adapters over gRPC and HTTP\n"
-    "  generate      one prompt, no server\n"
-    "  inspect       what an adapter or a model is and how it would be served\n"
-    "  bench         open-loop load on a server\n"
-    "  quantize      write a model's matrices in 8 or 4 bits\n"
-    "  compress      write a fine-tuned model as an adapter of its base, a bit per weight\n"
-    "  perplexity    how well a model foretells a text as it would be served\n"
-    "  check-config  read the configuration and print what serve would use\n"
-    "  version       print the version\n\n"
-    "polyad COMMAND --help says more.\n"
-    "Exit codes: 0 success, 1 the work failed, 2 bad flag or configuration, 3 model or adapter\n"
-    "refused, 4 a port cannot be bound, 130 ended by a second signal.\n";
 
 int Dispatch(const std::string& command, const Arguments& args) {
   if (command == "serve") return RunServe(args, &MakeBackend);
@@ -37,14 +23,16 @@ int Dispatch(const std::string& command, const Arguments& args) {
   if (command == "compress") return RunCompress(args, &MakeBackend);
   if (command == "perplexity") return RunPerplexity(args, &MakeBackend);
   if (command == "check-config") return RunCheckConfig(args);
+  if (command == "completions") return RunCompletions(args);
+  if (command == "man") return RunMan(args);
   if (command == "version" || command == "--version") return RunVersion(args);
   if (command == "help" || command == "--help" || command == "-h") {
-    std::fputs(kUsage, stdout);
+    std::fputs(UsageText().c_str(), stdout);
     return kExitOk;
   }
-  const std::string nearest =
-      NearestName(command, {"serve", "generate", "inspect", "bench", "quantize", "compress",
-                            "perplexity", "check-config", "version"});
+  std::vector<std::string> names;
+  for (const CommandLine& line : Commands()) names.emplace_back(line.name);
+  const std::string nearest = NearestName(command, names);
   std::fprintf(stderr, "polyad: command '%s': unknown%s\n", command.c_str(),
                nearest.empty() ? "" : ("; did you mean '" + nearest + "'?").c_str());
   return kExitUsage;
@@ -63,7 +51,7 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 4 * 1024 * 1024);
   const std::vector<std::string> args(argv + 1, argv + argc);
   if (args.empty()) {
-    std::fputs(polyad::kUsage, stderr);
+    std::fputs(polyad::UsageText().c_str(), stderr);
     return polyad::kExitUsage;
   }
   return polyad::Dispatch(args.front(), {args.begin() + 1, args.end()});
