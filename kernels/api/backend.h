@@ -56,11 +56,16 @@ class PackedMatrix {
   virtual PrecisionBytes bytes() const = 0;
 };
 
+// By layer: all blocks of a layer together, in memory from the start. By block: a block's layers
+// together, in memory from when it is first written until Discard.
+enum class KvPlacement : uint8_t { kByLayer, kByBlock };
+
 struct KvShape {
   int64_t num_layers = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
   KvFormat format = KvFormat::kAuto;
+  KvPlacement placement = KvPlacement::kByLayer;
 };
 
 // All K/V pages of all layers. Blocks are kBlockTokens tokens; block b of layer l is the backend's
@@ -76,6 +81,15 @@ class KvStorage {
   virtual int64_t block_bytes() const = 0;
   virtual void Save(int64_t block, std::span<char> to) const = 0;
   virtual void Restore(int64_t block, std::span<const char> from) = 0;
+  // Of storage placed by block: how far apart two blocks begin, of the first one's beginning.
+  virtual int64_t block_stride() const { return block_bytes(); }
+  // Of storage placed by block: gives the memory of bytes [begin, end), counted from the first
+  // block and whole huge pages, back to the system. The content of every block that lies there, or
+  // partly, is lost. Does nothing where memory cannot be given back.
+  virtual void Discard(int64_t begin, int64_t end) {
+    static_cast<void>(begin);
+    static_cast<void>(end);
+  }
 };
 
 enum class NormKind { kRms, kLayer };
@@ -186,8 +200,8 @@ class Backend {
   // packed.
   virtual absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
                                                                  PackShare& share) = 0;
-  // Bytes of one block in all layers. INVALID_ARGUMENT: a size out of range, a format that the mode
-  // does not go with.
+  // Bytes of one block in all layers, with what lies between two blocks. INVALID_ARGUMENT: a size
+  // out of range, a format that the mode does not go with.
   virtual absl::StatusOr<int64_t> KvBlockBytes(const KvShape& shape) const = 0;
   virtual absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                                 int64_t num_blocks) = 0;

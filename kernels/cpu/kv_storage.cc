@@ -5,9 +5,11 @@
 
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "kernels/api/check.h"
+#include "kernels/api/huge_pages.h"
 #include "kernels/cpu/packed_memory.h"
 
 namespace polyad::cpu {
@@ -28,6 +30,26 @@ void Prefault(char* memory, int64_t bytes) {
 #endif
 }
 
+// Addresses this far apart meet in the same sets of a second-level cache (16 ways of 128 KiB): one
+// head's pages of a sequence must not all do so, as they would where a block is a power of two.
+constexpr int64_t kWayBytes = int64_t{128} << 10;
+constexpr int64_t kLeastSpread = int64_t{16} << 10;
+
+int64_t SpreadStride(int64_t block_bytes) {
+  int64_t stride = block_bytes;
+  while (stride >= kWayBytes && std::gcd(stride, kWayBytes) > kLeastSpread) stride += 4096;
+  return stride;
+}
+
+absl::StatusOr<std::shared_ptr<char>> Reserve(int64_t bytes) {
+  absl::StatusOr<HugePages> pages = HugePages::Allocate(bytes);
+  if (!pages.ok()) return pages.status();
+  if (!pages->is_zero) {
+    madvise(pages->memory.get(), static_cast<size_t>(bytes), MADV_DONTNEED);  // to be zero again
+  }
+  return std::move(pages->memory);
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> CpuKvStorage::BlockBytes(const KvShape& shape) {
@@ -38,7 +60,8 @@ absl::StatusOr<int64_t> CpuKvStorage::BlockBytes(const KvShape& shape) {
         absl::StrFormat("K/V pages: %d layers of %d kv heads of %d are beyond any memory",
                         shape.num_layers, shape.num_kv_heads, shape.head_dim));
   }
-  return page_bytes * shape.num_kv_heads * shape.num_layers;
+  const int64_t bytes = page_bytes * shape.num_kv_heads * shape.num_layers;
+  return shape.placement == KvPlacement::kByBlock ? SpreadStride(bytes) : bytes;
 }
 
 absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape& shape,
@@ -57,20 +80,28 @@ absl::StatusOr<std::unique_ptr<CpuKvStorage>> CpuKvStorage::Create(const KvShape
   }
   std::unique_ptr<CpuKvStorage> storage(new CpuKvStorage(shape, num_blocks));
   storage->bytes_ = *block_bytes * num_blocks;
-  absl::StatusOr<std::shared_ptr<char>> memory = AllocatePacked(storage->bytes_ + kReadBeyond);
+  absl::StatusOr<std::shared_ptr<char>> memory =
+      storage->by_block() ? Reserve(storage->bytes_ + kReadBeyond)
+                          : AllocatePacked(storage->bytes_ + kReadBeyond);
   if (!memory.ok()) return memory.status();
   storage->memory_ = *std::move(memory);
-  Prefault(storage->memory_.get(), storage->bytes_);
+  if (!storage->by_block()) Prefault(storage->memory_.get(), storage->bytes_);
   return storage;
 }
 
-// The pages of a layer's kv heads lie together, so a block is one piece of each layer.
+void CpuKvStorage::Discard(int64_t begin, int64_t end) {
+  KERNEL_CHECK(by_block() && begin % kHugePage == 0 && end % kHugePage == 0, "whole huge pages");
+  KERNEL_CHECK(begin >= 0 && begin <= end && end < bytes_ + kHugePage, "pages of the storage");
+  madvise(memory_.get() + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
+}
+
+// The pages of a layer's kv heads lie together, so a block is one piece of each layer at least.
 void CpuKvStorage::Save(int64_t block, std::span<char> to) const {
   KERNEL_CHECK(static_cast<int64_t>(to.size()) == block_bytes(), "a block is saved whole");
   const int64_t stride = block_stride_bytes();
   for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
-    std::memcpy(to.data() + layer * stride, Page(layer, 0) + block * stride,
-                static_cast<size_t>(stride));
+    std::memcpy(to.data() + layer * layer_bytes(), Page(layer, 0) + block * stride,
+                static_cast<size_t>(layer_bytes()));
   }
 }
 
@@ -78,8 +109,8 @@ void CpuKvStorage::Restore(int64_t block, std::span<const char> from) {
   KERNEL_CHECK(static_cast<int64_t>(from.size()) == block_bytes(), "a block is restored whole");
   const int64_t stride = block_stride_bytes();
   for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
-    std::memcpy(Page(layer, 0) + block * stride, from.data() + layer * stride,
-                static_cast<size_t>(stride));
+    std::memcpy(Page(layer, 0) + block * stride, from.data() + layer * layer_bytes(),
+                static_cast<size_t>(layer_bytes()));
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/api/huge_pages.h"
+#include "kernels/api/pack_arena.h"
 #include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
@@ -29,6 +30,7 @@ void ClearUnless(bool is_zero, char* memory, int64_t bytes) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<char>> AllocatePacked(int64_t bytes) {
+  if (PackArena* arena = PackArena::Current(); arena != nullptr) return arena->Allocate(bytes);
   static CurrentSlab& current = *new CurrentSlab;
   if (bytes < 0 || bytes > kMaxBytes) {
     return absl::ResourceExhaustedError(absl::StrFormat("packed weights: %d bytes asked", bytes));

@@ -2,8 +2,8 @@
 
 // Memory for packed weights and deltas: slabs of huge pages (huge_pages.h), so that streaming
 // hundreds of megabytes per step does not walk page tables. Small packings share a slab and keep it
-// alive together; a slab is given back when the last of them dies. Thread-safe. Contents start as
-// zeros.
+// alive together; a slab is given back when the last of them dies. Where an adapter has an arena of
+// its own (pack_arena.h), its memory comes from there. Thread-safe. Contents start as zeros.
 
 #include <cstdint>
 #include <memory>

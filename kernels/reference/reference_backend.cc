@@ -84,6 +84,19 @@ void StoredKv::Save(int64_t block, std::span<char> to) const {
   }
 }
 
+void StoredKv::Discard(int64_t begin, int64_t end) {
+  const int64_t last = std::min(num_blocks_, (end + block_bytes() - 1) / block_bytes());
+  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+    for (int64_t slot = begin / block_bytes() * kBlockTokens; slot < last * kBlockTokens; ++slot) {
+      for (int64_t head = 0; head < shape_.num_kv_heads; ++head) {
+        const auto dim = static_cast<size_t>(shape_.head_dim);
+        std::fill_n(K(layer, slot, head), dim, std::numeric_limits<float>::quiet_NaN());
+        std::fill_n(V(layer, slot, head), dim, std::numeric_limits<float>::quiet_NaN());
+      }
+    }
+  }
+}
+
 void StoredKv::Restore(int64_t block, std::span<const char> from) {
   const size_t count = Index(0, kBlockTokens, 0);
   for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {

@@ -46,6 +46,8 @@ class StoredKv final : public KvStorage {
   int64_t block_bytes() const override { return bytes() / num_blocks_; }
   void Save(int64_t block, std::span<char> to) const override;
   void Restore(int64_t block, std::span<const char> from) override;
+  // Of storage placed by block: makes not-a-numbers of the blocks that lie there.
+  void Discard(int64_t begin, int64_t end) override;
   const KvShape& shape() const { return shape_; }
   float* K(int64_t layer, int64_t slot, int64_t kv_head) {
     return &k_[Index(layer, slot, kv_head)];

@@ -1,5 +1,8 @@
 #include "kernels/cpu/kv_storage.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -10,6 +13,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/api/huge_pages.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/row_kernels.h"
@@ -251,10 +255,14 @@ TEST(CpuKvStorageTest, ANumberThatIsNotFiniteMakesItsGroupNaN) {
 // bits and scaling alike, whatever was there.
 TEST(CpuKvStorageTest, ABlockComesBackBitForBitIntoAnyBlock) {
   std::mt19937 random(5);
-  for (KvFormat format : {KvFormat::kBF16, KvFormat::kInt8, KvFormat::kInt4}) {
-    const auto kv = *CpuKvStorage::Create({3, 2, 80, format}, 4);
-    ASSERT_EQ(kv->block_bytes(), *CpuKvStorage::BlockBytes(kv->shape()));
-    ASSERT_EQ(kv->bytes(), kv->num_blocks() * kv->block_bytes());
+  for (const auto& [format, placement] : {std::pair(KvFormat::kBF16, KvPlacement::kByLayer),
+                                          {KvFormat::kInt8, KvPlacement::kByLayer},
+                                          {KvFormat::kInt4, KvPlacement::kByLayer},
+                                          {KvFormat::kBF16, KvPlacement::kByBlock},
+                                          {KvFormat::kInt4, KvPlacement::kByBlock}}) {
+    const auto kv = *CpuKvStorage::Create({3, 2, 80, format, placement}, 4);
+    ASSERT_EQ(kv->block_stride(), *CpuKvStorage::BlockBytes(kv->shape()));
+    ASSERT_EQ(kv->bytes(), kv->num_blocks() * kv->block_stride());
     const auto each_page = [&](int64_t block, auto f) {
       for (int64_t layer = 0; layer < 3; ++layer) {
         for (int64_t head = 0; head < 2; ++head) {
@@ -282,6 +290,52 @@ TEST(CpuKvStorageTest, ABlockComesBackBitForBitIntoAnyBlock) {
     after.clear();
     each_page(3, [&](char* page) { after.insert(after.end(), page, page + page_bytes); });
     EXPECT_EQ(after, neighbour) << NameOf(format);
+  }
+}
+
+// Bytes of the storage that the system has given memory to.
+int64_t ResidentBytes(const CpuKvStorage& kv) {
+  constexpr int64_t kSmallPage = 4096;
+  const int64_t num_pages = (kv.bytes() + kSmallPage - 1) / kSmallPage;
+  std::vector<unsigned char> in_core(static_cast<size_t>(num_pages));
+  EXPECT_EQ(mincore(kv.Page(0, 0), static_cast<size_t>(kv.bytes()), in_core.data()), 0);
+  return kSmallPage * std::count_if(in_core.begin(), in_core.end(),
+                                    [](unsigned char flags) { return (flags & 1) != 0; });
+}
+
+TEST(CpuKvStorageTest, PlacedByBlockMemoryComesWithTheFirstWriteAndGoesWithDiscard) {
+  const auto kv = *CpuKvStorage::Create({8, 4, 64, KvFormat::kBF16, KvPlacement::kByBlock}, 64);
+  EXPECT_EQ(kv->block_stride() % 4096, 0);
+  EXPECT_GE(kv->block_stride(), kv->block_bytes());
+  EXPECT_LE(kv->block_stride(), kv->block_bytes() + 16384);
+  EXPECT_EQ(ResidentBytes(*kv), 0);
+  std::vector<char> content(static_cast<size_t>(kv->block_bytes()), 'x');
+  const int64_t in_second_page = kHugePage / kv->block_stride() + 1;
+  kv->Restore(0, content);
+  kv->Restore(in_second_page, content);
+  EXPECT_GE(ResidentBytes(*kv), 2 * kv->block_bytes());
+  EXPECT_LE(ResidentBytes(*kv), 2 * kHugePage);
+  kv->Discard(kHugePage, 2 * kHugePage);
+  EXPECT_LE(ResidentBytes(*kv), kHugePage);
+  std::vector<char> saved(content.size());
+  kv->Save(0, saved);
+  EXPECT_EQ(saved, content);
+  kv->Save(in_second_page, saved);
+  EXPECT_EQ(saved, std::vector<char>(content.size(), 0));
+}
+
+// A head's pages of consecutive blocks must not all meet in the same sets of a cache.
+TEST(CpuKvStorageTest, BlocksOfAPowerOfTwoLieASmallStepFurtherApart) {
+  constexpr int64_t kWayBytes = 128 << 10;
+  for (const int64_t num_layers : {16, 30, 32, 64}) {
+    const KvShape shape{num_layers, 8, 64, KvFormat::kBF16, KvPlacement::kByBlock};
+    KvShape by_layer = shape;
+    by_layer.placement = KvPlacement::kByLayer;
+    const int64_t stride = *CpuKvStorage::BlockBytes(shape);
+    EXPECT_LE(stride, *CpuKvStorage::BlockBytes(by_layer) * 102 / 100);
+    std::set<int64_t> places;
+    for (int64_t block = 0; block < 32; ++block) places.insert(block * stride % kWayBytes);
+    EXPECT_GE(places.size(), 8u) << num_layers;
   }
 }
 
