@@ -1,28 +1,51 @@
 #include "engine/cache/block_pool.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "engine/base/check.h"
 
 namespace polyad {
 
-BlockPool::BlockPool(int64_t num_blocks) : slots_(static_cast<size_t>(num_blocks)) {
+BlockPool::BlockPool(int64_t num_blocks, const BlockPages::Layout& layout)
+    : slots_(static_cast<size_t>(num_blocks)), pages_(num_blocks, layout) {
   POLYAD_CHECK(num_blocks > 0, "a pool has blocks");
   unused_.reserve(slots_.size());
-  for (int64_t i = num_blocks - 1; i >= 0; --i) unused_.push_back(BlockId(i));
+  for (int64_t i = 0; i < num_blocks; ++i) {
+    At(i).usable = pages_.IsUsable(i);
+    AddUnused(BlockId(i));
+  }
+}
+
+void BlockPool::AddUnused(BlockId block) {
+  Slot& slot = At(block);
+  if (!slot.usable) return;
+  ++num_unused_;
+  if (std::exchange(slot.listed, true)) return;
+  unused_.push_back(block.value());
+  std::push_heap(unused_.begin(), unused_.end(), std::greater<>());
+}
+
+BlockId BlockPool::TakeUnused() {
+  while (true) {
+    POLYAD_CHECK(!unused_.empty(), "every unused block is listed");
+    std::pop_heap(unused_.begin(), unused_.end(), std::greater<>());
+    const BlockId block(unused_.back());
+    unused_.pop_back();
+    At(block).listed = false;
+    if (!IsUnused(At(block))) continue;
+    --num_unused_;
+    return block;
+  }
 }
 
 void BlockPool::Allocate(int64_t count, BlockTable& table) {
   POLYAD_CHECK(count <= num_available(), "the scheduler plans within the pool");
   for (int64_t i = 0; i < count; ++i) {
-    BlockId block;
-    if (unused_.empty()) {
-      block = EvictOne();
-    } else {
-      block = unused_.back();
-      unused_.pop_back();
-    }
+    const BlockId block = num_unused_ > 0 ? TakeUnused() : EvictOne();
     At(block).references = 1;
+    ++num_held_;
+    pages_.CountHeld(block.value(), 1);
     table.push_back(block);
   }
 }
@@ -32,6 +55,8 @@ void BlockPool::Hold(BlockId block) {
   if (slot.references == 0) {
     POLYAD_CHECK(slot.indexed, "an unused block cannot be shared");
     LeaveCache(block);
+    ++num_held_;
+    pages_.CountHeld(block.value(), 1);
   }
   if (++slot.references == 2) ++num_shared_;
 }
@@ -54,10 +79,55 @@ void BlockPool::Release(BlockId block) {
   POLYAD_CHECK(slot.references > 0, "released more often than held");
   if (--slot.references == 1) --num_shared_;
   if (slot.references > 0) return;
+  --num_held_;
+  pages_.CountHeld(block.value(), -1);
   if (slot.indexed) {
     EnterCache(block);
   } else {
-    unused_.push_back(block);
+    AddUnused(block);
+  }
+}
+
+void BlockPool::Grow(int64_t num_unused, const std::function<bool(int64_t pages)>& take) {
+  while (num_unused_ < num_unused) {
+    const std::vector<int64_t> absent = pages_.NextToBring();
+    if (absent.empty() || !take(static_cast<int64_t>(absent.size()))) return;
+    for (const int64_t page : absent) {
+      pages_.Bring(page);
+      UpdateUsable(page);
+    }
+  }
+}
+
+std::vector<int64_t> BlockPool::Shrink(int64_t count) {
+  std::vector<int64_t> given = pages_.Coldest(count);
+  for (const int64_t page : given) {
+    const BlockPages::Range blocks = pages_.BlocksOf(page);
+    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+      if (At(block).references > 0 || !At(block).indexed) continue;
+      Evict(BlockId(block));
+      AddUnused(BlockId(block));
+    }
+    pages_.Drop(page);
+    UpdateUsable(page);
+  }
+  return given;
+}
+
+void BlockPool::Condemn(int64_t count) {
+  if (count == 0 && pages_.num_condemned() == 0) return;
+  for (const int64_t page : pages_.Condemn(count)) UpdateUsable(page);
+}
+
+void BlockPool::UpdateUsable(int64_t page) {
+  const BlockPages::Range blocks = pages_.BlocksOf(page);
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+    Slot& slot = At(block);
+    const bool usable = pages_.IsUsable(block);
+    if (usable == slot.usable) continue;
+    if (IsUnused(slot)) --num_unused_;
+    slot.usable = usable;
+    if (IsUnused(slot)) AddUnused(BlockId(block));
   }
 }
 
@@ -102,7 +172,9 @@ void BlockPool::Publish(const PrefixKey& key, BlockOwner owner, BlockId& block) 
 
 int64_t BlockPool::NumExclusive(std::span<const BlockId> table) const {
   return std::count_if(table.begin(), table.end(), [this](BlockId block) {
-    return block.valid() && At(block).references == 1;
+    if (!block.valid()) return false;
+    const Slot& slot = At(block);
+    return slot.references == 1 && (slot.usable || slot.indexed);
   });
 }
 
@@ -113,9 +185,11 @@ void BlockPool::Forget(std::span<const PrefixKey> keys) {
     const BlockId block = found->second;
     if (At(block).references == 0) {
       LeaveCache(block);
-      unused_.push_back(block);
+      Unindex(At(block));
+      AddUnused(block);
+    } else {
+      Unindex(At(block));
     }
-    Unindex(At(block));
   }
 }
 
@@ -127,6 +201,8 @@ void BlockPool::EnterCache(BlockId block) {
   (list.newest == kNone ? list.oldest : At(list.newest).newer) = block.value();
   list.newest = block.value();
   SetCount(slot.owner, list, list.count + 1);
+  pages_.CountCached(block.value(), 1, slot.owner == kSoftPrompts);
+  pages_.Touch(block.value(), now_us_);
 }
 
 void BlockPool::LeaveCache(BlockId block) {
@@ -137,6 +213,7 @@ void BlockPool::LeaveCache(BlockId block) {
   (slot.older == kNone ? list.oldest : At(slot.older).newer) = slot.newer;
   (slot.newer == kNone ? list.newest : At(slot.newer).older) = slot.older;
   SetCount(slot.owner, list, list.count - 1);
+  pages_.CountCached(block.value(), -1, slot.owner == kSoftPrompts);
   if (list.count == 0) cached_.erase(found);
 }
 
@@ -153,10 +230,14 @@ BlockId BlockPool::EvictOne() {
   POLYAD_CHECK(num_cached_ > 0, "nothing to evict");
   const BlockOwner owner = largest_.empty() ? kSoftPrompts : largest_.rbegin()->second;
   const BlockId block(cached_.at(owner).oldest);
+  Evict(block);
+  return block;
+}
+
+void BlockPool::Evict(BlockId block) {
   evicted_.push_back({At(block).key, block});
   LeaveCache(block);
   Unindex(At(block));
-  return block;
 }
 
 void BlockPool::Unindex(Slot& slot) {
@@ -179,15 +260,36 @@ void BlockPool::CheckInvariants(std::span<const BlockTable* const> tables) const
     if (owners[i] > 0) ++num_held_seen;
     if (owners[i] > 1) ++num_shared_seen;
   }
-  POLYAD_CHECK(num_held_seen + num_available() == num_blocks(), "held + cached + unused is all");
+  POLYAD_CHECK(num_held_seen == num_held_, "held blocks are counted");
   POLYAD_CHECK(num_shared_seen == num_shared_, "shared blocks are counted");
+  CheckUnused();
   CheckIndex();
   CheckCachedLists();
-  std::vector<bool> is_unused(slots_.size(), false);
-  for (const BlockId block : unused_) {
-    POLYAD_CHECK(At(block).references == 0 && !At(block).indexed, "an unused block is empty");
-    POLYAD_CHECK(!is_unused[static_cast<size_t>(block.value())], "a block is unused once");
-    is_unused[static_cast<size_t>(block.value())] = true;
+  pages_.CheckInvariants();
+}
+
+void BlockPool::CheckUnused() const {
+  int64_t num_absent = 0;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    const auto block = static_cast<int64_t>(i);
+    POLYAD_CHECK(slot.usable == pages_.IsUsable(block), "a block is usable where its pages are");
+    POLYAD_CHECK(!IsUnused(slot) || slot.listed, "every unused block is listed");
+    if (slot.references == 0 && !slot.indexed && !slot.usable) ++num_absent;
+    if (slot.references == 0 && !slot.indexed) continue;
+    const BlockPages::Range range = pages_.PagesOf(block);
+    for (int64_t page = range.begin; page < range.end; ++page) {
+      POLYAD_CHECK(pages_.IsPresent(page), "what holds something is there");
+    }
+  }
+  POLYAD_CHECK(num_held_ + num_available() + num_absent == num_blocks(),
+               "held + cached + unused + absent is all");
+  std::vector<bool> is_listed(slots_.size(), false);
+  for (const int64_t block : unused_) {
+    const auto i = static_cast<size_t>(block);
+    POLYAD_CHECK(slots_[i].listed && !is_listed[i], "a block is listed once");
+    POLYAD_CHECK(IsUnused(slots_[i]) || !slots_[i].usable, "what is listed is unused, or was");
+    is_listed[i] = true;
   }
 }
 

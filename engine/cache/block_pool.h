@@ -6,8 +6,13 @@
 // of the owner with the most of them, the one that was let go longest ago, so that nobody's prompts
 // drive out everybody else's; an adapter's soft prompt goes last of all. What was evicted can be
 // asked for before it is overwritten. Holds no memory of the K/V themselves. Engine thread only.
+//
+// Memory may come and go by the page (block_pages.h): then blocks whose pages are not there are
+// absent, neither unused nor available, and the lowest unused block is taken first, so that the
+// last pages empty.
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <span>
 #include <unordered_map>
@@ -15,6 +20,7 @@
 #include <vector>
 
 #include "engine/base/strong_id.h"
+#include "engine/cache/block_pages.h"
 #include "engine/cache/prefix_key.h"
 
 namespace polyad {
@@ -25,12 +31,13 @@ using BlockTable = std::vector<BlockId>;
 
 class BlockPool {
  public:
-  explicit BlockPool(int64_t num_blocks);
+  explicit BlockPool(int64_t num_blocks, const BlockPages::Layout& layout = {});
 
-  int64_t num_blocks() const { return static_cast<int64_t>(slots_.size()); }
+  int64_t num_blocks() const { return static_cast<int64_t>(slots_.size()); }  // absent ones too
   int64_t num_cached() const { return num_cached_; }
-  int64_t num_available() const { return static_cast<int64_t>(unused_.size()) + num_cached_; }
-  int64_t num_held() const { return num_blocks() - num_available(); }
+  int64_t num_unused() const { return num_unused_; }
+  int64_t num_available() const { return num_unused_ + num_cached_; }
+  int64_t num_held() const { return num_held_; }
   int64_t num_shared() const { return num_shared_; }            // held more than once
   int64_t num_soft_prompt() const { return num_soft_prompt_; }  // findable, held or cached
 
@@ -67,6 +74,19 @@ class BlockPool {
   };
   std::vector<Evicted> TakeEvicted() { return std::exchange(evicted_, {}); }
 
+  // --- memory that comes and goes ---
+  const BlockPages& pages() const { return pages_; }
+  // When what is let go from now on was last used.
+  void SetNow(int64_t now_us) { now_us_ = now_us; }
+  // Brings the pages of the lowest absent blocks until `num_unused` are unused, or until `take`,
+  // which is asked for so many pages, refuses.
+  void Grow(int64_t num_unused, const std::function<bool(int64_t pages)>& take);
+  // Gives up to `count` pages up, the coldest that nothing is held on; what was cached there is
+  // evicted. The pages.
+  std::vector<int64_t> Shrink(int64_t count);
+  // Has the last `count` pages empty as their holders let go; 0: none.
+  void Condemn(int64_t count);
+
   // Blocks of `table` that would become available were the table released.
   int64_t NumExclusive(std::span<const BlockId> table) const;
 
@@ -80,6 +100,8 @@ class BlockPool {
   struct Slot {
     int32_t references = 0;
     bool indexed = false;
+    bool usable = true;     // its pages are there and may be used
+    bool listed = false;    // in unused_
     PrefixKey key;          // where indexed
     BlockOwner owner;       // where indexed
     int64_t older = kNone;  // neighbours in its owner's list of cached blocks
@@ -95,22 +117,35 @@ class BlockPool {
   const Slot& At(BlockId block) const { return slots_[static_cast<size_t>(block.value())]; }
   Slot& At(int64_t index) { return slots_[static_cast<size_t>(index)]; }
   void Release(BlockId block);
+  bool IsUnused(const Slot& slot) const {
+    return slot.references == 0 && !slot.indexed && slot.usable;
+  }
+  void AddUnused(BlockId block);
+  BlockId TakeUnused();
+  void Evict(BlockId block);
+  void UpdateUsable(int64_t page);
   void EnterCache(BlockId block);
   void LeaveCache(BlockId block);
   void SetCount(BlockOwner owner, CachedList& list, int64_t count);
   BlockId EvictOne();
   void Unindex(Slot& slot);
+  void CheckUnused() const;
   void CheckIndex() const;
   void CheckCachedLists() const;
 
   std::vector<Slot> slots_;
-  std::vector<BlockId> unused_;  // a stack
+  // A heap, the lowest first; a block that became absent stays until its turn comes.
+  std::vector<int64_t> unused_;
+  BlockPages pages_;
   std::unordered_map<PrefixKey, BlockId> index_;
   std::unordered_map<BlockOwner, CachedList> cached_;  // of owners that have cached blocks
   // Those but soft prompts, by how many they have.
   std::set<std::pair<int64_t, BlockOwner>> largest_;
   std::vector<Evicted> evicted_;
+  int64_t num_unused_ = 0;
+  int64_t num_held_ = 0;
   int64_t num_cached_ = 0;
+  int64_t now_us_ = 0;
   int64_t num_shared_ = 0;
   int64_t num_soft_prompt_ = 0;
 };

@@ -28,6 +28,8 @@ void SwapCost::SawRestore(int64_t num_blocks, int64_t elapsed_us) {
   Blend(static_cast<double>(elapsed_us) / static_cast<double>(num_blocks), us_per_block_);
 }
 
+double SwapCost::us_per_token() const { return us_per_row_; }
+
 bool SwapCost::RestorePays() const {
   return us_per_row_ == 0 || us_per_block_ <= us_per_row_ * static_cast<double>(kBlockTokens);
 }

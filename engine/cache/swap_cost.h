@@ -13,6 +13,7 @@ class SwapCost {
   void SawStep(int64_t num_rows, int64_t elapsed_us);
   void SawRestore(int64_t num_blocks, int64_t elapsed_us);
   bool RestorePays() const;
+  double us_per_token() const;  // to compute it again; 0: not seen
 
  private:
   double us_per_row_ = 0;  // 0: not seen

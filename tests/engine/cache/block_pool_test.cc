@@ -240,5 +240,155 @@ TEST(BlockPool, KeepsItsInvariantsUnderRandomUse) {
   }
 }
 
+// Blocks of 3 on pages of 8: the third block lies on two pages, the fourth page ends inside one.
+constexpr BlockPages::Layout kPaged{3, 8, 1};
+
+bool Always(int64_t) { return true; }
+
+TEST(BlockPool, BlocksAreThereOnceTheirPagesAre) {
+  BlockPool pool(10, kPaged);
+  EXPECT_EQ(pool.pages().num_pages(), 4);
+  EXPECT_EQ(pool.num_available(), 2);  // whole ones on the first page
+  EXPECT_EQ(pool.num_held(), 0);
+  int64_t taken = 0;
+  pool.Grow(3, [&](int64_t pages) {
+    taken += pages;
+    return true;
+  });
+  EXPECT_EQ(taken, 1);
+  EXPECT_EQ(pool.num_available(), 5);
+  pool.Grow(6, [](int64_t) { return false; });
+  EXPECT_EQ(pool.num_available(), 5);
+  pool.Grow(100, Always);
+  EXPECT_EQ(pool.num_available(), 10);
+  EXPECT_EQ(pool.pages().num_present(), 4);
+  Check(pool, {});
+}
+
+TEST(BlockPool, TheLowestBlocksAreTakenFirstSoThatTheLastPagesEmpty) {
+  BlockPool pool(10, kPaged);
+  pool.Grow(10, Always);
+  Table first;
+  Table second;
+  pool.Allocate(4, first);
+  pool.Allocate(4, second);
+  pool.ReleaseAll(first);
+  Table third;
+  pool.Allocate(1, third);
+  EXPECT_EQ(third[0].value(), 0);
+  pool.ReleaseAll(second);
+  EXPECT_EQ(pool.pages().num_empty(), 3);
+  EXPECT_EQ(pool.Shrink(100), (std::vector<int64_t>{3, 2, 1}));  // the first is there for good
+  EXPECT_EQ(pool.num_available(), 1);
+  Check(pool, {&third});
+  EXPECT_TRUE(pool.Shrink(1).empty());
+}
+
+TEST(BlockPool, AHeldBlockKeepsAllItsPages) {
+  BlockPool pool(10, kPaged);
+  pool.Grow(10, Always);
+  Table table;
+  pool.Allocate(3, table);
+  Table last = {table[2]};  // on pages 0 and 1
+  table.pop_back();
+  pool.ReleaseAll(table);
+  EXPECT_EQ(pool.Shrink(100), (std::vector<int64_t>{3, 2}));
+  EXPECT_EQ(pool.NumExclusive(last), 1);
+  Check(pool, {&last});
+  pool.ReleaseAll(last);
+  EXPECT_EQ(pool.Shrink(100), std::vector<int64_t>{1});
+}
+
+TEST(BlockPool, TheColdestPageGoesFirstAndSoftPromptsLast) {
+  BlockPool pool(9, {8, 8, 1});  // a block is a page
+  pool.Grow(9, Always);
+  Table floor;
+  pool.Allocate(1, floor);
+  pool.SetNow(30);
+  const auto newest = Cache(pool, kTenant, 1, 1);
+  pool.SetNow(10);
+  const auto prompt = Cache(pool, kSoftPrompts, 2, 1);
+  pool.SetNow(20);
+  const auto older = Cache(pool, kTenant, 3, 1);
+  EXPECT_EQ(pool.Shrink(5).size(), 5u);  // those with nothing
+  EXPECT_EQ(pool.pages().ColdestOne().last_used_us, 20);
+  EXPECT_EQ(pool.Shrink(1).size(), 1u);
+  EXPECT_EQ(pool.FindPrefix(older, 1).num_blocks, 0);
+  const auto evicted = pool.TakeEvicted();
+  ASSERT_EQ(evicted.size(), 1u);
+  EXPECT_EQ(evicted[0].key, older[1]);
+  EXPECT_EQ(pool.Shrink(1).size(), 1u);
+  EXPECT_EQ(pool.FindPrefix(newest, 1).num_blocks, 0);
+  EXPECT_EQ(pool.FindPrefix(prompt, 1).num_blocks, 1);
+  Check(pool, {&floor});
+}
+
+TEST(BlockPool, WhatIsCondemnedEmptiesAndIsGivenFirst) {
+  BlockPool pool(6, {8, 8, 1});
+  pool.Grow(6, Always);
+  Table table;
+  pool.Allocate(5, table);
+  Table last = {table[4]};
+  table.pop_back();
+  pool.Condemn(2);  // pages 5 and 4
+  EXPECT_EQ(pool.num_available(), 0);
+  EXPECT_EQ(pool.NumExclusive(last), 0);  // it would not be available
+  EXPECT_EQ(pool.NumExclusive(table), 4);
+  Check(pool, {&table, &last});
+  pool.ReleaseAll(last);
+  EXPECT_EQ(pool.num_available(), 0);
+  EXPECT_EQ(pool.Shrink(1), std::vector<int64_t>{5});
+  pool.Condemn(0);
+  EXPECT_EQ(pool.num_available(), 1);
+  Check(pool, {&table});
+}
+
+// Pages come and go between any two operations; blocks on them are conserved.
+TEST(BlockPool, KeepsItsInvariantsWhilePagesComeAndGo) {
+  std::mt19937 random(2);
+  int64_t num_grown = 0;
+  int64_t num_shrunk = 0;
+  for (const BlockPages::Layout& layout :
+       {BlockPages::Layout{3, 8, 1}, {8, 8, 2}, {20, 8, 5}, {7, 64, 1}}) {
+    BlockPool pool(24, layout);
+    std::vector<Table> tables(6);
+    std::vector<std::vector<PrefixKey>> keys(6);
+    for (int round = 0; round < 3000; ++round) {
+      pool.SetNow(round);
+      const size_t i = random() % tables.size();
+      const auto amount = static_cast<int64_t>(random() % 5);
+      switch (random() % 6) {
+        case 0:
+          pool.Grow(pool.num_unused() + amount, [&](int64_t) { return random() % 3 > 0; });
+          ++num_grown;
+          break;
+        case 1:
+          num_shrunk += static_cast<int64_t>(pool.Shrink(amount).size());
+          break;
+        case 2:
+          pool.Condemn(amount);
+          break;
+        default:
+          if (!tables[i].empty()) {
+            PublishAll(pool, keys[i], tables[i], random() % 4 == 0 ? kSoftPrompts : kTenant);
+            pool.ReleaseAll(tables[i]);
+          } else {
+            const int64_t want = 1 + amount;
+            keys[i] = KeysOf(static_cast<int32_t>(random() % 3), want);
+            const BlockPool::Match match = pool.FindPrefix(keys[i], want);
+            if (want - match.num_blocks > pool.num_available() - match.from_cache) continue;
+            pool.TakePrefix(keys[i], match.num_blocks, tables[i]);
+            pool.Allocate(want - match.num_blocks, tables[i]);
+          }
+      }
+      std::vector<const Table*> all;
+      for (const Table& table : tables) all.push_back(&table);
+      pool.CheckInvariants(all);
+    }
+  }
+  EXPECT_GT(num_grown, 1000);
+  EXPECT_GT(num_shrunk, 300);
+}
+
 }  // namespace
 }  // namespace polyad
