@@ -191,6 +191,8 @@ class AdapterVersion {
                        [version](const auto& part) { return part->Uses(version); });
   }
   DeltaCost cost() const { return cost_; }  // of all its parts together
+  // Goes last, when nothing of the version is in memory any more.
+  void HoldMemory(std::shared_ptr<const void> memory) { memory_ = std::move(memory); }
 
   // While loading only.
   GroupOps& MutableAt(int64_t layer, SiteGroup group) { return groups_[Index(layer, group)]; }
@@ -222,6 +224,7 @@ class AdapterVersion {
     return static_cast<size_t>(layer * kNumSiteGroups + static_cast<int64_t>(group));
   }
 
+  std::shared_ptr<const void> memory_;  // first, so that it goes last
   Identity identity_;
   std::vector<GroupOps> groups_;  // [(num_layers + 1) * kNumSiteGroups]; the head's come last
   std::vector<std::shared_ptr<const PackedDelta>> embedding_ops_;

@@ -25,7 +25,7 @@ StatusOr<std::unique_ptr<Model>> Model::Load(const ModelFiles& files, Backend& b
   }
   POLYAD_ASSIGN_OR_RETURN(model->weights_, LoadWeights(files, backend));
   model->num_parameters_ = CountParameters(model->spec_);
-  POLYAD_RETURN_IF_ERROR(model->AllocateKv(options.kv_bytes, options.kv_format));
+  POLYAD_RETURN_IF_ERROR(model->AllocateKv(options));
   // No context is longer than the cache, so no position is beyond it.
   const int64_t longest = std::min(model->max_context_, model->num_kv_blocks() * kBlockTokens);
   POLYAD_ASSIGN_OR_RETURN(model->decoder_, Decoder::Create(model->spec_, model->weights_, backend,
@@ -33,13 +33,14 @@ StatusOr<std::unique_ptr<Model>> Model::Load(const ModelFiles& files, Backend& b
   return model;
 }
 
-Status Model::AllocateKv(int64_t kv_bytes, KvFormat format) {
-  const KvShape shape{spec_.num_layers, spec_.num_kv_heads, spec_.head_dim, format};
+Status Model::AllocateKv(const ModelOptions& options) {
+  const KvShape shape{spec_.num_layers, spec_.num_kv_heads, spec_.head_dim, options.kv_format,
+                      options.kv_placement};
   POLYAD_ASSIGN_OR_RETURN(const int64_t block_bytes, backend_.KvBlockBytes(shape));
-  const int64_t num_blocks = kv_bytes / block_bytes;
+  const int64_t num_blocks = options.kv_bytes / block_bytes;
   if (num_blocks < 1) {
     return ResourceExhausted("kv pool: expected at least one block of %d bytes, got a budget of %d",
-                             block_bytes, kv_bytes);
+                             block_bytes, options.kv_bytes);
   }
   POLYAD_ASSIGN_OR_RETURN(kv_, backend_.AllocateKv(shape, num_blocks));
   return absl::OkStatus();

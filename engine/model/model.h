@@ -21,6 +21,7 @@ namespace polyad {
 struct ModelOptions {
   int64_t kv_bytes = int64_t{512} << 20;  // rounded down to whole blocks, at least one context
   KvFormat kv_format = KvFormat::kAuto;
+  KvPlacement kv_placement = KvPlacement::kByLayer;
   int64_t max_step_tokens = 512;
   int64_t max_context = 0;  // 0: the model's own maximum
 };
@@ -40,6 +41,7 @@ class Model final : public StepRunner {
   int64_t num_kv_blocks() const { return kv_->num_blocks(); }
   int64_t kv_bytes() const { return kv_->bytes(); }
   KvFormat kv_format() const { return kv_->format(); }
+  int64_t kv_block_stride() const { return kv_->block_stride(); }
   const Weights& weights() const { return weights_; }
   WeightBytes weight_bytes() const { return weights_.bytes(); }
   int64_t num_parameters() const { return num_parameters_; }
@@ -54,11 +56,12 @@ class Model final : public StepRunner {
   void RestoreBlock(int64_t block, std::span<const char> from) override {
     kv_->Restore(block, from);
   }
+  void DiscardKv(int64_t begin, int64_t end) override { kv_->Discard(begin, end); }
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
 
  private:
   Model(ModelSpec spec, Backend& backend) : spec_(std::move(spec)), backend_(backend) {}
-  Status AllocateKv(int64_t kv_bytes, KvFormat format);
+  Status AllocateKv(const ModelOptions& options);
 
   const ModelSpec spec_;
   Backend& backend_;

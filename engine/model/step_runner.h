@@ -27,6 +27,8 @@ class StepRunner {
   virtual int64_t kv_block_bytes() const = 0;
   virtual void SaveBlock(int64_t block, std::span<char> to) const = 0;
   virtual void RestoreBlock(int64_t block, std::span<const char> from) = 0;
+  // Gives the memory of K/V's bytes [begin, end) back (KvStorage::Discard).
+  virtual void DiscardKv(int64_t begin, int64_t end) = 0;
   // best[i] = the largest logit of row i, lowest id on ties.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;
 };

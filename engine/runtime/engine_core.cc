@@ -16,8 +16,8 @@ EngineCore::EngineCore(const EngineLoop::Options& options, int64_t max_queued, P
     : registry_(max_queued, MaxAlive(options, max_queued)),
       inbox_(static_cast<size_t>(max_queued)),
       outputs_(static_cast<size_t>(options.max_pending_events)),
-      loop_(options,
-            {parts.runner, parts.clock, inbox_, outputs_, registry_, parts.observer, parts.spill}),
+      loop_(options, {parts.runner, parts.clock, inbox_, outputs_, registry_, parts.observer,
+                      parts.spill, parts.memory}),
       delivery_({parts.tokenizer, parts.clock, inbox_, registry_, parts.observer}),
       loop_thread_([this] { loop_.Run(); }),
       delivery_thread_([this] { delivery_.Run(outputs_); }) {}
@@ -46,5 +46,7 @@ void EngineCore::Retire(AdapterVersionId version) { inbox_.PushUrgent(RetireVers
 void EngineCore::Forget(std::vector<PrefixKey> head) {
   inbox_.PushUrgent(ForgetHead{std::move(head)});
 }
+
+void EngineCore::ShareMemory() { inbox_.PushUrgent(ShareAgain{}); }
 
 }  // namespace polyad

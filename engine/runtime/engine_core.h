@@ -25,7 +25,8 @@ class EngineCore {
     const Tokenizer& tokenizer;
     Clock& clock;
     EngineObserver* observer = nullptr;
-    SpillStore* spill = nullptr;  // null: none
+    SpillStore* spill = nullptr;     // null: none
+    MemoryLedger* memory = nullptr;  // null: K/V has memory of its own
   };
   EngineCore(const EngineLoop::Options& options, int64_t max_queued, Parts parts);
   ~EngineCore();
@@ -37,6 +38,7 @@ class EngineCore {
   void Cancel(std::string_view request_id);
   void Retire(AdapterVersionId version);
   void Forget(std::vector<PrefixKey> head);
+  void ShareMemory();  // K/V is asked for pages
 
   RequestRegistry& registry() { return registry_; }
   EngineLoad load() const { return loop_.load(); }

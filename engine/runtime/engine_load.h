@@ -25,6 +25,14 @@ struct EngineLoad {
   int64_t num_kv_blocks_restored = 0;     // copied back into the pool
   int64_t num_kv_blocks_shared = 0;       // held by several sequences
   int64_t num_kv_blocks_soft_prompt = 0;  // of adapters' soft prompts, held or cached
+  struct MemoryBytes {  // total = kv + prefix + adapters + free; all 0: K/V has its own
+    int64_t total = 0;
+    int64_t kv = 0;      // pages of K/V, but for what is cached there
+    int64_t prefix = 0;  // cached blocks, held by nobody
+    int64_t adapters = 0;
+    int64_t free = 0;
+  };
+  MemoryBytes memory_bytes;
   int64_t num_steps = 0;
   int64_t num_preemptions = 0;
   int64_t num_requests_finished = 0;

@@ -8,6 +8,7 @@
 #include "engine/runtime/commit.h"
 #include "engine/runtime/sample_step.h"
 #include "engine/runtime/scheduler.h"
+#include "engine/runtime/share_memory.h"
 #include "engine/runtime/step_batch.h"
 #include "engine/runtime/swap_blocks.h"
 
@@ -24,7 +25,7 @@ constexpr std::chrono::milliseconds kRetryWait{1};
 EngineLoop::EngineLoop(Options options, Parts parts)
     : options_(std::move(options)),
       parts_(parts),
-      state_(options_.limits, parts_.spill),
+      state_(options_.limits, parts_.spill, parts_.memory),
       sampler_(options_.vocab_size) {
   PublishLoad();
 }
@@ -46,6 +47,7 @@ void EngineLoop::Run() {
 bool EngineLoop::Step() {
   DrainInbox(parts_.inbox.DrainNow());
   const int64_t now_us = parts_.clock.NowMicros();
+  ShareMemory(state_, parts_.runner, now_us);
   StepPlan plan = Plan(state_.View(now_us));
   ApplyPlan(plan, state_, now_us);
   const bool ran = !plan.work.empty() && RunPlan(std::move(plan));
@@ -121,6 +123,8 @@ void EngineLoop::Handle(const ForgetHead& forget) {
   state_.pool.Forget(forget.keys);
   if (state_.spill != nullptr) state_.spill->Forget(forget.keys);
 }
+
+void EngineLoop::Handle(const ShareAgain&) {}  // the step that follows does
 
 void EngineLoop::Handle(const Shutdown&) {
   shut_down_ = true;

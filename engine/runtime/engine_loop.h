@@ -31,6 +31,7 @@ class EngineLoop {
     RequestRegistry& registry;
     EngineObserver* observer = nullptr;
     SpillStore* spill = nullptr;
+    MemoryLedger* memory = nullptr;  // shared with adapters; null: K/V has its own
   };
   struct Options {
     EngineLimits limits;
@@ -55,6 +56,7 @@ class EngineLoop {
   void Handle(const StopMatched& stop);
   void Handle(const RetireVersion& retire);
   void Handle(const ForgetHead& forget);
+  void Handle(const ShareAgain& share);
   void Handle(const Shutdown& shutdown);
   bool RunPlan(StepPlan plan);
   void PublishStep();

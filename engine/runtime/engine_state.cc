@@ -17,8 +17,11 @@ double Millis(int64_t begin_us, int64_t end_us) {
 
 }  // namespace
 
-EngineState::EngineState(EngineLimits given, SpillStore* spill_store)
-    : limits(std::move(given)), pool(limits.num_blocks), spill(spill_store) {}
+EngineState::EngineState(EngineLimits given, SpillStore* spill_store, MemoryLedger* ledger)
+    : limits(std::move(given)),
+      pool(limits.num_blocks, limits.kv_layout),
+      spill(spill_store),
+      memory(ledger) {}
 
 void EngineState::AddRequest(Arrive arrive, int64_t now_us) {
   auto owner = std::make_unique<ActiveRequest>();
@@ -250,6 +253,14 @@ EngineLoad EngineState::Snapshot() const {
   }
   load.num_kv_blocks_shared = pool.num_shared();
   load.num_kv_blocks_soft_prompt = pool.num_soft_prompt();
+  if (memory != nullptr) {
+    const MemoryLedger::Counts pages = memory->counts();
+    load.memory_bytes.total = pages.total * MemoryLedger::kPageBytes;
+    load.memory_bytes.prefix = pool.num_cached() * limits.kv_layout.block_stride;
+    load.memory_bytes.kv = pages.kv * MemoryLedger::kPageBytes - load.memory_bytes.prefix;
+    load.memory_bytes.adapters = pages.adapters * MemoryLedger::kPageBytes;
+    load.memory_bytes.free = pages.free * MemoryLedger::kPageBytes;
+  }
   return load;
 }
 
@@ -273,6 +284,12 @@ void EngineState::CheckInvariants() const {
   }
   pool.CheckInvariants(tables);
   if (spill != nullptr) spill->CheckInvariants();
+  if (memory != nullptr) {
+    memory->CheckInvariants();
+    POLYAD_CHECK(memory->counts().kv * MemoryLedger::kPageBytes ==
+                     pool.pages().num_present() * limits.kv_layout.page_bytes,
+                 "the ledger knows K/V's pages");
+  }
   std::map<std::string, int64_t> num_alive;
   for (const auto& [number, owner] : requests_) ++num_alive[owner->request->tenant];
   ledger_.CheckInvariants(num_alive);

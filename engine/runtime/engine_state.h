@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/base/memory_ledger.h"
 #include "engine/base/status.h"
 #include "engine/cache/block_pool.h"
 #include "engine/cache/spill_store.h"
@@ -27,15 +28,17 @@ namespace polyad {
 struct EngineLimits {
   SchedulerLimits scheduler;
   int64_t num_blocks = 0;
-  int64_t max_context = 0;  // tokens of prompt and output, virtual ones too
+  BlockPages::Layout kv_layout;  // where K/V shares memory with adapters
+  int64_t max_context = 0;       // tokens of prompt and output, virtual ones too
   std::vector<int32_t> eos_token_ids;
   int64_t sliding_window = 0;  // the largest of all layers; 0: some layer sees every token
 };
 
 class EngineState {
  public:
-  // `spill` may be null and outlives the state.
-  explicit EngineState(EngineLimits limits, SpillStore* spill = nullptr);
+  // `spill` and `memory` may be null and outlive the state.
+  explicit EngineState(EngineLimits limits, SpillStore* spill = nullptr,
+                       MemoryLedger* memory = nullptr);
 
   void AddRequest(Arrive arrive, int64_t now_us);
   // The choices beyond the first, as waiting sequences that find the prompt in the cache.
@@ -62,7 +65,9 @@ class EngineState {
 
   const EngineLimits limits;
   BlockPool pool;
-  SpillStore* const spill;  // null: what is evicted is computed again
+  SpillStore* const spill;      // null: what is evicted is computed again
+  MemoryLedger* const memory;   // shared with adapters; null: K/V has memory of its own
+  int64_t memory_shown_us = 0;  // share_memory.cc
   SwapCost swap_cost;
   struct Restore {  // content that a block of this step's admissions is to have
     SequenceId sequence;

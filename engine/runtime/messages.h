@@ -39,11 +39,13 @@ struct RetireVersion {
 struct ForgetHead {
   std::vector<PrefixKey> keys;
 };
+// Adapters ask for pages of the memory they share with K/V: a step is to look, also an idle one.
+struct ShareAgain {};
 // End everything and let the engine thread return.
 struct Shutdown {};
 
-using EngineMessage =
-    std::variant<Arrive, CancelRequest, StopMatched, RetireVersion, ForgetHead, Shutdown>;
+using EngineMessage = std::variant<Arrive, CancelRequest, StopMatched, RetireVersion, ForgetHead,
+                                   ShareAgain, Shutdown>;
 using Inbox = BoundedQueue<EngineMessage>;
 
 struct EngineOutput {

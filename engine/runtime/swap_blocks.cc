@@ -6,10 +6,9 @@
 #include "engine/runtime/sequence.h"
 
 namespace polyad {
-namespace {
-
-void SaveEvicted(const std::vector<BlockPool::Evicted>& evicted, EngineState& state,
-                 const StepRunner& runner) {
+void SaveEvicted(EngineState& state, const StepRunner& runner) {
+  const std::vector<BlockPool::Evicted> evicted = state.pool.TakeEvicted();
+  if (state.spill == nullptr) return;
   for (const BlockPool::Evicted& old : evicted) {
     const std::span<char> room = state.spill->Reserve(old.key);
     if (room.empty()) continue;
@@ -18,13 +17,10 @@ void SaveEvicted(const std::vector<BlockPool::Evicted>& evicted, EngineState& st
   }
 }
 
-}  // namespace
-
 void SwapBlocks(EngineState& state, StepRunner& runner, Clock& clock) {
-  const std::vector<BlockPool::Evicted> evicted = state.pool.TakeEvicted();
+  SaveEvicted(state, runner);
   const std::vector<EngineState::Restore> restores = std::exchange(state.restores, {});
   if (state.spill == nullptr) return;
-  SaveEvicted(evicted, state, runner);
   const int64_t begin_us = clock.NowMicros();
   std::vector<char> content(restores.empty() ? 0 : static_cast<size_t>(runner.kv_block_bytes()));
   for (const EngineState::Restore& restore : restores) {

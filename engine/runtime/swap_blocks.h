@@ -10,6 +10,9 @@
 
 namespace polyad {
 
+// Copies what was evicted since the last call to the spill, where there is one.
+void SaveEvicted(EngineState& state, const StepRunner& runner);
+
 // A request whose blocks cannot be read back ends with UNAVAILABLE; its sequences are gone then.
 void SwapBlocks(EngineState& state, StepRunner& runner, Clock& clock);
 

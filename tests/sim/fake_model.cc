@@ -110,6 +110,14 @@ void FakeModel::RestoreBlock(int64_t block, std::span<const char> from) {
   std::memcpy(&entries_[static_cast<size_t>(block * kBlockTokens)], from.data(), from.size());
 }
 
+void FakeModel::DiscardKv(int64_t begin, int64_t end) {
+  const auto num_blocks = static_cast<int64_t>(entries_.size()) / kBlockTokens;
+  const int64_t last = std::min((end + block_stride_ - 1) / block_stride_, num_blocks);
+  for (int64_t slot = begin / block_stride_ * kBlockTokens; slot < last * kBlockTokens; ++slot) {
+    entries_[static_cast<size_t>(slot)] = {};
+  }
+}
+
 void FakeModel::ArgMax(FloatRows logits, std::span<TokenScore> best) { FakeArgMax(logits, best); }
 
 void FakeModel::CheckShape(const StepBatch& batch) {

@@ -40,6 +40,9 @@ class FakeModel final : public StepRunner {
   int64_t kv_block_bytes() const override { return kBlockTokens * sizeof(Entry); }
   void SaveBlock(int64_t block, std::span<char> to) const override;
   void RestoreBlock(int64_t block, std::span<const char> from) override;
+  void DiscardKv(int64_t begin, int64_t end) override;
+  // How far apart blocks lie in memory that is discarded; what was, is noticed when it is read.
+  void SetBlockStride(int64_t bytes) { block_stride_ = bytes; }
 
   void FailNext() { fail_next_ = true; }
   void SpoilNext() { spoil_next_ = true; }  // NaN logits in the first sampled row
@@ -69,6 +72,7 @@ class FakeModel final : public StepRunner {
   int64_t FirstSeen(int64_t index) const;
 
   const int64_t window_;
+  int64_t block_stride_ = kBlockTokens * sizeof(Entry);
   std::vector<Entry> entries_;        // by slot
   std::vector<uint64_t> row_states_;  // by row of the batch
   std::vector<float> logits_;

@@ -20,6 +20,7 @@
 #include "engine/runtime/soft_prompt_head.h"
 #include "tests/sim/fake_model.h"
 #include "tests/sim/fake_tokenizer.h"
+#include "tests/sim/memory_press.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/record.h"
 
@@ -45,6 +46,9 @@ class World {
       : num_operations_(options.num_operations),
         dice_(options.seed),
         num_blocks_(dice_.Between(6, 24)),
+        press_(options.shares_memory
+                   ? std::make_unique<MemoryPress>(options.seed, num_blocks_, clock_)
+                   : nullptr),
         options_(MakeOptions()),
         model_(num_blocks_, options_.limits.sliding_window),
         registry_(dice_.Chance(20) ? 4
@@ -54,7 +58,8 @@ class World {
         inbox_(dice_.Chance(20) ? 3 : 500),
         outputs_(1),
         spill_(MakeSpill()),
-        loop_(options_, {model_, clock_, inbox_, outputs_, registry_, nullptr, spill_.get()}),
+        loop_(options_, {model_, clock_, inbox_, outputs_, registry_, nullptr, spill_.get(),
+                         press_ == nullptr ? nullptr : press_->memory()}),
         delivery_({tokenizer_, clock_, inbox_, registry_, nullptr}),
         intake_(
             MakeIntake(),
@@ -62,6 +67,7 @@ class World {
              [this](std::string_view name, std::string_view) { return Acquire(name); }, nullptr}),
         delivery_percent_(static_cast<int>(dice_.Between(5, 100))),
         fault_percent_(dice_.Chance(30) ? 5 : 0) {
+    if (press_ != nullptr) model_.SetBlockStride(press_->layout().block_stride);
     for (int i = 0; i < 3; ++i) LoadAdapter("adapter-" + std::to_string(i));
     for (int64_t length : {40, 25, 64}) shared_prefixes_.push_back(RandomTokens(length));
   }
@@ -72,6 +78,7 @@ class World {
     for (; tick < max_ticks && result_.failure.empty(); ++tick) {
       const bool acts = is_long() ? result_.num_operations < num_operations_ : tick < kArrivalTicks;
       if (acts) Act();
+      if (acts && press_ != nullptr) press_->Act();
       if (!acts && registry_.num_alive() == 0) break;
       Step();
       if (dice_.Chance(delivery_percent_)) Deliver();
@@ -85,6 +92,12 @@ class World {
     result_.num_faults = model_.num_faults();
     result_.num_saved = counters.num_kv_blocks_saved;
     result_.num_restored = counters.num_kv_blocks_restored;
+    if (press_ != nullptr) {
+      result_.num_pages_grown = press_->num_grown;
+      result_.num_pages_given = press_->num_given;
+      result_.num_adapters_placed = press_->num_placed;
+      result_.num_condemned = press_->num_condemned;
+    }
     return std::move(result_);
   }
 
@@ -101,7 +114,7 @@ class World {
 
   bool is_long() const { return num_operations_ > 0; }
 
-  void Fail(const std::string& what) {
+  void Fail(const std::string& what) {  // empty: nothing
     if (result_.failure.empty()) result_.failure = what;
   }
   void Expect(bool holds, const Record& record, const char* what) {
@@ -130,6 +143,7 @@ class World {
     scheduler.max_step_tokens = scheduler.max_running + dice_.Between(0, 60);
     scheduler.max_sample_rows = scheduler.max_running + dice_.Between(1, 20);
     options.limits.num_blocks = num_blocks_;
+    if (press_ != nullptr) options.limits.kv_layout = press_->layout();
     options.limits.max_context = dice_.Between(40, 160);
     options.limits.eos_token_ids = {0};
     if (dice_.Chance(40)) options.limits.sliding_window = dice_.Between(1, 40);
@@ -143,7 +157,7 @@ class World {
     options.vocab_size = kFakeVocab;
     options.hidden_size = kFakeHidden;
     options.max_context = options_.limits.max_context;
-    options.num_blocks = num_blocks_;
+    options.num_blocks = press_ != nullptr ? press_->max_request_blocks() : num_blocks_;
     options.max_prompt_bytes = 1000;
     options.prefix_cache = dice_.Chance(85);
     if (dice_.Chance(50)) options.rope_reaches = {dice_.Between(8, 100), 200};
@@ -411,6 +425,7 @@ class World {
       }
     }
     CheckSoftPrompts(state);
+    if (press_ != nullptr) Fail(press_->Check(loop_));
     if (!state.restores.empty()) Fail("a block is not copied back");
     if (spill_ != nullptr && spill_->num_kept() > 0) Fail("a spilled block is kept for nobody");
     for (const auto& record : records_) {
@@ -507,6 +522,7 @@ class World {
     if (all_versions_.size() != adapters_.size()) Fail("a lease is left behind");
     loop_.Step();
     CheckState();
+    if (press_ != nullptr) Fail(press_->CheckEnd(loop_));
   }
 
   void CheckAnswer(const Record& record) {
@@ -568,9 +584,10 @@ class World {
 
   const int64_t num_operations_;  // 0: a short history
   Dice dice_;
-  const int64_t num_blocks_;
-  const EngineLoop::Options options_;
   FakeClock clock_;
+  const int64_t num_blocks_;
+  const std::unique_ptr<MemoryPress> press_;  // null: K/V has memory of its own
+  const EngineLoop::Options options_;
   FakeTokenizer tokenizer_;
   FakeModel model_;
   RequestRegistry registry_;

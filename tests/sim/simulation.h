@@ -18,6 +18,8 @@ struct SimulationOptions {
   // Requests, cancels, loads, unloads and ends of versions that are to happen; 0: those of a
   // minute. A long history is a busy one: a short queue, many cancels, and blocks always spill.
   int64_t num_operations = 0;
+  // K/V shares its memory with adapters that come, wait for room, and go as they like.
+  bool shares_memory = false;
 };
 
 struct SimulationResult {
@@ -42,7 +44,11 @@ struct SimulationResult {
   int64_t num_saved = 0;        // blocks evicted and kept
   int64_t num_restored = 0;     // blocks copied back
   int64_t num_embeddings = 0;   // compared
-  int64_t num_invocations = 0;  // requests whose adapter begins within the prompt
+  int64_t num_pages_grown = 0;  // of K/V, in shared memory, seen between two steps
+  int64_t num_pages_given = 0;
+  int64_t num_adapters_placed = 0;  // in shared memory, after K/V had been asked
+  int64_t num_condemned = 0;        // pages, seen after a step
+  int64_t num_invocations = 0;      // requests whose adapter begins within the prompt
 };
 
 SimulationResult Simulate(const SimulationOptions& options);

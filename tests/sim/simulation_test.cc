@@ -75,6 +75,44 @@ TEST(Simulation, BlocksBehindAWindowAreConservedToo) {
   EXPECT_GT(result.num_shared_prompts, 100);
 }
 
+// K/V and adapters in one memory: pages come and go, answers stay what they are.
+TEST(Simulation, EveryPromiseHoldsWhereMemoryIsShared) {
+  SimulationResult sum;
+  for (uint64_t seed = 1; seed <= 300; ++seed) {
+    const SimulationResult result = Simulate({.seed = seed, .shares_memory = true});
+    ASSERT_EQ(result.failure, "") << "seed " << seed;
+    sum.num_finished += result.num_finished;
+    sum.num_preemptions += result.num_preemptions;
+    sum.prefix_hits += result.prefix_hits;
+    sum.num_restored += result.num_restored;
+    sum.num_pages_grown += result.num_pages_grown;
+    sum.num_pages_given += result.num_pages_given;
+    sum.num_adapters_placed += result.num_adapters_placed;
+    sum.num_condemned += result.num_condemned;
+  }
+  EXPECT_GT(sum.num_finished, 2500);
+  EXPECT_GT(sum.num_preemptions, 300);
+  EXPECT_GT(sum.prefix_hits, 3000);
+  EXPECT_GT(sum.num_restored, 200);
+  EXPECT_GT(sum.num_pages_grown, 500);
+  EXPECT_GT(sum.num_pages_given, 500);
+  EXPECT_GT(sum.num_adapters_placed, 200);
+  EXPECT_GT(sum.num_condemned, 100);
+}
+
+TEST(Simulation, PagesAreConservedOverAHundredThousandOperations) {
+  const SimulationResult result =
+      Simulate({.seed = 12, .num_operations = 100'000, .shares_memory = true});
+  ASSERT_EQ(result.failure, "");
+  EXPECT_GE(result.num_operations, 100'000);
+  EXPECT_GT(result.num_pages_grown, 5'000);
+  EXPECT_GT(result.num_pages_given, 5'000);
+  EXPECT_GT(result.num_adapters_placed, 1'000);
+  EXPECT_GT(result.num_preemptions, 1'000);
+  EXPECT_GT(result.num_cancelled, 1'000);
+  EXPECT_GT(result.num_reloads, 1'000);
+}
+
 TEST(Simulation, ASeedIsAHistory) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     EXPECT_EQ(Simulate({seed}).log_hash, Simulate({seed}).log_hash);

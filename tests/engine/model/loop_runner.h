@@ -5,6 +5,7 @@
 // there is a store. Test-only.
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,10 +33,15 @@ class LoopRunner {
     int64_t num_blocks = 0;
     SpillStore* spill = nullptr;  // outlives the runner
     bool keeps_all = false;       // what is behind every layer's window too
+    // Shared with adapters, with where its blocks lie; null: K/V has memory of its own.
+    MemoryLedger* memory = nullptr;
+    BlockPages::Layout layout = {};
+    StepRunner* runner = nullptr;  // in front of the model; null: the model itself
   };
   LoopRunner(Model& model, Cache cache)
       : loop_(OptionsOf(model, cache),
-              {model, clock_, inbox_, outputs_, registry_, nullptr, cache.spill}) {}
+              {cache.runner != nullptr ? *cache.runner : model, clock_, inbox_, outputs_, registry_,
+               nullptr, cache.spill, cache.memory}) {}
   LoopRunner(Model& model, int64_t num_blocks) : LoopRunner(model, Cache{num_blocks}) {}
 
   int64_t Add(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter) {
@@ -58,8 +64,10 @@ class LoopRunner {
     return Post(std::move(request));
   }
 
-  std::map<int64_t, Answer> Run() {
+  // `between` is called after every step.
+  std::map<int64_t, Answer> Run(const std::function<void()>& between = nullptr) {
     while (loop_.Step() || !loop_.state().idle()) {
+      if (between) between();
       loop_.state().CheckInvariants();
       most_held_ = std::max(most_held_, loop_.state().pool.num_held());
     }
@@ -108,6 +116,7 @@ class LoopRunner {
     EngineLoop::Options options;
     options.limits.scheduler = {.max_running = 8, .max_step_tokens = 64, .max_sample_rows = 16};
     options.limits.num_blocks = cache.num_blocks;
+    options.limits.kv_layout = cache.layout;
     options.limits.max_context = model.max_context();
     options.limits.sliding_window = cache.keeps_all ? 0 : model.sliding_window();
     options.vocab_size = model.spec().vocab_size;

@@ -62,7 +62,8 @@ AdapterOptions GoldenOptions(const std::string& directory) {
 }
 
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
-                        const BackendOptions& options, int64_t kv_bytes, KvFormat kv_format) {
+                        const BackendOptions& options, int64_t kv_bytes, KvFormat kv_format,
+                        KvPlacement placement) {
   TestModel loaded;
   StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(backend_name, options);
   POLYAD_CHECK(backend.ok(), backend.status().ToString().c_str());
@@ -73,6 +74,7 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
   ModelOptions model_options;
   model_options.kv_bytes = kv_bytes;
   model_options.kv_format = kv_format;
+  model_options.kv_placement = placement;
   StatusOr<std::unique_ptr<Model>> model =
       Model::Load(*loaded.files, *loaded.backend, model_options);
   POLYAD_CHECK(model.ok(), model.status().ToString().c_str());

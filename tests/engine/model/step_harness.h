@@ -85,7 +85,8 @@ struct TestModel {
 };
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
                         const BackendOptions& options, int64_t kv_bytes = 16 << 20,
-                        KvFormat kv_format = KvFormat::kAuto);
+                        KvFormat kv_format = KvFormat::kAuto,
+                        KvPlacement placement = KvPlacement::kByLayer);
 std::string GoldenPath(const std::string& relative);  // under tests/golden
 // What golden.json says a load must choose of the file: {"options": {"task": 1}}.
 AdapterOptions GoldenOptions(const std::string& directory);

@@ -30,6 +30,7 @@ class CountingModel final : public StepRunner {
   void RestoreBlock(int64_t block, std::span<const char> from) override {
     model.RestoreBlock(block, from);
   }
+  void DiscardKv(int64_t begin, int64_t end) override { model.DiscardKv(begin, end); }
 
   FakeModel model{kBlocks};
   int64_t num_computed = 0;
