@@ -18,6 +18,7 @@ namespace polyad {
 struct LoadedAdapter {
   std::shared_ptr<AdapterVersion> version;
   LoadReport report;
+  int64_t pages = 0;  // of memory that it shares with K/V, which the version holds
 };
 
 struct AdapterLocation {

@@ -29,11 +29,6 @@ Status UnknownAdapter(std::string_view reference) {
                   std::string(reference.substr(0, kMaxAdapterNameBytes)));
 }
 
-// Of one that nobody leases but the store.
-bool IsIdle(const AdapterStore::Lease& lease, bool pinned) {
-  return lease != nullptr && !pinned && lease.use_count() == 1;
-}
-
 bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
   return allowed.empty() || std::find(allowed.begin(), allowed.end(), tenant) != allowed.end();
 }
@@ -100,11 +95,15 @@ StatusOr<AdapterVersion::Identity> AdapterStore::Reserve(const LoadAdapterSpec& 
 StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progress& progress) {
   const auto start = std::chrono::steady_clock::now();
   POLYAD_RETURN_IF_ERROR(CheckName(spec.name, options_.reserved_name));
-  POLYAD_ASSIGN_OR_RETURN(AdapterVersion::Identity identity, Reserve(spec));
+  POLYAD_ASSIGN_OR_RETURN(const AdapterVersion::Identity identity, Reserve(spec));
   // fp32 files shrink to half when packed as bf16, so twice the room there may be bounds what is
   // worth reading.
+  std::shared_ptr<MemoryCharge> charge;
   int64_t room = 0;
-  {
+  if (options_.memory != nullptr) {
+    charge = std::make_shared<MemoryCharge>(options_.memory, 0);
+    room = options_.memory->max_adapter_pages() * MemoryLedger::kPageBytes;
+  } else {
     std::lock_guard<std::mutex> lock(mutex_);
     room = options_.max_bytes - ResidentBytesLocked().total() + IdleBytesLocked();
   }
@@ -113,8 +112,10 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
                              options_.max_bytes);
   }
   POLYAD_ASSIGN_OR_RETURN(
-      LoadedAdapter loaded,
-      LoadAdapter(ContextFor(spec, room), {spec.root, spec.path}, std::move(identity), progress));
+      LoadedAdapter loaded, PackInto(charge, spec.name, 0, [&] {
+        return LoadAdapter(ContextFor(spec, room), {spec.root, spec.path}, identity, progress);
+      }));
+  charge.reset();  // the version has it
   if (!spec.expected_digest.empty() && spec.expected_digest != loaded.report.digest) {
     return FailedPrecondition("adapter '%s': expected digest %s, got %s", spec.name,
                               spec.expected_digest, loaded.report.digest);
@@ -148,6 +149,7 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
   Entry entry;
   entry.identity = loaded.version->identity();
   entry.report = loaded.report;
+  entry.pages = loaded.pages;
   entry.lease = LeaseOf(std::move(loaded));
   entry.watch = entry.lease;
   entry.source = spec;
@@ -156,20 +158,22 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
 
   std::lock_guard<std::mutex> lock(mutex_);
   POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));  // again: others loaded meanwhile
-  if (const int64_t wanted = entry.report.resident_bytes.total(); !MakeRoomLocked(wanted)) {
+  if (const int64_t wanted = entry.report.resident_bytes.total();
+      options_.memory == nullptr && MakeRoomLocked({wanted}) != Room::kMade) {
     return ResourceExhausted("adapter '%s': needs %d bytes, the adapter budget has %d of %d left",
                              spec.name, wanted, options_.max_bytes - ResidentBytesLocked().total(),
                              options_.max_bytes);
   }
-  entry.last_used = ++use_counter_;
   LoadReport report = entry.report;
   const auto serving = entries_.find(spec.name);
   if (serving != entries_.end()) {
-    RetireLocked(std::move(serving->second));
+    RetireLocked(serving->second);
     serving->second = std::move(entry);
+    EnterLocked(serving->second);
   } else {
-    entries_.emplace(spec.name, std::move(entry));
+    EnterLocked(entries_.emplace(spec.name, std::move(entry)).first->second);
   }
+  CountFloorLocked();
   ++change_counter_;
   changed_.notify_all();
   return report;
@@ -182,52 +186,8 @@ AdapterStore::Lease AdapterStore::LeaseOf(LoadedAdapter loaded) const {
                             const AdapterVersion*) mutable { signal->Tell(std::move(owned)); });
 }
 
-bool AdapterStore::MakeRoomLocked(int64_t bytes) {
-  while (ResidentBytesLocked().total() + bytes > options_.max_bytes) {
-    Entry* oldest = nullptr;
-    for (auto& [name, entry] : entries_) {
-      if (!IsIdle(entry.lease, entry.pinned)) continue;
-      if (oldest == nullptr || entry.last_used < oldest->last_used) oldest = &entry;
-    }
-    if (oldest == nullptr) return false;
-    oldest->lease.reset();
-    ++swap_counts_.swapped_out;
-    ++change_counter_;
-  }
-  changed_.notify_all();
-  return true;
-}
-
-// Reads a swapped-out adapter's files again, with the lock let go meanwhile. Its room was made.
-Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mutex>& lock) {
-  Entry& entry = entries_.find(name)->second;
-  entry.is_reading = true;
-  const AdapterVersion::Identity identity = entry.identity;
-  const LoadAdapterSpec source = entry.source;
-  const PrecisionBytes bytes = entry.report.resident_bytes;
-  reserved_bytes_ += bytes;
-  lock.unlock();
-  StatusOr<LoadedAdapter> loaded = ReadAdapterAgain(ContextFor(source, options_.max_bytes),
-                                                    {source.root, source.path}, identity);
-  if (loaded.ok()) Prepare(loaded->version);
-  lock.lock();
-  reserved_bytes_ -= bytes;
-  changed_.notify_all();
-  const auto found = entries_.find(name);  // unless it was replaced or unloaded
-  if (found == entries_.end() || found->second.identity.id != identity.id) {
-    if (loaded.ok()) LeaseOf(*std::move(loaded));  // what was made ready for it is forgotten
-    return absl::OkStatus();
-  }
-  found->second.is_reading = false;
-  POLYAD_RETURN_IF_ERROR(loaded.status());
-  found->second.lease = LeaseOf(*std::move(loaded));
-  found->second.watch = found->second.lease;
-  ++swap_counts_.read_back;
-  ++change_counter_;
-  return absl::OkStatus();
-}
-
-void AdapterStore::RetireLocked(Entry entry) {
+void AdapterStore::RetireLocked(Entry& entry) {
+  if (entry.lease != nullptr) LeaveLocked(entry);
   entry.lease.reset();
   retired_.push_back(std::move(entry));
   std::erase_if(retired_, [](const Entry& old) { return old.watch.expired(); });
@@ -244,8 +204,9 @@ StatusOr<AdapterStore::Retired> AdapterStore::Retire(std::string_view name, bool
     retired = {found->first, found->second.report.version, found->second.watch};
     id = found->second.identity.id;
     hook = force ? hooks_.force : nullptr;
-    RetireLocked(std::move(found->second));
+    RetireLocked(found->second);
     entries_.erase(found);
+    CountFloorLocked();
     std::erase_if(aliases_, [name](const auto& alias) { return alias.second == name; });
     ++change_counter_;
     changed_.notify_all();
@@ -288,6 +249,7 @@ Status AdapterStore::Restore(const LoadAdapterSpec& spec, const LoadReport& repo
   int64_t& last = last_version_[spec.name];
   last = std::max(last, report.version);
   entries_.emplace(spec.name, std::move(entry));
+  CountFloorLocked();
   ++change_counter_;
   changed_.notify_all();
   return absl::OkStatus();
@@ -335,7 +297,7 @@ StatusOr<AdapterStore::Lease> AdapterStore::AcquireLocked(std::string_view refer
   };
   if (is_asked_for(entry)) {
     if (entry.lease == nullptr) return Unavailable("adapter '%s': swapped out", name);
-    entry.last_used = ++use_counter_;
+    UseLocked(entry);
     return entry.lease;
   }
   for (const Entry& retired : retired_) {  // an older version lives as long as somebody uses it
@@ -371,28 +333,15 @@ bool AdapterStore::IsSwappedOut(std::string_view reference, std::string_view ten
   return absl::IsUnavailable(Acquire(reference, tenant).status());
 }
 
-StatusOr<AdapterStore::Lease> AdapterStore::AcquireWaiting(std::string_view reference,
-                                                           std::string_view tenant, int64_t wait_ms,
-                                                           const std::function<bool()>& stopped) {
-  // Leases end without this lock, so the end of one is looked for rather than waited for.
-  constexpr std::chrono::milliseconds kLook{5};
-  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (true) {
-    StatusOr<Lease> lease = AcquireLocked(reference, tenant);
-    if (!absl::IsUnavailable(lease.status())) return lease;
-    if (stopped()) return Unavailable("the server is stopping");
-    const std::string name = NameOfLocked(reference, tenant);
-    const Entry& entry = entries_.find(name)->second;
-    if (!entry.is_reading && MakeRoomLocked(entry.report.resident_bytes.total())) {
-      POLYAD_RETURN_IF_ERROR(ReadBack(name, lock));
-      continue;
-    }
-    if (std::chrono::steady_clock::now() >= until) {
-      return DeadlineExceeded("adapter '%s': no room to read it back within %d ms", name, wait_ms);
-    }
-    changed_.wait_for(lock, kLook);
-  }
+StatusOr<AdapterStore::Lease> AdapterStore::AcquireForNew(std::string_view reference,
+                                                          std::string_view tenant) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  StatusOr<Lease> lease = AcquireLocked(reference, tenant);
+  if (!lease.ok() || !some_give_way_) return lease;
+  const auto found = entries_.find(NameOfLocked(reference, tenant));
+  const bool gives_way =
+      found != entries_.end() && found->second.gives_way && found->second.lease == *lease;
+  return gives_way ? Unavailable("adapter '%s': gives way", found->first) : std::move(lease);
 }
 
 StatusOr<AdapterStore::Lease> AdapterStore::Compose(const std::vector<AdapterUse>& uses,
@@ -479,25 +428,6 @@ int64_t AdapterStore::WaitForChange(int64_t seen, int64_t wait_ms) const {
   changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
                     [this, seen] { return change_counter_ != seen; });
   return change_counter_;
-}
-
-PrecisionBytes AdapterStore::ResidentBytesLocked() const {
-  PrecisionBytes bytes = reserved_bytes_;
-  for (const auto& [name, entry] : entries_) {
-    if (entry.lease != nullptr) bytes += entry.report.resident_bytes;
-  }
-  for (const Entry& entry : retired_) {
-    if (!entry.watch.expired()) bytes += entry.report.resident_bytes;
-  }
-  return bytes;
-}
-
-int64_t AdapterStore::IdleBytesLocked() const {
-  int64_t bytes = 0;
-  for (const auto& [name, entry] : entries_) {
-    if (IsIdle(entry.lease, entry.pinned)) bytes += entry.report.resident_bytes.total();
-  }
-  return bytes;
 }
 
 AdapterStore::SwapCounts AdapterStore::swap_counts() const {

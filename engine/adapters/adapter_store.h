@@ -7,9 +7,11 @@
 //
 // More adapters may be registered than memory holds. Room is made by swapping out versions that
 // nobody leases and that are not pinned, used longest ago first; a request for one has its files
-// read again, which must hold what they held. Thread-safe. Errors: NOT_FOUND unknown name;
-// FAILED_PRECONDITION another base or a lost compare-and-swap; INVALID_ARGUMENT malformed;
-// UNIMPLEMENTED known but not served; RESOURCE_EXHAUSTED over the adapter budget.
+// read again, which must hold what they held. Where all are leased, those used longest ago are to
+// give way: newer requests for them wait behind whoever waits for room, so that it comes. Adapters
+// have memory of their own, or share it with K/V (MemoryLedger). Thread-safe. Errors: NOT_FOUND
+// unknown name; FAILED_PRECONDITION another base or a lost compare-and-swap; INVALID_ARGUMENT
+// malformed; UNIMPLEMENTED known but not served; RESOURCE_EXHAUSTED over the adapter budget.
 
 #include <condition_variable>
 #include <cstdint>
@@ -28,6 +30,7 @@
 #include "engine/adapters/load_report.h"
 #include "engine/adapters/lowering_context.h"
 #include "engine/base/adapter_name.h"
+#include "engine/base/memory_ledger.h"
 #include "engine/base/status.h"
 #include "engine/spec/model_spec.h"
 #include "kernels/api/backend.h"
@@ -69,7 +72,9 @@ struct AdapterInfo {
 
 struct AdapterStoreOptions {
   int64_t max_adapters = 4096;
-  int64_t max_bytes = int64_t{4} << 30;
+  int64_t max_bytes = int64_t{4} << 30;  // where they have memory of their own
+  std::shared_ptr<MemoryLedger> memory;  // null: they have
+  int64_t load_wait_ms = 5000;           // of a load, for pages of that
   int64_t max_file_bytes = int64_t{2} << 30;
   int64_t max_aliases = 4096;
   int64_t max_context = 0;                  // of any request that is served; 0: no limit
@@ -132,6 +137,11 @@ class AdapterStore {
   };
   Choice Choose(std::string_view reference, std::string_view tenant) const;
   bool IsSwappedOut(std::string_view reference, std::string_view tenant) const;
+  // Acquire for a request that has just arrived: UNAVAILABLE also where the adapter gives way to
+  // one that has waited longer; AcquireWaiting then keeps the order.
+  StatusOr<Lease> AcquireForNew(std::string_view reference, std::string_view tenant) const;
+  // Swaps out adapters that nobody uses, until so many pages of memory are free or there is none.
+  void SwapOutIdle(int64_t pages);
   // Acquire on a thread that may wait: reads a swapped-out adapter back, once there is room.
   // DEADLINE_EXCEEDED after `wait_ms`, UNAVAILABLE once `stopped`, FAILED_PRECONDITION where its
   // files have changed.
@@ -166,17 +176,33 @@ class AdapterStore {
     LoadReport report;
     bool pinned = false;
     std::vector<std::string> allowed_tenants;
-    bool is_reading = false;        // by a thread in ReadBack
-    mutable int64_t last_used = 0;  // of use_counter_
+    bool is_reading = false;           // by a thread in ReadBack
+    bool gives_way = false;            // its leases are to end, for one that waits for room
+    int64_t pages = 0;                 // of shared memory, when it was last resident
+    mutable int64_t last_used = 0;     // of use_counter_
+    mutable int64_t last_used_us = 0;  // where memory is shared
   };
-  struct LeaseSignal;  // tells of the end of a version's last lease
+  // What is to be made room for.
+  struct Wanted {
+    int64_t bytes = 0;                   // where adapters have memory of their own
+    MemoryLedger::Need* need = nullptr;  // else
+  };
+  enum class Room : uint8_t { kMade, kAsked, kNone };  // asked: of K/V, which answers soon
+  struct LeaseSignal;                                  // tells of the end of a version's last lease
 
   StatusOr<AdapterVersion::Identity> Reserve(const LoadAdapterSpec& spec);
   LoaderContext ContextFor(const LoadAdapterSpec& spec, int64_t room) const;
   void Prepare(const Lease& version);
   StatusOr<LoadReport> Install(const LoadAdapterSpec& spec, LoadedAdapter loaded, double load_ms);
   Lease LeaseOf(LoadedAdapter loaded) const;
+  // Reads and packs an adapter, its memory counted in `charge`; null: nobody counts.
+  using Read = std::function<StatusOr<LoadedAdapter>()>;
+  StatusOr<LoadedAdapter> PackInto(const std::shared_ptr<MemoryCharge>& charge,
+                                   const std::string& name, int64_t known_bytes, const Read& read);
+  Status AddPages(const std::string& name, int64_t pages, MemoryCharge& charge);
   Status ReadBack(const std::string& name, std::unique_lock<std::mutex>& lock);
+  StatusOr<Lease> Await(std::string_view reference, std::string_view tenant, int64_t wait_ms,
+                        const std::function<bool()>& stopped, std::unique_lock<std::mutex>& lock);
   Status CheckMayInstall(const LoadAdapterSpec& spec) const;  // these need mutex_ held
   StatusOr<Lease> AcquireLocked(std::string_view reference, std::string_view tenant) const;
   // The name that a reference names now; empty where the tenant may see none.
@@ -184,8 +210,20 @@ class AdapterStore {
   AdapterInfo InfoOf(const Entry& entry, bool retired) const;
   PrecisionBytes ResidentBytesLocked() const;
   int64_t IdleBytesLocked() const;  // of what MakeRoomLocked may swap out
-  bool MakeRoomLocked(int64_t bytes);
-  void RetireLocked(Entry entry);
+  // Swaps out what it takes. Shared memory is taken, too.
+  Room MakeRoomLocked(const Wanted& wanted);
+  Room ShareRoomLocked(MemoryLedger::Need& need);
+  int64_t PagesOf(const Entry& entry) const;
+  void EnterLocked(Entry& entry);  // it is resident now
+  void LeaveLocked(Entry& entry);  // no longer
+  void SwapOutLocked(Entry& entry);
+  void UseLocked(const Entry& entry) const;
+  Entry* OldestIdleLocked() const;
+  MemoryLedger::Coldest ColdestLocked(const Entry* idle) const;
+  void HaveGiveWayLocked(const Entry& to);
+  void EndGivingWayLocked();
+  void CountFloorLocked();
+  void RetireLocked(Entry& entry);
 
   const ModelSpec& spec_;
   Backend& backend_;
@@ -204,7 +242,12 @@ class AdapterStore {
   int64_t next_id_ = 1;
   int64_t change_counter_ = 0;
   mutable int64_t use_counter_ = 0;
-  PrecisionBytes reserved_bytes_;  // of versions that are being read back
+  mutable std::map<int64_t, Entry*> by_use_;  // the resident ones, by last_used
+  PrecisionBytes resident_bytes_;             // of those
+  PrecisionBytes reserved_bytes_;             // of versions that are being read back
+  double us_per_page_ = 0;                    // of shared memory, to read back; 0: not seen
+  mutable int64_t shown_us_ = 0;              // when K/V was last told of the coldest
+  bool some_give_way_ = false;
   SwapCounts swap_counts_;
 };
 

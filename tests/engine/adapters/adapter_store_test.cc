@@ -5,55 +5,11 @@
 
 #include "engine/adapters/adapter_loader.h"
 #include "gtest/gtest.h"
-#include "kernels/backend_factory.h"
 #include "tests/engine/adapters/adapter_bytes.h"
+#include "tests/engine/adapters/store_fixture.h"
 
 namespace polyad {
 namespace {
-
-class AdapterStoreTest : public testing::Test {
- protected:
-  AdapterStoreTest() : backend_(std::move(*MakeBackend("reference", BackendOptions{}))) {
-    spec_.hidden_size = 32;
-    spec_.num_layers = 1;
-    spec_.num_heads = 4;
-    spec_.num_kv_heads = 2;
-    spec_.head_dim = 8;
-    spec_.intermediate_size = 48;
-    spec_.vocab_size = 100;
-    root_ = testing::TempDir() + "polyad_store_" +
-            testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(root_);
-    Write("first", 0.1f);
-    Write("second", 0.2f);
-    options_.reserved_name = "base-model";
-    Reopen();
-  }
-  ~AdapterStoreTest() override { std::filesystem::remove_all(root_); }
-
-  void Reopen() { store_ = std::make_unique<AdapterStore>(spec_, *backend_, options_); }
-
-  void Write(const std::string& directory, float value) {
-    const std::string module = "base_model.model.model.layers.0.self_attn.k_proj";
-    WriteAdapter(root_ + "/" + directory, R"({"peft_type":"LORA","r":2,"lora_alpha":2})",
-                 SafetensorsBytes({FloatTensor(module + ".lora_A.weight", 2, 32, value, 0.1f),
-                                   FloatTensor(module + ".lora_B.weight", 16, 2, value, 0.1f)}));
-  }
-
-  LoadAdapterSpec Spec(const std::string& name, const std::string& directory) {
-    LoadAdapterSpec spec;
-    spec.name = name;
-    spec.root = root_;
-    spec.path = directory;
-    return spec;
-  }
-
-  ModelSpec spec_;
-  std::unique_ptr<Backend> backend_;
-  AdapterStoreOptions options_;
-  std::string root_;
-  std::unique_ptr<AdapterStore> store_;
-};
 
 TEST_F(AdapterStoreTest, TheReportSaysWhatWasLoadedAndTheStatesComeInOrder) {
   std::vector<LoadState> states;
@@ -280,98 +236,6 @@ TEST_F(AdapterStoreTest, TheBudgetsAreKept) {
   EXPECT_EQ(store_->Load(Spec("a", "first"), nullptr).status().code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(store_->resident_bytes().total(), 0);
-}
-
-// Room for one adapter of the two.
-class SwappingStoreTest : public AdapterStoreTest {
- protected:
-  SwappingStoreTest() {
-    const StatusOr<LoadReport> report = store_->Load(Spec("a", "first"), nullptr);
-    EXPECT_TRUE(report.ok());
-    digest_ = report->digest;
-    options_.max_bytes = report->resident_bytes.total() * 3 / 2;
-    Reopen();
-  }
-  void LoadBoth() {
-    ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
-    ASSERT_TRUE(store_->Load(Spec("b", "second"), nullptr).ok());
-  }
-  StatusOr<AdapterStore::Lease> Wait(const std::string& name, int64_t wait_ms = 10'000) {
-    return store_->AcquireWaiting(name, "", wait_ms, [this] { return stopped_; });
-  }
-
-  std::string digest_;
-  bool stopped_ = false;
-};
-
-TEST_F(SwappingStoreTest, RoomIsMadeOfWhatNobodyUses) {
-  LoadBoth();
-  EXPECT_TRUE(store_->IsSwappedOut("a", ""));
-  EXPECT_FALSE(store_->IsSwappedOut("b", ""));
-  EXPECT_FALSE(store_->IsSwappedOut("absent", ""));
-  EXPECT_TRUE(absl::IsUnavailable(store_->Acquire("a", "").status()));
-  EXPECT_LE(store_->resident_bytes().total(), options_.max_bytes);
-  EXPECT_FALSE(store_->Get("a")->resident);
-  EXPECT_FALSE(store_->Get("a")->retired);
-}
-
-TEST_F(SwappingStoreTest, WhatIsReadBackIsTheSameVersion) {
-  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
-  const AdapterVersion::Identity before = (*store_->Acquire("a", ""))->identity();
-  ASSERT_TRUE(store_->Load(Spec("b", "second"), nullptr).ok());
-  const StatusOr<AdapterStore::Lease> again = Wait("a");
-  ASSERT_TRUE(again.ok()) << again.status();
-  EXPECT_EQ((*again)->id(), before.id);
-  EXPECT_EQ((*again)->identity().version, before.version);
-  EXPECT_EQ((*again)->identity().digest, before.digest);
-  EXPECT_TRUE(store_->IsSwappedOut("b", ""));
-  EXPECT_EQ(store_->swap_counts().swapped_out, 2);
-  EXPECT_EQ(store_->swap_counts().read_back, 1);
-}
-
-TEST_F(SwappingStoreTest, WhatIsLeasedOrPinnedStays) {
-  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
-  AdapterStore::Lease lease = *store_->Acquire("a", "");
-  EXPECT_TRUE(absl::IsResourceExhausted(store_->Load(Spec("b", "second"), nullptr).status()));
-  lease.reset();
-  ASSERT_TRUE(store_->Pin("a", true).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(store_->Load(Spec("b", "second"), nullptr).status()));
-  ASSERT_TRUE(store_->Pin("a", false).ok());
-  EXPECT_TRUE(store_->Load(Spec("b", "second"), nullptr).ok());
-}
-
-TEST_F(SwappingStoreTest, WaitsForRoomAndNoLonger) {
-  LoadBoth();
-  AdapterStore::Lease lease = *store_->Acquire("b", "");
-  EXPECT_TRUE(absl::IsDeadlineExceeded(Wait("a", 1).status()));
-  stopped_ = true;
-  EXPECT_TRUE(absl::IsUnavailable(Wait("a").status()));
-  stopped_ = false;
-  std::thread user([&] { lease.reset(); });
-  EXPECT_TRUE(Wait("a").ok());
-  user.join();
-}
-
-TEST_F(SwappingStoreTest, ManyThreadsReadItOnce) {
-  LoadBoth();
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([this] { EXPECT_TRUE(Wait("a").ok()); });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(store_->swap_counts().read_back, 1);
-}
-
-TEST_F(SwappingStoreTest, FilesThatChangedAreNotServedUnderTheOldVersion) {
-  LoadBoth();
-  std::filesystem::copy(root_ + "/second/adapter_model.safetensors",
-                        root_ + "/first/adapter_model.safetensors",
-                        std::filesystem::copy_options::overwrite_existing);
-  EXPECT_TRUE(absl::IsFailedPrecondition(Wait("a").status()));
-  EXPECT_TRUE(absl::IsFailedPrecondition(Wait("a").status()));
-  EXPECT_TRUE(Wait("b").ok());
-  EXPECT_TRUE(store_->Unload("a", false, 1).ok());
-  EXPECT_TRUE(absl::IsNotFound(Wait("a").status()));
 }
 
 TEST_F(AdapterStoreTest, WatchersSeeEveryChange) {
