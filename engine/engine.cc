@@ -45,6 +45,7 @@ EngineLoop::Options LoopOptions(const EngineOptions& options, const EngineParts&
   loop.limits.scheduler.max_step_tokens = options.max_step_tokens;
   loop.limits.scheduler.max_sample_rows = options.max_running + kScoringRows;
   loop.limits.num_blocks = parts.num_kv_blocks;
+  loop.limits.kv_layout = parts.kv_layout;
   loop.limits.max_context = parts.info.max_context;
   loop.limits.eos_token_ids = parts.eos_token_ids;
   loop.limits.sliding_window = parts.sliding_window;
@@ -62,7 +63,7 @@ Intake::Options IntakeOptions(const EngineOptions& options, const EngineParts& p
   intake.vocab_size = parts.info.vocab_size;
   intake.hidden_size = parts.info.hidden_size;
   intake.max_context = parts.info.max_context;
-  intake.num_blocks = parts.num_kv_blocks;
+  intake.num_blocks = parts.max_request_blocks > 0 ? parts.max_request_blocks : parts.num_kv_blocks;
   intake.rope_reaches = parts.rope_reaches;
   intake.max_prompt_bytes = options.max_prompt_bytes;
   intake.base_flops_per_token = 2 * parts.info.num_parameters;
@@ -89,8 +90,10 @@ class EngineImpl final : public Engine {
                  },
                  [this](const ConstraintSpec& spec) { return constraints_.Get(spec); }}),
         core_(LoopOptions(options, parts_), options.max_queued,
-              {*parts_.runner, *parts_.tokenizer, clock, observer, parts_.spill.get()}),
+              {*parts_.runner, *parts_.tokenizer, clock, observer, parts_.spill.get(),
+               parts_.memory.get()}),
         readers_(1, static_cast<size_t>(options.max_queued), options.loader_niceness) {
+    if (parts_.memory != nullptr) ShareMemory(options.loader_niceness);
     AdapterStore::Hooks hooks;
     hooks.force = [this](AdapterVersionId version) { core_.Retire(version); };
     hooks.prepare = [this](const AdapterStore::Lease& version) { ComputeHead(version); };
@@ -105,13 +108,18 @@ class EngineImpl final : public Engine {
 
   ~EngineImpl() override {
     stopping_ = true;
+    if (parts_.memory != nullptr) {
+      parts_.memory->SetWake(nullptr);
+      parts_.memory->Close();
+    }
     parts_.adapters->SetHooks({});
   }
 
   StatusOr<std::string> Submit(RequestSpec spec, std::shared_ptr<ResponseSink> sink) override {
     POLYAD_ASSIGN_OR_RETURN(const int64_t number, core_.registry().Begin(spec.request_id));
     std::string request_id = spec.request_id;
-    if (NeedsSwappedOut(spec)) {
+    std::vector<AdapterStore::Lease> leases;  // so that none is swapped out meanwhile
+    if (!TryLease(spec, leases)) {
       POLYAD_RETURN_IF_ERROR(QueueForAdapter(std::move(spec), number, std::move(sink)));
       return request_id;
     }
@@ -155,16 +163,35 @@ class EngineImpl final : public Engine {
     return arrive.status();
   }
 
-  static std::vector<std::string> AdaptersOf(const RequestSpec& spec) {
-    std::vector<std::string> names;
-    for (const AdapterUse& use : spec.adapters) names.push_back(use.name);
-    if (names.empty() && !spec.model.empty()) names.push_back(spec.model);
-    return names;
+  static size_t NumAdapters(const RequestSpec& spec) {
+    return spec.adapters.empty() ? (spec.model.empty() ? 0 : 1) : spec.adapters.size();
   }
-  bool NeedsSwappedOut(const RequestSpec& spec) const {
-    const std::vector<std::string> names = AdaptersOf(spec);
-    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-      return parts_.adapters->IsSwappedOut(name, spec.tenant);
+  static const std::string& AdapterOf(const RequestSpec& spec, size_t i) {
+    return spec.adapters.empty() ? spec.model : spec.adapters[i].name;
+  }
+  // False where an adapter of it has to be waited for; other errors are the intake's to tell.
+  bool TryLease(const RequestSpec& spec, std::vector<AdapterStore::Lease>& leases) const {
+    for (size_t i = 0; i < NumAdapters(spec); ++i) {
+      StatusOr<AdapterStore::Lease> lease =
+          parts_.adapters->AcquireForNew(AdapterOf(spec, i), spec.tenant);
+      if (lease.ok()) {
+        leases.push_back(*std::move(lease));
+      } else if (absl::IsUnavailable(lease.status())) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // K/V asks for pages and is asked for some.
+  void ShareMemory(int niceness) {
+    parts_.memory->SetWake([this] { core_.ShareMemory(); });
+    sharer_ = std::make_unique<WorkerPool>(1, 1, niceness);
+    sharer_->TryRun([this] {
+      while (const int64_t pages = parts_.memory->WaitForAsk()) {
+        parts_.adapters->SwapOutIdle(pages);
+        parts_.memory->DoneAsking();
+      }
     });
   }
 
@@ -205,10 +232,11 @@ class EngineImpl final : public Engine {
         spec.max_adapter_wait_ms > 0 ? spec.max_adapter_wait_ms : kDefaultAdapterWaitMs;
     int64_t until_us = arrival_us + wait_ms * 1000;
     if (spec.deadline_us > 0) until_us = std::min(until_us, spec.deadline_us);
-    for (const std::string& name : AdaptersOf(spec)) {
+    for (size_t i = 0; i < NumAdapters(spec); ++i) {
       const int64_t left_ms = (until_us - clock_.NowMicros()) / 1000;
       StatusOr<AdapterStore::Lease> lease = parts_.adapters->AcquireWaiting(
-          name, spec.tenant, std::max<int64_t>(left_ms, 0), [this] { return stopping_.load(); });
+          AdapterOf(spec, i), spec.tenant, std::max<int64_t>(left_ms, 0),
+          [this] { return stopping_.load(); });
       if (!lease.ok()) return lease.status();
       leases.push_back(*std::move(lease));
     }
@@ -233,7 +261,8 @@ class EngineImpl final : public Engine {
   const Intake intake_;
   EngineCore core_;  // its threads stop before anything they use goes
   std::atomic<bool> stopping_{false};
-  WorkerPool readers_;  // one thread: whoever came first has its adapter first
+  WorkerPool readers_;                  // one thread: whoever came first has its adapter first
+  std::unique_ptr<WorkerPool> sharer_;  // one thread, in ShareMemory; null: nothing is shared
 };
 
 }  // namespace

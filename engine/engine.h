@@ -29,6 +29,8 @@ struct EngineOptions {
   std::string model_name;  // empty: the directory's or file's base name
   ComputeMode compute_mode = ComputeMode::kAuto;
   int64_t kv_bytes = int64_t{512} << 20;  // K/V pool; rounded down to whole blocks
+  // Not 0: K/V and adapters share so much in place of kv_bytes and adapters.max_bytes.
+  int64_t memory_bytes = 0;
   KvFormat kv_format = KvFormat::kAuto;
   // For blocks evicted from the pool: memory first, then a file in the directory. 0: none.
   int64_t spill_memory_bytes = 0;
@@ -55,6 +57,7 @@ struct ModelInfo {
   int64_t num_parameters = 0;
   WeightBytes weight_bytes;
   int64_t kv_bytes = 0;
+  int64_t memory_bytes = 0;        // shared by K/V and adapters; 0: each has its own
   std::string kv_format;           // "f32", "bf16", "int8" or "int4"
   int64_t kv_bytes_per_token = 0;  // of all layers
   BackendInfo backend;

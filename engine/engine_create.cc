@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/base/log.h"
+#include "engine/cache/block_pool.h"
 #include "engine/engine.h"
 #include "engine/engine_parts.h"
 #include "engine/load_tokenizer.h"
@@ -47,6 +48,43 @@ ModelInfo InfoOf(const EngineOptions& options, const Model& model, const Backend
   return info;
 }
 
+constexpr int64_t kLeastHugePages = 2;  // one for each side
+
+// K/V that shares its memory with adapters is placed by block, so that a page is there only while a
+// block on it is.
+Status ShareMemory(const EngineOptions& options, ModelOptions& model) {
+  if (options.memory_bytes == 0) return absl::OkStatus();
+  if (options.memory_bytes < kLeastHugePages * kHugePage) {
+    return InvalidArgument("memory: expected at least %d bytes, got %d",
+                           kLeastHugePages * kHugePage, options.memory_bytes);
+  }
+  model.kv_bytes = options.memory_bytes / kHugePage * kHugePage;
+  model.kv_placement = KvPlacement::kByBlock;
+  return absl::OkStatus();
+}
+
+// The largest request is a context of the model, or half of memory: K/V keeps that much.
+Status MakeLedger(const EngineOptions& options, const Model& model, const Clock& clock,
+                  EngineParts& parts) {
+  if (options.memory_bytes == 0) return absl::OkStatus();
+  const int64_t num_pages = options.memory_bytes / kHugePage;
+  const int64_t stride = model.kv_block_stride();
+  parts.max_request_blocks =
+      std::min(BlocksFor(model.max_context()), num_pages / 2 * kHugePage / stride);
+  if (parts.max_request_blocks < 1) {
+    return ResourceExhausted("memory: half of it has to hold a K/V block of %d bytes, got %d",
+                             stride, options.memory_bytes);
+  }
+  const int64_t fixed = (parts.max_request_blocks * stride + kHugePage - 1) / kHugePage;
+  constexpr int64_t kRatio = kHugePage / MemoryLedger::kPageBytes;
+  parts.kv_layout = {stride, kHugePage, fixed};
+  parts.memory = std::make_shared<MemoryLedger>(num_pages * kRatio, fixed * kRatio, clock);
+  parts.info.memory_bytes = num_pages * kHugePage;
+  parts.info.longest_context =
+      std::min(parts.info.longest_context, parts.max_request_blocks * kBlockTokens);
+  return absl::OkStatus();
+}
+
 // Where evicted blocks go; null where nothing is set aside for them.
 StatusOr<std::unique_ptr<SpillStore>> MakeSpill(const EngineOptions& options, const Model& model) {
   SpillStore::Options spill;
@@ -83,11 +121,13 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   model_options.kv_format = options.kv_format;
   model_options.max_step_tokens = options.max_step_tokens;
   model_options.max_context = options.max_context;
+  POLYAD_RETURN_IF_ERROR(ShareMemory(options, model_options));
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
                           Model::Load(files, *backend, model_options));
   HugePages::ReleaseKept();  // the tensors that were packed
   parts.info = InfoOf(options, *model, *backend);
   parts.num_kv_blocks = model->num_kv_blocks();
+  POLYAD_RETURN_IF_ERROR(MakeLedger(options, *model, clock, parts));
   parts.sliding_window = model->sliding_window();
   parts.rope_reaches = model->rope_reaches();
   parts.eos_token_ids = model->spec().eos_ids;
@@ -95,6 +135,7 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options,
   AdapterStoreOptions store_options = options.adapters;
   shared_files->set_tokenizer({});  // read; the weights may be read again for adapters
   store_options.max_context = parts.info.longest_context;
+  store_options.memory = parts.memory;
   store_options.base = std::make_shared<ServedBaseWeights>(shared_files, *model, *backend);
   parts.adapters = std::make_unique<AdapterStore>(model->spec(), *backend, store_options);
   parts.runner = std::move(model);

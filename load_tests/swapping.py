@@ -8,6 +8,9 @@ ten of 200 take two fifths), for prompts and answers of lengths from a range (S-
 2023, section 6). MANY may make 10 % fewer tokens per second than FEW at alpha 0.3 and 25 % at 1.
 FITTING says how much of that is not swapping, but that the rows of a step have more adapters.
 
+With --memory-mib K/V and adapters of a server share one limit: so much, or without a number the
+memory for FITTING adapters and --kv-mib together.
+
 Then, on the idle server of MANY, the first token of a swapped-out adapter against that of the same
 adapter once it is there: what a request waits for a miss. Many names may share a directory: a name
 is loaded, swapped out and read back by itself. Exits 1 where a limit is passed.
@@ -58,10 +61,10 @@ def names_of(count):
 
 def start_server(args, count, limit_mib):
     """A server with `count` registered adapters."""
-    flags = (
-        f"--adapter-root {args.loras} --max-adapter-mib {limit_mib} --kv-mib {args.kv_mib} "
-        f"{args.polyad_flags}"
-    )
+    limits = f"--max-adapter-mib {limit_mib} --kv-mib {args.kv_mib}"
+    if args.memory_mib is not None:
+        limits = f"--memory-mib {args.memory_mib or limit_mib + args.kv_mib}"
+    flags = f"--adapter-root {args.loras} {limits} {args.polyad_flags}"
     log = str(args.log_folder / f"polyad-{count}.log")
     server = servers.Polyad(args.polyad, args.model, log, flags=flags)
     server.start()
@@ -171,6 +174,9 @@ def rows_of(args, result):
 
 def print_report(args, result, rows):
     print(f"memory for adapters: {result['limit_mib']} MiB")
+    if args.memory_mib is not None:
+        shared = args.memory_mib or result["limit_mib"] + args.kv_mib
+        print(f"shared with K/V: {shared} MiB")
     print(
         f"| alpha | {args.few} | {args.fitting} | {args.many} registered, tokens/s | missed "
         f"| {args.many} / {args.fitting} | {args.many} / {args.few} | at least |"
@@ -215,6 +221,13 @@ def parse_args():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--miss-probes", type=int, default=40)
     parser.add_argument("--kv-mib", type=int, default=1024, help="K/V pool of each server")
+    parser.add_argument(
+        "--memory-mib",
+        type=int,
+        nargs="?",
+        const=0,
+        help="one limit for adapters and K/V; without a number both limits' sum",
+    )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--json", help="file to which the result is written")
     args = parser.parse_args()

@@ -178,6 +178,7 @@ void EncodeServerInfo(const ModelInfo& from, std::string_view version,
   model->set_kv_bytes(from.kv_bytes);
   model->set_kv_dtype(from.kv_format);
   model->set_kv_bytes_per_token(from.kv_bytes_per_token);
+  model->set_memory_bytes(from.memory_bytes);
   model->set_load_seconds(from.load_seconds);
   to.set_backend(from.backend.name);
   to.set_isa(from.backend.isa);
@@ -198,6 +199,14 @@ void EncodeLoad(const EngineLoad& from, v1::GetLoadResponse& to) {
   to.set_num_kv_blocks_in_file(from.num_kv_blocks_in_file);
   to.set_num_kv_blocks_saved(from.num_kv_blocks_saved);
   to.set_num_kv_blocks_restored(from.num_kv_blocks_restored);
+  if (from.memory_bytes.total > 0) {
+    v1::MemoryBytes* memory = to.mutable_memory_bytes();
+    memory->set_total(from.memory_bytes.total);
+    memory->set_kv(from.memory_bytes.kv);
+    memory->set_prefix(from.memory_bytes.prefix);
+    memory->set_adapters(from.memory_bytes.adapters);
+    memory->set_free(from.memory_bytes.free);
+  }
   to.set_num_steps(from.num_steps);
   to.set_num_preemptions(from.num_preemptions);
   to.set_num_requests_finished(from.num_requests_finished);

@@ -283,6 +283,12 @@ Status CheckConfig(const ServerConfig& config) {
       return FieldError("adapter", "NAME=PATH", adapter);
     }
   }
+  const ServerConfig defaults;
+  if (config.memory_mib > 0 && (config.kv_mib != defaults.kv_mib ||
+                                config.max_adapter_mib != defaults.max_adapter_mib)) {
+    return FieldError("memory-mib", "0 beside kv-mib or max-adapter-mib, which it replaces",
+                      std::to_string(config.memory_mib));
+  }
   const bool tenants = !config.tenants_file.empty();
   const bool admin = !config.admin_token_file.empty();
   POLYAD_RETURN_IF_ERROR(

@@ -26,6 +26,7 @@ struct ServerConfig {
   std::string isa = "auto";
   int64_t threads = 0;
 
+  int64_t memory_mib = 0;
   int64_t kv_mib = 512;
   std::string kv_dtype = "auto";
   int64_t kv_spill_mib = 0;

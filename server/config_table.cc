@@ -19,6 +19,9 @@ const std::vector<Knob>& Knobs() {
       {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
        "Instruction set; auto takes the machine's best."},
       {"threads", &C::threads, "threads", 0, 1024, "", "Compute threads; 0: one per core."},
+      {"memory-mib", &C::memory_mib, "MiB", 0, kMiB, "",
+       "Memory of the K/V cache and all resident adapters together, in place of kv-mib and "
+       "max-adapter-mib: each has what the other leaves; 0: each has its own."},
       {"kv-mib", &C::kv_mib, "MiB", 1, kMiB, "", "Memory for the K/V cache."},
       {"kv-dtype", &C::kv_dtype, "", 0, 0, "auto|bf16|int8|int4",
        "What K/V is held as. auto: f32 with --dtype f32, which takes nothing else, or else bf16; "

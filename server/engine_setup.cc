@@ -27,6 +27,7 @@ EngineOptions OptionsOf(const ServerConfig& config) {
   options.model_path = config.model;
   options.model_name = config.model_name;
   options.compute_mode = ModeOf(config);
+  options.memory_bytes = config.memory_mib << 20;
   options.kv_bytes = config.kv_mib << 20;
   options.kv_format = FormatOf(config);
   options.spill_memory_bytes = config.kv_spill_mib << 20;
@@ -73,6 +74,7 @@ StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, Backend
          {"parameters", info.num_parameters},
          {"weight_bytes", info.weight_bytes.total()},
          {"kv_bytes", info.kv_bytes},
+         {"memory_bytes", info.memory_bytes},
          {"kv_dtype", info.kv_format},
          {"kv_bytes_per_token", info.kv_bytes_per_token},
          {"isa", info.backend.isa},

@@ -118,6 +118,15 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
              load.num_kv_blocks_saved, families);
   AddCounter("polyad_kv_blocks_restored_total", "K/V blocks copied back rather than computed.",
              load.num_kv_blocks_restored, families);
+  if (load.memory_bytes.total > 0) {
+    MetricFamily& memory =
+        AddFamily("polyad_memory_bytes", "Memory that K/V and adapters share, by what it is for.",
+                  MetricType::Gauge, families);
+    AddValue(memory, {{"kind", "kv"}}, static_cast<double>(load.memory_bytes.kv));
+    AddValue(memory, {{"kind", "prefix"}}, static_cast<double>(load.memory_bytes.prefix));
+    AddValue(memory, {{"kind", "adapters"}}, static_cast<double>(load.memory_bytes.adapters));
+    AddValue(memory, {{"kind", "free"}}, static_cast<double>(load.memory_bytes.free));
+  }
   AddGauge("polyad_draining", "1 while new requests are refused.", load.draining ? 1 : 0, families);
   AddGauge("polyad_last_step_age_seconds", "Since the engine's last step.",
            static_cast<double>(load.last_step_age_ms) / 1e3, families);

@@ -70,6 +70,12 @@ class Admin {
     grpc::ClientContext context;
     return stub_->UnloadAdapter(&context, request, &response);
   }
+  v1::GetServerInfoResponse GetServerInfo() {
+    v1::GetServerInfoResponse response;
+    grpc::ClientContext context;
+    EXPECT_TRUE(stub_->GetServerInfo(&context, {}, &response).ok());
+    return response;
+  }
   v1::GetLoadResponse GetLoad() {
     v1::GetLoadResponse response;
     grpc::ClientContext context;

@@ -48,6 +48,17 @@ bool HasLine(const std::string& text, const std::string& line) {
   return ("\n" + text).find("\n" + line + "\n") != std::string::npos;
 }
 
+TEST(MetricsTest, MemoryThatIsSharedIsToldByKind) {
+  MetricsSnapshot snapshot = Snapshot();
+  EXPECT_EQ(Metrics().Render(snapshot).find("polyad_memory_bytes"), std::string::npos);
+  snapshot.load.memory_bytes = {100, 40, 30, 20, 10};
+  const std::string text = Metrics().Render(snapshot);
+  EXPECT_TRUE(HasLine(text, "polyad_memory_bytes{kind=\"kv\"} 40")) << text;
+  EXPECT_TRUE(HasLine(text, "polyad_memory_bytes{kind=\"prefix\"} 30"));
+  EXPECT_TRUE(HasLine(text, "polyad_memory_bytes{kind=\"adapters\"} 20"));
+  EXPECT_TRUE(HasLine(text, "polyad_memory_bytes{kind=\"free\"} 10"));
+}
+
 TEST(MetricsTest, RoutersFindTheNamesTheyKnow) {
   const std::string text = Metrics().Render(Snapshot());
   EXPECT_TRUE(HasLine(text, "vllm:num_requests_waiting 2")) << text;
