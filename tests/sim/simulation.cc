@@ -18,6 +18,7 @@
 #include "engine/runtime/intake.h"
 #include "engine/runtime/request_registry.h"
 #include "engine/runtime/soft_prompt_head.h"
+#include "tests/sim/block_owners.h"
 #include "tests/sim/fake_model.h"
 #include "tests/sim/fake_tokenizer.h"
 #include "tests/sim/memory_press.h"
@@ -378,41 +379,20 @@ class World {
     });
   }
 
-  struct BlockOwner {
-    std::string tenant;
-    const AdapterVersion* adapter = nullptr;
-  };
-  // A block is one tenant's with one adapter; a soft prompt's own blocks are every tenant's, and
-  // those before an invocation are the base's.
-  void CheckOwner(const Request& request, int64_t index, BlockId block,
-                  std::map<int64_t, BlockOwner>& owners) {
-    const int64_t end = (index + 1) * kBlockTokens;
-    BlockOwner owner{request.tenant, request.adapter.get()};
-    if (end <= request.adapter_begin) owner.adapter = nullptr;
-    const auto [entry, inserted] = owners.emplace(block.value(), owner);
-    if (inserted) return;
-    if (entry->second.adapter != owner.adapter) Fail("a block is held across adapters");
-    if (entry->second.tenant == owner.tenant) return;
-    const bool virtual_only =
-        owner.adapter != nullptr && end <= owner.adapter->num_virtual_tokens();
-    if (!virtual_only) Fail("a block is held across tenants");
-    ++result_.num_shared_prompts;
-  }
-
   // After every step.
   void CheckState() {
     const EngineState& state = loop_.state();
     state.CheckInvariants();
     const SchedulerLimits& limits = options_.limits.scheduler;
     int64_t num_running = 0;
-    std::map<int64_t, BlockOwner> owners;
+    BlockOwners owners;
     for (const auto& [id, sequence] : state.sequences()) {
       const Request& request = *sequence->owner->request;
       if (sequence->running) ++num_running;
       for (size_t i = 0; i < sequence->blocks.size(); ++i) {
         const auto index = static_cast<int64_t>(i) / sequence->num_caches();
         if (sequence->blocks[i].valid()) {
-          CheckOwner(request, index, sequence->blocks[i], owners);
+          Fail(owners.Add(request, index, sequence->blocks[i]));
         } else {
           ++result_.num_given_back;
         }
@@ -424,6 +404,7 @@ class World {
         Fail("a request outlives its adapter's forced unload");
       }
     }
+    result_.num_shared_prompts += owners.num_shared();
     CheckSoftPrompts(state);
     if (press_ != nullptr) Fail(press_->Check(loop_));
     if (!state.restores.empty()) Fail("a block is not copied back");

@@ -40,6 +40,7 @@ class SpoilingRunner final : public StepRunner {
  public:
   explicit SpoilingRunner(Model& model) : model_(model) {}
   StatusOr<FloatRows> Run(const StepBatch& batch) override { return model_.Run(batch); }
+  FloatRows hidden_states() const override { return model_.hidden_states(); }
   int64_t kv_block_bytes() const override { return model_.kv_block_bytes(); }
   void SaveBlock(int64_t block, std::span<char> to) const override { model_.SaveBlock(block, to); }
   void RestoreBlock(int64_t block, std::span<const char> from) override {
