@@ -207,7 +207,7 @@ TEST_F(SharingStoreTest, AReadThatFailsGivesItsPagesBack) {
   ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
   store_->SwapOutIdle(kAll);
   EXPECT_EQ(pages(), 1);  // its floor is not asked for
-  WriteLarge("large", 5000);
+  WriteLarge("large", 2000);
   ASSERT_TRUE(store_->Load(Spec("large", "large"), nullptr).ok());
   ASSERT_TRUE(memory_->TakeForKv(memory_->counts().free));
   ASSERT_TRUE(store_->Load(Spec("b", "second"), nullptr).ok());
