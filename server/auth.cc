@@ -1,5 +1,7 @@
 #include "server/auth.h"
 
+#include <ctime>
+
 namespace polyad {
 namespace {
 
@@ -31,7 +33,8 @@ std::string_view BearerKey(std::string_view authorization) {
 
 Status Unauthenticated() {
   return Status(absl::StatusCode::kUnauthenticated,
-                std::string("authorization: expected 'Bearer <key>' with a known key"));
+                std::string("authorization: expected 'Bearer <key>' with a known key, or a client "
+                            "certificate of a known identity"));
 }
 
 Status Denied(const char* expected, const char* got) {
@@ -50,19 +53,25 @@ StatusOr<std::optional<Digest>> TokenDigest(const char* what, std::string_view t
   return std::optional<Digest>(digest);
 }
 
-// What a presented key is known as.
-struct Known {
-  bool admin = false;
-  bool metrics = false;
-  const std::string* tenant = nullptr;
+// What a presented key or certificate is known as.
+using Known = PeerOwner;
 
-  bool any() const { return admin || metrics || tenant != nullptr; }
-  const char* text() const {
-    return tenant != nullptr ? "a tenant's key" : admin ? "the admin token" : "the metrics token";
+const char* TextOf(const Known& known) {
+  return known.tenant != nullptr ? "a tenant's key"
+         : known.admin           ? "the admin token"
+                                 : "the metrics token";
+}
+
+// A header that is there decides, whatever it says: a revoked key does not fall back on who holds
+// the connection.
+Known Recognise(const CredentialTable& table, std::string_view authorization,
+                const PeerIdentity* peer) {
+  if (authorization.empty()) {
+    if (peer == nullptr || peer->expires_unix_s <= static_cast<int64_t>(std::time(nullptr))) {
+      return {};
+    }
+    return table.tenants.FindByNames(peer->names);
   }
-};
-
-Known Recognise(const CredentialTable& table, std::string_view authorization) {
   const std::string_view presented = BearerKey(authorization);
   if (presented.empty()) return {};
   const Digest digest = HashOf(presented);
@@ -102,25 +111,28 @@ std::shared_ptr<const CredentialTable> Credentials::table() const {
   return table_;
 }
 
-StatusOr<std::string> Credentials::Authorize(Access access, std::string_view authorization) const {
+StatusOr<std::string> Credentials::Authorize(Access access, std::string_view authorization,
+                                             const PeerIdentity* peer) const {
   const std::shared_ptr<const CredentialTable> table = this->table();
-  const bool is_open =
-      access == Access::kPublic || (access == Access::kTenant && table->tenants.empty()) ||
-      (access == Access::kAdmin && !table->admin.has_value()) ||
-      (access == Access::kMetrics && !table->admin.has_value() && !table->metrics.has_value());
+  const bool has_admin = table->admin.has_value() || table->tenants.has_admin_identities();
+  const bool has_metrics = table->metrics.has_value() || table->tenants.has_metrics_identities();
+  const bool is_open = access == Access::kPublic ||
+                       (access == Access::kTenant && table->tenants.empty()) ||
+                       (access == Access::kAdmin && !has_admin) ||
+                       (access == Access::kMetrics && !has_admin && !has_metrics);
   if (is_open) return std::string();
-  const Known known = Recognise(*table, authorization);
-  if (!known.any()) return Unauthenticated();
+  const Known known = Recognise(*table, authorization, peer);
+  if (known.count() == 0) return Unauthenticated();
   switch (access) {
     case Access::kTenant:
       if (known.tenant != nullptr) return *known.tenant;
-      return Denied("a tenant's key", known.text());
+      return Denied("a tenant's key", TextOf(known));
     case Access::kMetrics:
       if (known.metrics || known.admin) return std::string();
-      return Denied("the metrics token or the admin token", known.text());
+      return Denied("the metrics token or the admin token", TextOf(known));
     case Access::kAdmin:
       if (known.admin) return std::string();
-      return Denied("the admin token", known.text());
+      return Denied("the admin token", TextOf(known));
     case Access::kPublic:
       break;
   }

@@ -2,10 +2,11 @@
 
 // Who is calling, and may they. Keys and tokens are held as SHA-256 only; a presented one is hashed
 // and compared with every entry in constant time, so neither a prefix nor the position of a match
-// shows. Without a tenants file every caller is the tenant ""; without an admin token the admin
-// routes are open; main allows either on loopback only. The table may be replaced while others ask
-// it: thread-safe. Errors: UNAUTHENTICATED no or unknown key; PERMISSION_DENIED a known key where
-// another kind is needed.
+// shows. A caller without either is whom its certificate says, in the same way. Without a tenants
+// file every caller is the tenant ""; without an admin token the admin routes are open; main allows
+// either on loopback only. The table may be replaced while others ask it: thread-safe. Errors:
+// UNAUTHENTICATED no or unknown key or certificate; PERMISSION_DENIED a known one where another
+// kind is needed.
 
 #include <memory>
 #include <mutex>
@@ -17,6 +18,7 @@
 #include "engine/base/status.h"
 #include "server/access.h"
 #include "server/tenants.h"
+#include "server/tls/peer_identity.h"
 
 namespace polyad {
 
@@ -40,8 +42,10 @@ class Credentials {
   void Replace(CredentialTable table);
 
   // Whether `authorization`, the header's value ("Bearer <key>" or empty), opens what asks for
-  // `access`. -> the tenant, where that is a tenant's.
-  StatusOr<std::string> Authorize(Access access, std::string_view authorization) const;
+  // `access`; where it is empty, whether `peer` does, the names of a certificate that the handshake
+  // has verified, or null. -> the tenant, where that is a tenant's.
+  StatusOr<std::string> Authorize(Access access, std::string_view authorization,
+                                  const PeerIdentity* peer = nullptr) const;
   // UNAUTHENTICATED where the tenant has gone in the meantime.
   StatusOr<TenantLimits> LimitsOf(std::string_view tenant) const;
 

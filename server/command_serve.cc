@@ -15,6 +15,7 @@
 #include "server/grpc_service.h"
 #include "server/http/http_server.h"
 #include "server/http_api.h"
+#include "server/tls/tls_files.h"
 #include "server/watchdog.h"
 
 // `polyad serve`: builds everything bottom to top, prints the ready line, waits for a signal,
@@ -44,21 +45,34 @@ struct Fronts {
   std::unique_ptr<HttpServer> http_server;
 };
 
-Status StartFronts(const ServerConfig& config, Clock& clock, Fronts& fronts) {
+GrpcLimits GrpcLimitsOf(const ServerConfig& config) {
   GrpcLimits limits;
   limits.max_streams = static_cast<int>(config.max_streams);
+  limits.max_metadata_bytes = static_cast<int>(config.grpc_max_metadata_kib) << 10;
+  limits.min_ping_ms = static_cast<int>(config.grpc_min_ping_ms);
+  limits.handshake_timeout_ms = static_cast<int>(config.tls_handshake_timeout_ms);
+  limits.max_age_ms = static_cast<int>(config.grpc_max_age_ms);
+  limits.age_grace_ms = static_cast<int>(config.grpc_age_grace_ms);
+  limits.max_idle_ms = static_cast<int>(config.grpc_max_idle_ms);
+  return limits;
+}
+
+Status StartFronts(const ServerConfig& config, Clock& clock, const TlsStore* tls, Fronts& fronts) {
+  const GrpcLimits limits = GrpcLimitsOf(config);
   POLYAD_ASSIGN_OR_RETURN(fronts.data_server,
                           GrpcServer::Start(config.grpc_listen, "polyad.v1.InferenceService",
-                                            *fronts.inference, limits));
+                                            *fronts.inference, limits, tls));
   POLYAD_ASSIGN_OR_RETURN(fronts.admin_server,
                           GrpcServer::Start(config.admin_listen, "polyad.v1.AdapterAdminService",
-                                            *fronts.admin, limits));
+                                            *fronts.admin, limits, tls));
   HttpServer::Options http;
   http.listen = config.http_listen;
   http.num_workers = static_cast<size_t>(config.http_workers);
   http.limits.max_connections = static_cast<size_t>(config.http_max_connections);
   http.limits.request_timeout_ms = config.http_request_timeout_ms;
+  http.limits.handshake_timeout_ms = config.tls_handshake_timeout_ms;
   http.limits.max_stream_bytes = static_cast<size_t>(config.stream_buffer_kib) << 10;
+  http.tls = tls;
   POLYAD_ASSIGN_OR_RETURN(fronts.http_server,
                           HttpServer::Start(http, clock, [&fronts](const auto& exchange) {
                             fronts.api.Handle(exchange);
@@ -78,18 +92,43 @@ sigset_t BlockSignals() {
   return set;
 }
 
-// Looks after the engine and the credentials until a signal ends it. -> the signal
-int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files) {
+// The listeners' TLS and its files, where they have any.
+struct Tls {
+  std::unique_ptr<TlsStore> store;
+  std::unique_ptr<TlsFiles> files;
+};
+
+StatusOr<Tls> OpenTls(const ServerConfig& config, const CredentialTable& credentials,
+                      Metrics& metrics) {
+  if (config.tls_client_ca.empty() && credentials.tenants.num_identities() > 0) {
+    return InvalidArgument(
+        "tenants file: identities: expected --tls-client-ca, which says whose certificates have "
+        "them, got none");
+  }
+  const TlsPaths paths{config.tls_cert, config.tls_key, config.tls_client_ca,
+                       config.tls_require_client_cert};
+  Tls tls;
+  if (!paths.any()) return tls;
+  POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const TlsMaterial> material, TlsMaterial::Load(paths));
+  tls.store = std::make_unique<TlsStore>(std::move(material));
+  tls.files = std::make_unique<TlsFiles>(paths, *tls.store, metrics);
+  return tls;
+}
+
+// Looks after the engine, the credentials and the certificate until a signal ends it. -> the signal
+int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files, TlsFiles* tls) {
   constexpr timespec kTick{0, 250'000'000};
   for (;;) {
     const int signal_number = sigtimedwait(&set, nullptr, &kTick);
     watchdog.Check();
     if (signal_number == SIGHUP) {
       files.Reload().IgnoreError();
+      if (tls != nullptr) tls->Reload().IgnoreError();
     } else if (signal_number > 0) {
       return signal_number;
     } else {
       files.ReloadIfChanged();
+      if (tls != nullptr) tls->ReloadIfChanged();
     }
   }
 }
@@ -126,9 +165,11 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                               config.metrics_token_file};
   auto table = LoadCredentials(paths);
   if (!table.ok()) return PrintError(table.status(), kExitUsage);
-  Credentials credentials(*std::move(table));
   RealClock clock;
   Metrics metrics;
+  const auto tls = OpenTls(config, *table, metrics);
+  if (!tls.ok()) return PrintError(tls.status(), kExitUsage);
+  Credentials credentials(*std::move(table));
   CredentialFiles files(paths, credentials, metrics);
   TenantGate gate({config.max_queued_tokens, config.max_request_mib << 20}, clock);
   auto engine = MakeEngine(config, make_backend, clock, &metrics);
@@ -152,7 +193,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                   .max_adapters = config.max_adapters,
                   .adapter_roots = config.adapter_roots};
   Fronts fronts(serving);
-  if (const Status started = StartFronts(config, clock, fronts); !started.ok()) {
+  if (const Status started = StartFronts(config, clock, tls->store.get(), fronts); !started.ok()) {
     return PrintError(started, kExitListen);
   }
   serving.on_readiness = [&fronts](bool ready) {
@@ -163,7 +204,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
               fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
   std::fflush(stdout);
   Watchdog watchdog(serving, config.stall_ms);
-  DrainAfter(Supervise(signals, watchdog, files), signals, config, serving);
+  DrainAfter(Supervise(signals, watchdog, files, tls->files.get()), signals, config, serving);
   StopFronts(fronts);
   waiters.reset();
   loaders.reset();
@@ -176,7 +217,8 @@ void PrintHelp() {
       "usage: polyad serve --model PATH [flags]\n\n"
       "Serves a model and its adapters over gRPC and HTTP. Once ready it prints one line,\n"
       "polyad ready grpc=HOST:PORT admin=HOST:PORT http=HOST:PORT; logs go to standard error.\n"
-      "SIGTERM drains and ends; a second one ends at once. SIGHUP reads the credentials again.\n"
+      "SIGTERM drains and ends; a second one ends at once. SIGHUP reads the credentials\n"
+      "and the certificate again.\n"
       "Every flag is also POLYAD_<FLAG> in the environment and a key of --config FILE;\n"
       "flags beat the environment, which beats the file.\n\n%s\n"
       "Exit codes: 0 drained, 2 bad flag or config, 3 model or adapter refused, 4 a port cannot\n"

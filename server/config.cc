@@ -174,12 +174,39 @@ Status ApplyEnvironmentValue(const Knob& knob, std::string_view text, ServerConf
   return absl::OkStatus();
 }
 
-Status CheckListener(const std::string& name, const std::string& listen, bool guarded,
+Status CheckListener(const std::string& name, const std::string& listen, const std::string& missing,
                      bool insecure) {
   const auto parsed = ParseListenAddress(listen);
   if (!parsed.ok()) return FieldError(name, "HOST:PORT", listen);
-  if (guarded || insecure || IsLoopback(parsed->first)) return absl::OkStatus();
-  return FieldError(name, "a loopback address, credentials, or --insecure", listen);
+  if (missing.empty() || insecure || IsLoopback(parsed->first)) return absl::OkStatus();
+  return FieldError(name, "a loopback address, or also " + missing + ", or --insecure", listen);
+}
+
+// What a listener beyond this machine has to have and does not.
+std::string MissingOf(const ServerConfig& config, bool needs_tenants, bool needs_admin) {
+  std::string missing;
+  const auto need = [&missing](const char* flag, const std::string& value) {
+    if (value.empty()) missing += (missing.empty() ? "--" : ", --") + std::string(flag);
+  };
+  need("tls-cert", config.tls_cert);
+  if (needs_tenants) need("tenants-file", config.tenants_file);
+  if (needs_admin) need("admin-token-file", config.admin_token_file);
+  return missing;
+}
+
+Status CheckTls(const ServerConfig& config) {
+  const bool has_certificate = !config.tls_cert.empty();
+  if (has_certificate == config.tls_key.empty()) {
+    return has_certificate ? FieldError("tls-key", "the key of tls-cert", "nothing")
+                           : FieldError("tls-cert", "the certificate of tls-key", "nothing");
+  }
+  if (!has_certificate && !config.tls_client_ca.empty()) {
+    return FieldError("tls-cert", "a certificate beside tls-client-ca", "nothing");
+  }
+  if (config.tls_require_client_cert && config.tls_client_ca.empty()) {
+    return FieldError("tls-client-ca", "a file beside tls-require-client-cert", "nothing");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -289,14 +316,14 @@ Status CheckConfig(const ServerConfig& config) {
     return FieldError("memory-mib", "0 beside kv-mib or max-adapter-mib, which it replaces",
                       std::to_string(config.memory_mib));
   }
-  const bool tenants = !config.tenants_file.empty();
-  const bool admin = !config.admin_token_file.empty();
-  POLYAD_RETURN_IF_ERROR(
-      CheckListener("grpc-listen", config.grpc_listen, tenants, config.insecure));
-  POLYAD_RETURN_IF_ERROR(
-      CheckListener("admin-listen", config.admin_listen, admin, config.insecure));
+  POLYAD_RETURN_IF_ERROR(CheckTls(config));
+  POLYAD_RETURN_IF_ERROR(CheckListener("grpc-listen", config.grpc_listen,
+                                       MissingOf(config, true, false), config.insecure));
+  POLYAD_RETURN_IF_ERROR(CheckListener("admin-listen", config.admin_listen,
+                                       MissingOf(config, false, true), config.insecure));
   // HTTP has both kinds of routes.
-  return CheckListener("http-listen", config.http_listen, tenants && admin, config.insecure);
+  return CheckListener("http-listen", config.http_listen, MissingOf(config, true, true),
+                       config.insecure);
 }
 
 std::string ConfigAsJson(const ServerConfig& config) {

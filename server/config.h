@@ -54,9 +54,19 @@ struct ServerConfig {
   std::string tenants_file;
   std::string admin_token_file;
   std::string metrics_token_file;
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_client_ca;
+  bool tls_require_client_cert = false;
+  int64_t tls_handshake_timeout_ms = 5000;
   bool insecure = false;
 
   int64_t max_streams = 100;
+  int64_t grpc_max_metadata_kib = 16;
+  int64_t grpc_min_ping_ms = 10000;
+  int64_t grpc_max_age_ms = 3600000;
+  int64_t grpc_age_grace_ms = 600000;
+  int64_t grpc_max_idle_ms = 300000;
   int64_t stream_buffer_kib = 256;
   int64_t http_workers = 2;
   int64_t http_max_connections = 1024;

@@ -1,7 +1,5 @@
 #include "server/credential_files.h"
 
-#include <sys/stat.h>
-
 #include "engine/base/log.h"
 #include "engine/io/file.h"
 
@@ -48,20 +46,14 @@ Status CredentialFiles::Reload() {
   }
   Log(LogLevel::kInfo, "credentials_loaded",
       {{"tenants", static_cast<int64_t>(table->tenants.num_tenants())},
-       {"keys", static_cast<int64_t>(table->tenants.num_keys())}});
+       {"keys", static_cast<int64_t>(table->tenants.num_keys())},
+       {"identities", static_cast<int64_t>(table->tenants.num_identities())}});
   credentials_.Replace(*std::move(table));
   return absl::OkStatus();
 }
 
 void CredentialFiles::ReloadIfChanged() {
   if (StampsNow() != stamps_) Reload().IgnoreError();
-}
-
-CredentialFiles::Stamp CredentialFiles::StampOf(const std::string& path) {
-  struct stat info;
-  if (path.empty() || ::stat(path.c_str(), &info) != 0) return {};
-  return {static_cast<int64_t>(info.st_ino), static_cast<int64_t>(info.st_size),
-          static_cast<int64_t>(info.st_ctim.tv_sec) * 1'000'000'000 + info.st_ctim.tv_nsec};
 }
 
 CredentialFiles::Stamps CredentialFiles::StampsNow() const {

@@ -5,11 +5,11 @@
 // that were in force stay, and a log line and a metric say so until a good file comes. One thread.
 
 #include <array>
-#include <cstdint>
 #include <string>
 
 #include "engine/base/status.h"
 #include "server/auth.h"
+#include "server/file_stamp.h"
 #include "server/metrics.h"
 
 namespace polyad {
@@ -32,14 +32,7 @@ class CredentialFiles {
   void ReloadIfChanged();
 
  private:
-  struct Stamp {
-    int64_t inode = -1;  // -1: no such file
-    int64_t bytes = 0;
-    int64_t changed_ns = 0;
-    bool operator==(const Stamp&) const = default;
-  };
-  using Stamps = std::array<Stamp, 3>;
-  static Stamp StampOf(const std::string& path);
+  using Stamps = std::array<FileStamp, 3>;
   Stamps StampsNow() const;
 
   const CredentialPaths paths_;

@@ -1,5 +1,6 @@
 #include "server/grpc_call.h"
 
+#include <grpc/grpc_security_constants.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/proto_buffer_writer.h>
 
@@ -50,6 +51,15 @@ class RefusedReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 };
 
+// Of the certificate that the handshake has verified; none where the client showed none.
+std::optional<PeerIdentity> PeerOf(const grpc::CallbackServerContext& context) {
+  const auto connection = context.auth_context();
+  if (connection == nullptr) return std::nullopt;
+  const auto certificate = connection->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+  if (certificate.size() != 1) return std::nullopt;
+  return IdentityOfPem({certificate.front().data(), certificate.front().size()});
+}
+
 }  // namespace
 
 StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_view method,
@@ -58,8 +68,11 @@ StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_
   if (!access.has_value()) return Internal("%s: not in the table of access", method);
   const auto& metadata = context.client_metadata();
   const auto found = metadata.find("authorization");
-  if (found == metadata.end()) return credentials.Authorize(*access, "");
-  return credentials.Authorize(*access, {found->second.data(), found->second.size()});
+  if (found != metadata.end()) {
+    return credentials.Authorize(*access, {found->second.data(), found->second.size()});
+  }
+  const std::optional<PeerIdentity> peer = PeerOf(context);
+  return credentials.Authorize(*access, "", peer.has_value() ? &*peer : nullptr);
 }
 
 grpc::Status ToGrpcStatus(const Status& status) {

@@ -107,11 +107,14 @@ HttpApi::HttpApi(Serving& serving) : serving_(serving) {
   }
 }
 
-StatusOr<std::string> HttpApi::Authorize(const Route& route, const HttpRequest& request) const {
+StatusOr<std::string> HttpApi::Authorize(const Route& route, const HttpExchange& exchange) const {
+  const HttpRequest& request = exchange.request();
   const std::optional<Access> access = FindAccess(route.method, route.path);
   if (!access.has_value()) return Internal("path: not in the table of access");
-  POLYAD_ASSIGN_OR_RETURN(std::string tenant,
-                          serving_.credentials.Authorize(*access, request.Field("authorization")));
+  const std::shared_ptr<const PeerIdentity> peer = exchange.peer();
+  POLYAD_ASSIGN_OR_RETURN(
+      std::string tenant,
+      serving_.credentials.Authorize(*access, request.Field("authorization"), peer.get()));
   // A page in a browser cannot send this type elsewhere without being asked first.
   if (*access == Access::kAdmin && !request.Field("content-type").starts_with(kJson)) {
     return FieldError("content-type", kJson, request.Field("content-type"));
@@ -128,7 +131,7 @@ void HttpApi::Handle(const Exchange& exchange) {
     if (route.path != path) continue;
     known_path = true;
     if (route.method != request.method) continue;
-    const StatusOr<std::string> tenant = Authorize(route, request);
+    const StatusOr<std::string> tenant = Authorize(route, *exchange);
     if (!tenant.ok()) {
       RespondError(tenant.status(), *exchange);
       return;

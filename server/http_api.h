@@ -44,7 +44,7 @@ class HttpApi {
   void UnloadAdapterRoute(const Exchange& exchange, const std::string& tenant);
 
   void Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant);
-  StatusOr<std::string> Authorize(const Route& route, const HttpRequest& request) const;
+  StatusOr<std::string> Authorize(const Route& route, const HttpExchange& exchange) const;
 
   Serving& serving_;
 };

@@ -95,6 +95,20 @@ struct Metrics::Series {
                                  .Help("1 while the newest credential files are not in force.")
                                  .Register(registry)
                                  .Add({});
+  CounterFamily& tls_reloads = prometheus::BuildCounter()
+                                   .Name("polyad_tls_reloads_total")
+                                   .Help("Times that TLS files were read again, by result.")
+                                   .Register(registry);
+  prometheus::Gauge& tls_stale = prometheus::BuildGauge()
+                                     .Name("polyad_tls_stale")
+                                     .Help("1 while the newest TLS files are not in force.")
+                                     .Register(registry)
+                                     .Add({});
+  prometheus::Family<prometheus::Gauge>& tls_expiry =
+      prometheus::BuildGauge()
+          .Name("polyad_tls_certificate_expiry_seconds")
+          .Help("When the certificate in force ends, in seconds since 1970; absent without TLS.")
+          .Register(registry);
   prometheus::Counter& stalls = prometheus::BuildCounter()
                                     .Name("polyad_engine_stalls_total")
                                     .Help("Steps that did not end in time.")
@@ -133,6 +147,15 @@ void Metrics::OnRequestDone(const RequestDone& done) {
 void Metrics::OnCredentials(bool ok) {
   series_->reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment();
   series_->stale.Set(ok ? 0 : 1);
+}
+
+void Metrics::OnTlsReload(bool ok) {
+  series_->tls_reloads.Add({{"result", ok ? "ok" : "refused"}}).Increment();
+  series_->tls_stale.Set(ok ? 0 : 1);
+}
+
+void Metrics::SetTlsExpiry(int64_t unix_s) {
+  series_->tls_expiry.Add({}).Set(static_cast<double>(unix_s));
 }
 
 void Metrics::OnStall() { series_->stalls.Increment(); }

@@ -48,6 +48,8 @@ class Metrics final : public EngineObserver {
   // `quota` is a member of the tenants file, or empty.
   void OnRejected(absl::StatusCode code, const std::string& quota = "");
   void OnCredentials(bool ok);  // files were read again
+  void OnTlsReload(bool ok);
+  void SetTlsExpiry(int64_t unix_s);  // of the certificate in force
   void OnStall();
   void OnAdapterLoad(bool ok, double seconds);
 

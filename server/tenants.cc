@@ -5,13 +5,16 @@
 
 #include "engine/base/adapter_name.h"
 #include "engine/io/json.h"
+#include "server/tls/peer_identity.h"
 
 namespace polyad {
 namespace {
 
+constexpr char kFile[] = "tenants file";
 constexpr int64_t kMaxFileBytes = 4 << 20;
 constexpr size_t kMaxTenants = 4096;
 constexpr size_t kMaxKeys = 8192;
+constexpr size_t kMaxIdentities = 8192;
 constexpr int64_t kMaxMiB = int64_t{1} << 20;
 constexpr int64_t kMaxCount = int64_t{1} << 20;
 constexpr int64_t kMaxTokens = int64_t{1} << 40;
@@ -56,10 +59,10 @@ std::string Quotable(std::string_view name) {
 }
 
 Status CheckMembers(const JsonFields& fields, bool may_have_keys) {
-  std::string known = may_have_keys ? "keys, weight" : "weight";
+  std::string known = may_have_keys ? "keys, identities, weight" : "weight";
   for (const Member& member : kMembers) known += std::string(", ") + member.name;
   for (const auto& [key, value] : fields.object().items()) {
-    bool found = key == "weight" || (may_have_keys && key == "keys");
+    bool found = key == "weight" || (may_have_keys && (key == "keys" || key == "identities"));
     for (const Member& member : kMembers) found = found || key == member.name;
     if (found) continue;
     return InvalidArgument("%s: expected only %s, got '%s'", fields.where(), known, Quotable(key));
@@ -81,6 +84,31 @@ Status ReadLimits(const JsonFields& fields, TenantLimits& limits) {
   return absl::OkStatus();
 }
 
+// One tenant as the file has it.
+struct Entry {
+  std::string where;  // for messages
+  TenantLimits limits;
+  std::vector<std::string> keys;
+  std::vector<std::string> identities;
+};
+
+StatusOr<Entry> ReadTenant(const std::string& name, const Json& value,
+                           const TenantLimits& defaults) {
+  Entry entry;
+  entry.where = std::string(kFile) + ": tenant '" + Quotable(name) + "'";
+  entry.limits = defaults;
+  if (!IsAdapterName(name)) {
+    return InvalidArgument("%s: expected a name of [A-Za-z0-9._-], 128 characters at most",
+                           entry.where);
+  }
+  POLYAD_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(value, entry.where));
+  POLYAD_RETURN_IF_ERROR(CheckMembers(fields, true));
+  POLYAD_RETURN_IF_ERROR(ReadLimits(fields, entry.limits));
+  POLYAD_ASSIGN_OR_RETURN(entry.keys, fields.StringsOr("keys", {}));
+  POLYAD_ASSIGN_OR_RETURN(entry.identities, fields.StringsOr("identities", {}));
+  return entry;
+}
+
 }  // namespace
 
 bool EqualInConstantTime(const Digest& a, const Digest& b) {
@@ -90,15 +118,16 @@ bool EqualInConstantTime(const Digest& a, const Digest& b) {
 }
 
 StatusOr<TenantTable> TenantTable::Parse(std::string_view json) {
-  constexpr char kFile[] = "tenants file";
+  constexpr char kAdmins[] = "admin_identities";
+  constexpr char kScrapers[] = "metrics_identities";
   POLYAD_ASSIGN_OR_RETURN(
       const Json root,
       ParseJson(json, kFile, {.max_bytes = kMaxFileBytes, .max_depth = 4, .max_values = 1 << 17}));
   POLYAD_ASSIGN_OR_RETURN(const JsonFields file, JsonFields::Of(root, kFile));
   for (const auto& [key, value] : root.items()) {
-    if (key != "tenants" && key != "defaults") {
-      return InvalidArgument("%s: expected only 'tenants' and 'defaults', got '%s'", kFile,
-                             Quotable(key));
+    if (key != "tenants" && key != "defaults" && key != kAdmins && key != kScrapers) {
+      return InvalidArgument("%s: expected only 'tenants', 'defaults', '%s' and '%s', got '%s'",
+                             kFile, kAdmins, kScrapers, Quotable(key));
     }
   }
   TenantLimits defaults;
@@ -117,18 +146,20 @@ StatusOr<TenantTable> TenantTable::Parse(std::string_view json) {
   }
   TenantTable table;
   for (const auto& [name, value] : tenants->object().items()) {
-    const std::string where = std::string(kFile) + ": tenant '" + Quotable(name) + "'";
-    if (!IsAdapterName(name)) {
-      return InvalidArgument("%s: expected a name of [A-Za-z0-9._-], 128 characters at most",
-                             where);
-    }
-    POLYAD_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(value, where));
-    POLYAD_RETURN_IF_ERROR(CheckMembers(fields, true));
-    TenantLimits& limits = table.tenants_.emplace(name, defaults).first->second;
-    POLYAD_RETURN_IF_ERROR(ReadLimits(fields, limits));
-    POLYAD_ASSIGN_OR_RETURN(const auto keys, fields.StringsOr("keys", {}));
-    POLYAD_RETURN_IF_ERROR(Annotate(table.AddKeys(name, keys), where));
+    POLYAD_ASSIGN_OR_RETURN(const Entry entry, ReadTenant(name, value, defaults));
+    const std::string& kept = table.tenants_.emplace(name, entry.limits).first->first;
+    POLYAD_RETURN_IF_ERROR(Annotate(table.AddKeys(name, entry.keys), entry.where));
+    POLYAD_RETURN_IF_ERROR(Annotate(
+        table.AddIdentities("identities", Role::kTenant, &kept, entry.identities), entry.where));
   }
+  POLYAD_ASSIGN_OR_RETURN(const auto admins, file.StringsOr(kAdmins, {}));
+  POLYAD_RETURN_IF_ERROR(
+      Annotate(table.AddIdentities(kAdmins, Role::kAdmin, nullptr, admins), kFile));
+  POLYAD_ASSIGN_OR_RETURN(const auto scrapers, file.StringsOr(kScrapers, {}));
+  POLYAD_RETURN_IF_ERROR(
+      Annotate(table.AddIdentities(kScrapers, Role::kMetrics, nullptr, scrapers), kFile));
+  table.has_admin_ = !admins.empty();
+  table.has_metrics_ = !scrapers.empty();
   return table;
 }
 
@@ -150,6 +181,38 @@ Status TenantTable::AddKeys(const std::string& tenant, const std::vector<std::st
     keys_.push_back(key);
   }
   return absl::OkStatus();
+}
+
+Status TenantTable::AddIdentities(const char* member, Role role, const std::string* tenant,
+                                  const std::vector<std::string>& identities) {
+  for (size_t i = 0; i < identities.size(); ++i) {
+    const StatusOr<Digest> digest = IdentityDigest(identities[i]);
+    if (!digest.ok()) return Annotate(digest.status(), absl::StrFormat("%s[%d]", member, i));
+    if (FindByNames({*digest}).count() > 0) {
+      return InvalidArgument("%s[%d]: expected an identity of one owner alone, got it twice",
+                             member, i);
+    }
+    if (identities_.size() == kMaxIdentities) {
+      return InvalidArgument("%s: expected at most %d in all, got more", member, kMaxIdentities);
+    }
+    identities_.push_back({role, tenant, *digest});
+  }
+  return absl::OkStatus();
+}
+
+PeerOwner TenantTable::FindByNames(const std::vector<Digest>& names) const {
+  PeerOwner owner;
+  bool several = false;
+  for (const Digest& name : names) {
+    for (const Identity& identity : identities_) {  // all of them, whichever matches
+      if (!EqualInConstantTime(identity.digest, name)) continue;
+      several = several || (owner.tenant != nullptr && owner.tenant != identity.tenant);
+      if (identity.role == Role::kTenant) owner.tenant = identity.tenant;
+      owner.admin = owner.admin || identity.role == Role::kAdmin;
+      owner.metrics = owner.metrics || identity.role == Role::kMetrics;
+    }
+  }
+  return several || owner.count() > 1 ? PeerOwner{} : owner;
 }
 
 const std::string* TenantTable::FindByKey(const Digest& digest) const {

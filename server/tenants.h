@@ -1,8 +1,9 @@
 #pragma once
 
 // Who may use the server, and how much of it: the tenants file, JSON of our own
-// (docs/tenants.md). Keys are held as SHA-256 only. Immutable once parsed, any thread. Errors:
-// INVALID_ARGUMENT naming the tenant and the member at fault.
+// (docs/tenants.md). Keys, and the names that clients' certificates have, are held as SHA-256 only.
+// Immutable once parsed, any thread. Errors: INVALID_ARGUMENT naming the tenant and the member at
+// fault.
 
 #include <cstdint>
 #include <map>
@@ -31,6 +32,16 @@ struct TenantLimits {
   int64_t burst() const { return burst_tokens > 0 ? burst_tokens : 10 * tokens_per_second; }
 };
 
+// Whom a client's certificate stands for.
+struct PeerOwner {
+  const std::string* tenant = nullptr;
+  bool admin = false;
+  bool metrics = false;
+
+  // One certificate, one of them: whoever is known as several is refused.
+  int count() const { return (tenant != nullptr ? 1 : 0) + (admin ? 1 : 0) + (metrics ? 1 : 0); }
+};
+
 class TenantTable {
  public:
   TenantTable() = default;
@@ -41,8 +52,13 @@ class TenantTable {
   bool empty() const { return tenants_.empty(); }
   size_t num_tenants() const { return tenants_.size(); }
   size_t num_keys() const { return keys_.size(); }
+  size_t num_identities() const { return identities_.size(); }
+  bool has_admin_identities() const { return has_admin_; }
+  bool has_metrics_identities() const { return has_metrics_; }
   // Whose key has that digest; null where nobody's has. Compares with every key, in constant time.
   const std::string* FindByKey(const Digest& digest) const;
+  // Compares every name with every identity, in constant time. Names of two owners: nobody's.
+  PeerOwner FindByNames(const std::vector<Digest>& names) const;
   const TenantLimits* Find(std::string_view name) const;  // null where there is no such tenant
 
  private:
@@ -50,10 +66,21 @@ class TenantTable {
     const std::string* tenant;  // a key of tenants_
     Digest digest;
   };
+  enum class Role { kTenant, kAdmin, kMetrics };
+  struct Identity {
+    Role role;
+    const std::string* tenant;  // a key of tenants_; null for the other roles
+    Digest digest;
+  };
   Status AddKeys(const std::string& tenant, const std::vector<std::string>& digests);
+  Status AddIdentities(const char* member, Role role, const std::string* tenant,
+                       const std::vector<std::string>& identities);
 
   std::map<std::string, TenantLimits, std::less<>> tenants_;
   std::vector<Key> keys_;
+  std::vector<Identity> identities_;
+  bool has_admin_ = false;
+  bool has_metrics_ = false;
 };
 
 // Whether two digests are equal, in time that does not tell where they differ.

@@ -11,15 +11,91 @@ namespace polyad {
 namespace {
 
 constexpr int64_t kLingerMs = 1'000;
+constexpr std::string_view kNotTls =
+    "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 40\r\n"
+    "Connection: close\r\n\r\nthis port speaks HTTPS: use https://...\n";
 
 }  // namespace
 
-HttpConnection::HttpConnection(int fd, int epoll_fd, const HttpLimits& limits, int64_t now_ms)
-    : fd_(fd), epoll_fd_(epoll_fd), limits_(limits), parser_(limits), progress_ms_(now_ms) {}
+HttpConnection::HttpConnection(int fd, int epoll_fd, const HttpLimits& limits, int64_t now_ms,
+                               std::unique_ptr<TlsSession> tls)
+    : fd_(fd),
+      epoll_fd_(epoll_fd),
+      limits_(limits),
+      parser_(limits),
+      progress_ms_(now_ms),
+      tls_(std::move(tls)),
+      phase_(tls_ == nullptr ? Phase::kReading : Phase::kHandshaking) {}
 
 HttpConnection::~HttpConnection() { Close(); }
 
+bool HttpConnection::Handshake(int64_t now_ms) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  switch (tls_->Handshake()) {
+    case TlsSession::Result::kDone:
+      progress_ms_ = now_ms;
+      phase_ = Phase::kReading;
+      WatchLocked(true);
+      return true;
+    case TlsSession::Result::kWantRead:
+      EpollLocked(EPOLLIN);  // an end shows as input too
+      return true;
+    case TlsSession::Result::kWantWrite:
+      EpollLocked(EPOLLOUT);
+      return true;
+    case TlsSession::Result::kClosed:
+    case TlsSession::Result::kFailed:
+      break;
+  }
+  if (tls_->plain_http()) {
+    ::send(fd_, kNotTls.data(), kNotTls.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  return false;
+}
+
+bool HttpConnection::Receive(char* out, size_t size, size_t& num_read) {
+  num_read = 0;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (tls_ == nullptr) {
+    const ssize_t n = ::recv(fd_, out, size, 0);
+    if (n > 0) num_read = static_cast<size_t>(n);
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+  }
+  const TlsSession::Result result = tls_->Read(out, size, num_read);
+  return result != TlsSession::Result::kClosed && result != TlsSession::Result::kFailed;
+}
+
+bool HttpConnection::has_read_ahead() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return tls_ != nullptr && tls_->has_read_ahead();
+}
+
+std::shared_ptr<const PeerIdentity> HttpConnection::peer() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return tls_ == nullptr ? nullptr : tls_->peer();
+}
+
+bool HttpConnection::SendTlsLocked(std::string_view bytes, size_t& sent) {
+  while (sent < bytes.size()) {
+    size_t n = 0;
+    switch (tls_->Write(bytes.substr(sent), n)) {
+      case TlsSession::Result::kDone:
+        sent += n;
+        break;
+      case TlsSession::Result::kWantRead:
+      case TlsSession::Result::kWantWrite:
+        return true;
+      case TlsSession::Result::kClosed:
+      case TlsSession::Result::kFailed:
+        ::shutdown(fd_, SHUT_RDWR);  // or the I/O thread would not see that it is over
+        return false;
+    }
+  }
+  return true;
+}
+
 bool HttpConnection::SendNowLocked(std::string_view bytes, size_t& sent) {
+  if (tls_ != nullptr) return SendTlsLocked(bytes, sent);
   while (sent < bytes.size()) {
     const ssize_t n =
         ::send(fd_, bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -70,13 +146,18 @@ void HttpConnection::WatchClose(std::function<void()> closed) {
   closed();
 }
 
-void HttpConnection::WatchLocked(bool input) {
+void HttpConnection::EpollLocked(uint32_t events) {
   epoll_event event{};
   event.data.fd = fd_;
-  event.events = EPOLLRDHUP;
-  if (input) event.events |= EPOLLIN;
-  if (!pending_.empty() || phase_ == Phase::kFinished) event.events |= EPOLLOUT;
+  event.events = events;
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd_, &event);
+}
+
+void HttpConnection::WatchLocked(bool input) {
+  uint32_t events = EPOLLRDHUP;
+  if (input) events |= EPOLLIN;
+  if (!pending_.empty() || phase_ == Phase::kFinished) events |= EPOLLOUT;
+  EpollLocked(events);
 }
 
 HttpConnection::Phase HttpConnection::phase() const {
@@ -101,11 +182,9 @@ void HttpConnection::BeginLingering(int64_t now_ms) {
   progress_ms_ = now_ms;
   std::lock_guard<std::mutex> lock(mutex_);
   phase_ = Phase::kLingering;
+  if (tls_ != nullptr && pending_.empty()) tls_->SayGoodbye();
   ::shutdown(fd_, SHUT_WR);
-  epoll_event event{};
-  event.data.fd = fd_;
-  event.events = EPOLLIN;
-  ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd_, &event);
+  EpollLocked(EPOLLIN);
 }
 
 bool HttpConnection::Flush(int64_t now_ms) {
@@ -149,6 +228,8 @@ bool HttpConnection::TimedOut(int64_t now_ms) const {
   const int64_t age_ms = now_ms - progress_ms_;
   std::lock_guard<std::mutex> lock(mutex_);
   switch (phase_) {
+    case Phase::kHandshaking:
+      return age_ms > limits_.handshake_timeout_ms;
     case Phase::kReading:
       return age_ms > (parser_.idle() ? limits_.idle_timeout_ms : limits_.request_timeout_ms);
     case Phase::kHandling:

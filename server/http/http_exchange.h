@@ -32,6 +32,8 @@ class HttpExchange {
   // The body is read: a stream that lasts need not keep it.
   void DropBody() { std::string().swap(request_.body); }
   bool started() const { return started_; }
+  // Who the client's certificate says it is; null where it showed none.
+  std::shared_ptr<const PeerIdentity> peer() const { return connection_->peer(); }
 
   void Respond(int status, std::string_view content_type, std::string_view body,
                const Fields& fields = {});

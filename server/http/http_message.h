@@ -19,9 +19,10 @@ struct HttpLimits {
   size_t max_buffered_bytes = 64 << 20;  // requests not yet answered, all connections together
   size_t max_stream_bytes = 256 << 10;   // unread output of one stream
   size_t max_connections = 1024;
-  int64_t request_timeout_ms = 5'000;  // for the head, then for each 64 KiB of the body
-  int64_t idle_timeout_ms = 60'000;    // between requests of one connection
-  int64_t write_timeout_ms = 30'000;   // without the client taking a byte
+  int64_t handshake_timeout_ms = 5'000;  // of TLS, from the connection's beginning
+  int64_t request_timeout_ms = 5'000;    // for the head, then for each 64 KiB of the body
+  int64_t idle_timeout_ms = 60'000;      // between requests of one connection
+  int64_t write_timeout_ms = 30'000;     // without the client taking a byte
 };
 
 struct HttpRequest {

@@ -85,8 +85,16 @@ void HttpServer::Accept() {
     }
     const int one = 1;
     ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    auto connection =
-        std::make_shared<HttpConnection>(fd, epoll_fd_, options_.limits, clock_.NowMillis());
+    std::unique_ptr<TlsSession> tls;
+    if (options_.tls != nullptr) {
+      tls = TlsSession::Begin(options_.tls->current().material, fd);
+      if (tls == nullptr) {
+        ::close(fd);
+        continue;
+      }
+    }
+    auto connection = std::make_shared<HttpConnection>(fd, epoll_fd_, options_.limits,
+                                                       clock_.NowMillis(), std::move(tls));
     epoll_event event{};
     event.events = EPOLLIN | EPOLLRDHUP;
     event.data.fd = fd;
@@ -107,6 +115,10 @@ void HttpServer::WatchListener(bool on) {
 void HttpServer::OnEvent(const Connection& connection, uint32_t events) {
   using Phase = HttpConnection::Phase;
   const Phase phase = connection->phase();
+  if (phase == Phase::kHandshaking) {
+    ShakeHands(connection);
+    return;
+  }
   if (phase == Phase::kReading) {
     ReadSome(connection);
     return;
@@ -127,19 +139,29 @@ void HttpServer::OnEvent(const Connection& connection, uint32_t events) {
   }
 }
 
+void HttpServer::ShakeHands(const Connection& connection) {
+  // Lingering lets the client read the alert that says why.
+  if (!connection->Handshake(clock_.NowMillis())) connection->BeginLingering(clock_.NowMillis());
+}
+
 void HttpServer::ReadSome(const Connection& connection) {
   char bytes[kReadBytes];
-  const ssize_t n = ::recv(connection->fd(), bytes, sizeof(bytes), 0);
-  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-    Drop(connection);
-    return;
-  }
-  if (n < 0) return;
   HttpParser& parser = connection->parser();
   const size_t before = parser.buffered_bytes();
-  if (parser.idle()) connection->NoteProgress(clock_.NowMillis());
-  parser.Append({bytes, static_cast<size_t>(n)});
-  reading_bytes_ += n;
+  bool more = true;
+  while (more) {
+    size_t n = 0;
+    if (!connection->Receive(bytes, sizeof(bytes), n)) {
+      Drop(connection);
+      return;
+    }
+    if (n == 0) break;
+    if (parser.idle()) connection->NoteProgress(clock_.NowMillis());
+    parser.Append({bytes, n});
+    reading_bytes_ += static_cast<int64_t>(n);
+    more = connection->has_read_ahead();  // what is left of one record; epoll cannot see it
+  }
+  if (parser.buffered_bytes() == before) return;
   const auto step = [](size_t count) { return count / (size_t{64} << 10); };
   if (step(before) != step(parser.buffered_bytes())) {
     connection->NoteProgress(clock_.NowMillis());

@@ -17,6 +17,7 @@
 #include "engine/base/status.h"
 #include "engine/base/worker_pool.h"
 #include "server/http/http_exchange.h"
+#include "server/tls/tls_store.h"
 
 namespace polyad {
 
@@ -28,6 +29,7 @@ class HttpServer {
     std::string listen = "127.0.0.1:8080";  // HOST:PORT, port 0 takes a free one
     HttpLimits limits;
     size_t num_workers = 2;
+    const TlsStore* tls = nullptr;  // null: plain HTTP; outlives the server
   };
 
   // `handler` runs on the workers and must not wait for an answer to be read. `clock` outlives the
@@ -48,6 +50,7 @@ class HttpServer {
   void Accept();
   void WatchListener(bool on);
   void OnEvent(const Connection& connection, uint32_t events);
+  void ShakeHands(const Connection& connection);
   void ReadSome(const Connection& connection);
   void Advance(const Connection& connection);
   void Dispatch(const Connection& connection);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
+
 #include "tests/server/serving_fixture.h"
 
 namespace polyad {
@@ -76,6 +78,67 @@ TEST(AuthTest, ATokenIsNobodysKey) {
   EXPECT_FALSE(CredentialTable::Parse(kTenantsFile, "alice-key").ok());
   EXPECT_FALSE(CredentialTable::Parse(kTenantsFile, "", "bob-key").ok());
   EXPECT_FALSE(CredentialTable::Parse("", " \n").ok());
+}
+
+PeerIdentity Peer(std::initializer_list<const char*> names, int64_t left_s = 1000) {
+  PeerIdentity peer;
+  for (const char* name : names) peer.names.push_back(IdentityDigest(name).value());
+  peer.expires_unix_s = static_cast<int64_t>(std::time(nullptr)) + left_s;
+  return peer;
+}
+
+constexpr char kPeersFile[] = R"({"admin_identities": ["uri:spiffe://test/operator"],
+  "metrics_identities": ["dns:prometheus.example"],
+  "tenants": {"alice": {"identities": ["dns:alice.example", "cn:alice"]},
+              "bob": {"identities": ["dns:bob.example"]}}})";
+
+TEST(AuthTest, ACertificateOpensItsOwnDoors) {
+  const Credentials credentials = Parsed(kPeersFile, "");
+  constexpr auto kOk = absl::StatusCode::kOk;
+  constexpr auto kDenied = absl::StatusCode::kPermissionDenied;
+  constexpr auto kUnknown = absl::StatusCode::kUnauthenticated;
+  struct Case {
+    PeerIdentity peer;
+    absl::StatusCode tenant;
+    absl::StatusCode metrics;
+    absl::StatusCode admin;
+  };
+  for (const Case& one :
+       {Case{Peer({}), kUnknown, kUnknown, kUnknown},
+        Case{Peer({"dns:carol.example"}), kUnknown, kUnknown, kUnknown},
+        Case{Peer({"dns:carol.example", "dns:alice.example"}), kOk, kDenied, kDenied},
+        Case{Peer({"dns:alice.example", "cn:alice"}), kOk, kDenied, kDenied},
+        Case{Peer({"dns:alice.example"}, -1), kUnknown, kUnknown, kUnknown},
+        Case{Peer({"dns:prometheus.example"}), kDenied, kOk, kDenied},
+        Case{Peer({"uri:spiffe://test/operator"}), kDenied, kOk, kOk},
+        Case{Peer({"dns:alice.example", "dns:bob.example"}), kUnknown, kUnknown, kUnknown},
+        Case{Peer({"dns:alice.example", "uri:spiffe://test/operator"}), kUnknown, kUnknown,
+             kUnknown}}) {
+    const auto code = [&](Access access) {
+      return credentials.Authorize(access, "", &one.peer).status().code();
+    };
+    EXPECT_EQ(code(Access::kTenant), one.tenant);
+    EXPECT_EQ(code(Access::kMetrics), one.metrics);
+    EXPECT_EQ(code(Access::kAdmin), one.admin);
+    EXPECT_EQ(code(Access::kPublic), kOk);
+  }
+  const PeerIdentity alice = Peer({"cn:alice"});
+  EXPECT_EQ(credentials.Authorize(Access::kTenant, "", &alice).value(), "alice");
+}
+
+TEST(AuthTest, AHeaderThatIsSentDecidesAlone) {
+  const Credentials credentials = Parsed(kTenantsFile, "admin-token");
+  const Credentials peers = Parsed(kPeersFile, "admin-token");
+  const PeerIdentity bob = Peer({"dns:bob.example"});
+  EXPECT_EQ(credentials.Authorize(Access::kTenant, "Bearer alice-key", &bob).value(), "alice");
+  for (const char* header : {"Bearer wrong", "Bearer", "Basic x"}) {
+    EXPECT_EQ(peers.Authorize(Access::kTenant, header, &bob).status().code(),
+              absl::StatusCode::kUnauthenticated)
+        << header;
+  }
+  EXPECT_EQ(peers.Authorize(Access::kTenant, "Bearer admin-token", &bob).status().code(),
+            absl::StatusCode::kPermissionDenied);
+  EXPECT_TRUE(peers.Authorize(Access::kAdmin, "Bearer admin-token", &bob).ok());
 }
 
 TEST(AuthTest, LoopbackIsRecognised) {

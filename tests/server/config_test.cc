@@ -89,25 +89,62 @@ TEST(ConfigTest, FilesOfTheWrongShapeAreRefused) {
   }
 }
 
-TEST(ConfigTest, ListeningBeyondThisMachineNeedsCredentials) {
+// What is missing for each listener where it alone leaves this machine, with some of TLS, tenants
+// and an admin token.
+TEST(ConfigTest, ListeningBeyondThisMachineNeedsTlsAndCredentials) {
+  for (int given = 0; given < 8; ++given) {
+    ServerConfig config;
+    config.model = "m";
+    if ((given & 1) != 0) config.tls_cert = config.tls_key = "pem";
+    if ((given & 2) != 0) config.tenants_file = "tenants";
+    if ((given & 4) != 0) config.admin_token_file = "token";
+    EXPECT_TRUE(CheckConfig(config).ok()) << "this machine alone asks for nothing";
+    struct Listener {
+      std::string ServerConfig::*address;
+      int needs;
+    };
+    for (const Listener& listener :
+         {Listener{&ServerConfig::grpc_listen, 1 | 2}, Listener{&ServerConfig::admin_listen, 1 | 4},
+          Listener{&ServerConfig::http_listen, 1 | 2 | 4}}) {
+      for (const char* address : {"0.0.0.0:1", "[::]:1", "10.1.2.3:0"}) {
+        ServerConfig beyond = config;
+        beyond.*listener.address = address;
+        const int missing = listener.needs & ~given;
+        const Status status = CheckConfig(beyond);
+        EXPECT_EQ(status.ok(), missing == 0) << given << " " << address;
+        const auto says = [&](const char* flag) {
+          return status.message().find(flag) != absl::string_view::npos;
+        };
+        EXPECT_EQ(says("--tls-cert"), (missing & 1) != 0);
+        EXPECT_EQ(says("--tenants-file"), (missing & 2) != 0);
+        EXPECT_EQ(says("--admin-token-file"), (missing & 4) != 0);
+        beyond.insecure = true;
+        EXPECT_TRUE(CheckConfig(beyond).ok());
+      }
+    }
+  }
   ServerConfig config;
-  EXPECT_FALSE(CheckConfig(config).ok());  // no model
+  EXPECT_FALSE(CheckConfig(config).ok()) << "no model";
   config.model = "m";
-  EXPECT_TRUE(CheckConfig(config).ok());
-  config.grpc_listen = "0.0.0.0:1";
-  EXPECT_FALSE(CheckConfig(config).ok());
-  config.tenants_file = "tenants";
-  EXPECT_TRUE(CheckConfig(config).ok());
-  config.http_listen = "0.0.0.0:2";
-  EXPECT_FALSE(CheckConfig(config).ok());  // its admin routes would be open
-  config.admin_listen = "[::]:3";
-  config.admin_token_file = "token";
-  EXPECT_TRUE(CheckConfig(config).ok());
-  config.tenants_file.clear();
-  EXPECT_FALSE(CheckConfig(config).ok());
   config.insecure = true;
-  EXPECT_TRUE(CheckConfig(config).ok());
   config.http_listen = "nowhere";
+  EXPECT_FALSE(CheckConfig(config).ok());
+}
+
+TEST(ConfigTest, TlsFilesComeTogether) {
+  ServerConfig config;
+  config.model = "m";
+  config.tls_cert = "cert";
+  EXPECT_FALSE(CheckConfig(config).ok());
+  config.tls_key = "key";
+  EXPECT_TRUE(CheckConfig(config).ok());
+  config.tls_require_client_cert = true;
+  EXPECT_FALSE(CheckConfig(config).ok());
+  config.tls_client_ca = "ca";
+  EXPECT_TRUE(CheckConfig(config).ok());
+  config.tls_cert.clear();
+  EXPECT_FALSE(CheckConfig(config).ok());
+  config.tls_key.clear();
   EXPECT_FALSE(CheckConfig(config).ok());
 }
 
