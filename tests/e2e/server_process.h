@@ -61,6 +61,7 @@ class ServerProcess {
     const size_t begin = at + name.size() + 2;
     return ready_line_.substr(begin, ready_line_.find_first_of(" \n", begin) - begin);
   }
+  pid_t pid() const { return pid_; }
   void Signal(int number) const { ::kill(pid_, number); }
   // The exit code, or 128 + the signal that ended it.
   int Wait() {

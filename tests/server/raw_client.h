@@ -15,8 +15,14 @@ namespace polyad {
 
 class RawClient {
  public:
-  explicit RawClient(const std::string& address, int receive_buffer = 0) {
+  // `source` is the loopback address to come from, in host order.
+  explicit RawClient(const std::string& address, int receive_buffer = 0,
+                     uint32_t source = INADDR_LOOPBACK) {
     fd_ = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in from{};
+    from.sin_family = AF_INET;
+    from.sin_addr.s_addr = htonl(source);
+    ::bind(fd_, reinterpret_cast<sockaddr*>(&from), sizeof(from));
     if (receive_buffer > 0) {
       ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
     }

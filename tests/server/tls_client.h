@@ -20,12 +20,13 @@ struct TlsClientOptions {
   std::string protocols{};  // ALPN's list, each with its length before it
   int max_version = TLS1_3_VERSION;
   bool handshake = true;  // at once
+  uint32_t source = INADDR_LOOPBACK;
 };
 
 class TlsClient {
  public:
   explicit TlsClient(const std::string& address, const TlsClientOptions& options = {})
-      : socket_(address),
+      : socket_(address, 0, options.source),
         context_(SSL_CTX_new(TLS_client_method()), &SSL_CTX_free),
         ssl_(nullptr, &SSL_free) {
     SSL_CTX_set_max_proto_version(context_.get(), options.max_version);
