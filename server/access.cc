@@ -24,6 +24,7 @@ const std::vector<AccessRule>& AccessRules() {
       {kRpc, "/polyad.v1.AdapterAdminService/GetAdapter", Access::kAdmin},
       {kRpc, "/polyad.v1.AdapterAdminService/WatchAdapters", Access::kAdmin},
       {kRpc, "/polyad.v1.AdapterAdminService/PinAdapter", Access::kAdmin},
+      {kRpc, "/polyad.v1.AdapterAdminService/ShiftTraffic", Access::kAdmin},
       {kRpc, "/polyad.v1.AdapterAdminService/SetAlias", Access::kAdmin},
       {kRpc, "/polyad.v1.AdapterAdminService/GetServerInfo", Access::kAdmin},
       {kRpc, "/polyad.v1.AdapterAdminService/GetLoad", Access::kAdmin},

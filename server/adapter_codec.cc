@@ -1,6 +1,7 @@
 #include "server/adapter_codec.h"
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "engine/base/adapter_name.h"
 #include "engine/base/digest.h"
 #include "server/adapter_defaults.h"
@@ -71,8 +72,32 @@ StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& reques
   spec.path = request.uri();
   spec.pinned = request.pinned();
   spec.replace = request.replace();
+  spec.keep_previous = request.keep_previous();
+  if (request.has_share()) {
+    if (!(request.share() >= 0 && request.share() < 1)) {
+      return FieldError("share", "[0, 1)", absl::StrCat(request.share()));
+    }
+    spec.share = request.share();
+  }
+  if (spec.share && spec.keep_previous) {
+    return FieldError("share", "either share or keep_previous", "both");
+  }
   spec.expected_digest = digest;
   return spec;
+}
+
+StatusOr<TrafficShift> DecodeShift(const v1::ShiftTrafficRequest& request) {
+  POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
+  POLYAD_RETURN_IF_ERROR(CheckRange("version", request.version(), 1, INT64_MAX));
+  if (!request.has_share()) return FieldError("share", "[0, 1]", "nothing");
+  POLYAD_RETURN_IF_ERROR(CheckRange("share", request.share(), 0.0, 1.0));
+  TrafficShift shift{request.name(), request.version(), request.share(), std::nullopt};
+  if (request.has_expected_version()) {
+    POLYAD_RETURN_IF_ERROR(
+        CheckRange("expected_version", request.expected_version(), 1, INT64_MAX));
+    shift.expected_version = request.expected_version();
+  }
+  return shift;
 }
 
 v1::LoadAdapterResponse::State EncodeLoadState(LoadState state) {
@@ -158,6 +183,8 @@ void EncodeAdapter(const AdapterInfo& from, v1::Adapter& to) {
   to.set_retired(from.retired);
   to.set_resident(from.resident);
   to.set_num_leases(from.num_leases);
+  to.set_kept(from.kept);
+  to.set_share(from.share);
   for (const std::string& alias : from.aliases) to.add_aliases(alias);
   for (const std::string& tenant : from.allowed_tenants) to.add_allowed_tenants(tenant);
   if (from.defaults != nullptr) *to.mutable_defaults() = from.defaults->message;

@@ -19,6 +19,7 @@ inline constexpr int64_t kDefaultWaitMs = 30'000;
 
 // Defaults are left to CheckAdapterDefaults, but for the template's syntax.
 StatusOr<LoadAdapterSpec> DecodeLoadAdapter(const v1::LoadAdapterRequest& request);
+StatusOr<TrafficShift> DecodeShift(const v1::ShiftTrafficRequest& request);
 // INVALID_ARGUMENT naming `field` where `name` is not an adapter's name.
 Status CheckAdapterName(std::string_view field, std::string_view name);
 

@@ -33,8 +33,10 @@ StatusOr<std::unique_ptr<AdapterQuota::Reservation>> AdapterQuota::Reserve(
     const StatusOr<TenantLimits> limits = credentials.LimitsOf(tenant);
     if (!limits.ok() || limits->max_adapter_mib == 0) continue;  // or one that is to come
     int64_t held = 0;
+    const bool stays = spec.keep_previous || spec.share;  // what serves the name now
     for (const AdapterInfo& adapter : adapters) {
-      const bool counts = adapter.report.name != spec.name && !adapter.retired;
+      const bool goes = adapter.report.name == spec.name && !adapter.kept && !stays;
+      const bool counts = !goes && !adapter.retired;
       if (counts && Names(adapter.allowed_tenants, tenant)) held += adapter.report.file_bytes;
     }
     for (const Reservation* load : loads_) {

@@ -41,6 +41,19 @@ Status StoreRegistry::Unload(std::string_view name, bool force, int64_t wait_ms)
   return store_.Unload(name, force, wait_ms);
 }
 
+Status StoreRegistry::UnloadVersion(std::string_view name, int64_t version, bool force,
+                                    int64_t wait_ms) {
+  POLYAD_ASSIGN_OR_RETURN(const AdapterStore::Retired retired,
+                          store_.RetireKept(name, version, force));
+  return store_.AwaitEnd(retired, wait_ms);
+}
+
+Status StoreRegistry::ShiftTraffic(const TrafficShift& shift) {
+  POLYAD_ASSIGN_OR_RETURN(const AdapterStore::Lease lease,
+                          store_.AcquireVersion(shift.name, shift.version, kShiftWaitMs));
+  return store_.ShiftTraffic(shift);
+}
+
 Status StoreRegistry::Pin(std::string_view name, bool pinned) { return store_.Pin(name, pinned); }
 
 Status StoreRegistry::SetAlias(std::string_view alias, std::string_view target) {
@@ -49,9 +62,9 @@ Status StoreRegistry::SetAlias(std::string_view alias, std::string_view target) 
 
 StatusOr<AdapterInfo> StoreRegistry::Get(std::string_view name) const { return store_.Get(name); }
 
-AdapterStore::Choice StoreRegistry::Choose(std::string_view reference,
-                                           std::string_view tenant) const {
-  return store_.Choose(reference, tenant);
+AdapterStore::Choice StoreRegistry::Choose(std::string_view reference, std::string_view tenant,
+                                           std::string_view session) const {
+  return store_.Choose(reference, tenant, session);
 }
 
 std::vector<AdapterInfo> StoreRegistry::List() const { return store_.List(); }

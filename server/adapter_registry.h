@@ -24,11 +24,16 @@ class AdapterRegistry {
   virtual StatusOr<LoadReport> Load(LoadAdapterSpec spec,
                                     const AdapterStore::Progress& progress) = 0;
   virtual Status Unload(std::string_view name, bool force, int64_t wait_ms) = 0;
+  // One kept version.
+  virtual Status UnloadVersion(std::string_view name, int64_t version, bool force,
+                               int64_t wait_ms) = 0;
+  // Waits until the version is in memory.
+  virtual Status ShiftTraffic(const TrafficShift& shift) = 0;
   virtual Status Pin(std::string_view name, bool pinned) = 0;
   virtual Status SetAlias(std::string_view alias, std::string_view target) = 0;
   virtual StatusOr<AdapterInfo> Get(std::string_view name) const = 0;
-  virtual AdapterStore::Choice Choose(std::string_view reference,
-                                      std::string_view tenant) const = 0;
+  virtual AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant,
+                                      std::string_view session) const = 0;
   virtual std::vector<AdapterInfo> List() const = 0;
   virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
   virtual PrecisionBytes resident_bytes() const = 0;
@@ -43,10 +48,14 @@ class StoreRegistry final : public AdapterRegistry {
 
   StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override;
   Status Unload(std::string_view name, bool force, int64_t wait_ms) override;
+  Status UnloadVersion(std::string_view name, int64_t version, bool force,
+                       int64_t wait_ms) override;
+  Status ShiftTraffic(const TrafficShift& shift) override;
   Status Pin(std::string_view name, bool pinned) override;
   Status SetAlias(std::string_view alias, std::string_view target) override;
   StatusOr<AdapterInfo> Get(std::string_view name) const override;
-  AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant) const override;
+  AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant,
+                              std::string_view session) const override;
   std::vector<AdapterInfo> List() const override;
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override;
   PrecisionBytes resident_bytes() const override;
@@ -56,6 +65,9 @@ class StoreRegistry final : public AdapterRegistry {
   AdapterStore& store_;
   const std::vector<std::string> roots_;
 };
+
+// How long ShiftTraffic waits for its version to be read back.
+inline constexpr int64_t kShiftWaitMs = 60'000;
 
 // Where `uri` lies: the first root that holds it, and the path there. The loader walks it again
 // without following links.

@@ -8,7 +8,7 @@ std::vector<AdapterInfo> VisibleAdapters(const AdapterRegistry& registry, std::s
   std::vector<AdapterInfo> adapters = registry.List();
   std::erase_if(adapters, [&](const AdapterInfo& adapter) {
     const std::vector<std::string>& allowed = adapter.allowed_tenants;
-    return adapter.retired ||
+    return adapter.retired || adapter.kept ||
            (!allowed.empty() && std::find(allowed.begin(), allowed.end(), tenant) == allowed.end());
   });
   return adapters;

@@ -13,8 +13,8 @@ using Raw1 = Api::WithRawCallbackMethod_LoadAdapter<Api::WithRawCallbackMethod_U
     Api::WithRawCallbackMethod_ListAdapters<Api::WithRawCallbackMethod_GetAdapter<Api::Service>>>>;
 using Raw2 = Api::WithRawCallbackMethod_WatchAdapters<
     Api::WithRawCallbackMethod_PinAdapter<Api::WithRawCallbackMethod_SetAlias<Raw1>>>;
-using RawApi = Api::WithRawCallbackMethod_GetServerInfo<
-    Api::WithRawCallbackMethod_GetLoad<Api::WithRawCallbackMethod_Drain<Raw2>>>;
+using RawApi = Api::WithRawCallbackMethod_GetServerInfo<Api::WithRawCallbackMethod_GetLoad<
+    Api::WithRawCallbackMethod_Drain<Api::WithRawCallbackMethod_ShiftTraffic<Raw2>>>>;
 using Context = grpc::CallbackServerContext;
 using Bytes = grpc::ByteBuffer;
 using UnaryReactor = grpc::ServerUnaryReactor;
@@ -59,12 +59,18 @@ class AdminServiceImpl final : public RawApi {
         "UnloadAdapter", context, in, out,
         [](const auto& request) -> Status {
           POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
+          if (request.has_version()) {
+            POLYAD_RETURN_IF_ERROR(CheckRange("version", request.version(), 1, INT64_MAX));
+          }
           return CheckRange("wait_ms", request.wait_ms(), 0, kMaxWaitMs);
         },
         [this](const auto& request, auto&) -> Status {
-          return serving_.registry.Unload(
-              request.name(), request.force(),
-              request.has_wait_ms() ? request.wait_ms() : kDefaultWaitMs);
+          const int64_t wait_ms = request.has_wait_ms() ? request.wait_ms() : kDefaultWaitMs;
+          if (request.has_version()) {
+            return serving_.registry.UnloadVersion(request.name(), request.version(),
+                                                   request.force(), wait_ms);
+          }
+          return serving_.registry.Unload(request.name(), request.force(), wait_ms);
         });
   }
 
@@ -102,6 +108,16 @@ class AdminServiceImpl final : public RawApi {
         "PinAdapter", context, in, out, [this](const auto& request, auto&) -> Status {
           POLYAD_RETURN_IF_ERROR(CheckAdapterName("name", request.name()));
           return serving_.registry.Pin(request.name(), request.pinned());
+        });
+  }
+
+  UnaryReactor* ShiftTraffic(Context* context, const Bytes* in, Bytes* out) override {
+    return HandleWaiting<v1::ShiftTrafficRequest, v1::ShiftTrafficResponse>(
+        "ShiftTraffic", context, in, out,
+        [](const auto& request) { return DecodeShift(request).status(); },
+        [this](const auto& request, auto&) -> Status {
+          POLYAD_ASSIGN_OR_RETURN(const TrafficShift shift, DecodeShift(request));
+          return serving_.registry.ShiftTraffic(shift);
         });
   }
 

@@ -36,7 +36,12 @@ state::v1::Record RecordOf(const LoadAdapterSpec& spec, const LoadReport& report
   for (const std::string& tenant : spec.allowed_tenants) loaded.add_allowed_tenants(tenant);
   for (const auto& [key, value] : spec.options) (*loaded.mutable_options())[key] = value;
   if (spec.defaults != nullptr) *loaded.mutable_defaults() = spec.defaults->message;
-  return record;
+  if (!spec.keep_previous && !spec.share) return record;
+  state::v1::Record beside;
+  *beside.mutable_beside()->mutable_loaded() = std::move(loaded);
+  beside.mutable_beside()->set_serves(!spec.share);
+  beside.mutable_beside()->set_share(spec.share.value_or(0));
+  return beside;
 }
 
 }  // namespace
@@ -58,18 +63,29 @@ void DurableRegistry::Restore() {
   const RegistryState& state = journal_.state();
   std::set<std::string> folders;
   for (const auto& [name, version] : state.last_version) store_.SkipVersions(name, version);
+  for (const auto& [name, version] : state.last_kept) store_.SkipVersions(name, version);
   for (const auto& [name, adapter] : state.adapters) {
     folders.insert(adapter.folder());
-    RestoreOne(adapter);
+    RestoreOne(adapter, /*kept=*/false);
+  }
+  for (const auto& [key, adapter] : state.kept) {
+    folders.insert(adapter.folder());
+    RestoreOne(adapter, /*kept=*/true);
   }
   const int64_t dropped = vault_.DropAllBut(folders);
   Log(LogLevel::kInfo, "registry_restored",
-      {{"adapters", static_cast<int64_t>(state.adapters.size())},
+      {{"adapters", static_cast<int64_t>(state.adapters.size() + state.kept.size())},
        {"aliases", static_cast<int64_t>(state.aliases.size())},
        {"unfinished_loads", dropped}});
 }
 
-void DurableRegistry::RestoreAliases() {
+void DurableRegistry::RestoreRoutes() {
+  for (const auto& [name, split] : journal_.state().splits) {
+    const Status set = store_.ShiftTraffic({name, split.version, split.share, std::nullopt});
+    if (set.ok()) continue;
+    Log(LogLevel::kError, "split_not_restored",
+        {{"name", name}, {"version", split.version}, {"error", set.ToString()}});
+  }
   for (const auto& [alias, target] : journal_.state().aliases) {
     if (const Status set = store_.SetAlias(alias, target); !set.ok()) {
       Log(LogLevel::kError, "alias_not_restored",
@@ -79,34 +95,36 @@ void DurableRegistry::RestoreAliases() {
 }
 
 // One that cannot be restored keeps its record and its files, and is named in the log.
-void DurableRegistry::RestoreOne(const state::v1::Loaded& adapter) {
+void DurableRegistry::RestoreOne(const state::v1::Loaded& adapter, bool kept) {
   const v1::LoadReport& report = adapter.report();
-  const Status restored = TryRestore(adapter);
+  const Status restored = TryRestore(adapter, kept);
   if (restored.ok()) return;
   store_.SkipVersions(report.name(), report.version());  // its record's stays the last one
   Log(LogLevel::kError, "adapter_not_restored",
       {{"name", report.name()}, {"folder", adapter.folder()}, {"error", restored.ToString()}});
 }
 
-Status DurableRegistry::TryRestore(const state::v1::Loaded& adapter) {
+Status DurableRegistry::TryRestore(const state::v1::Loaded& adapter, bool kept) {
   if (!vault_.Holds(adapter.folder())) return DataLoss("its files are not there");
-  POLYAD_ASSIGN_OR_RETURN(const LoadAdapterSpec spec, SpecOf(adapter, vault_.root()));
+  POLYAD_ASSIGN_OR_RETURN(LoadAdapterSpec spec, SpecOf(adapter, vault_.root()));
+  if (kept) spec.share = 0;
   POLYAD_RETURN_IF_ERROR(store_.Restore(spec, DecodeLoadReport(adapter.report())));
   if (!spec.pinned) return absl::OkStatus();
-  const std::string tenant = spec.allowed_tenants.empty() ? "" : spec.allowed_tenants[0];
-  return store_.AcquireWaiting(spec.name, tenant, kPinnedWaitMs, [] { return false; }).status();
+  return store_.AcquireVersion(spec.name, adapter.report().version(), kPinnedWaitMs).status();
 }
 
-Status DurableRegistry::Record(const state::v1::Record& record) {
+Status DurableRegistry::Record(const state::v1::Record& record, std::string_view name) {
+  const std::set<std::string> before = journal_.state().FoldersOf(name);
   const Status status = journal_.Append(record);
-  if (status.ok()) return status;
+  if (status.ok()) {
+    const std::set<std::string> after = journal_.state().FoldersOf(name);
+    for (const std::string& folder : before) {
+      if (!after.contains(folder)) vault_.Drop(folder);
+    }
+    return status;
+  }
   Log(LogLevel::kError, "registry_not_written", {{"error", status.ToString()}});
   return Annotate(status, "the change was made, but will not survive this process");
-}
-
-std::string DurableRegistry::FolderOf(std::string_view name) const {
-  const auto found = journal_.state().adapters.find(name);
-  return found == journal_.state().adapters.end() ? "" : found->second.folder();
 }
 
 StatusOr<LoadReport> DurableRegistry::Load(LoadAdapterSpec spec,
@@ -115,18 +133,25 @@ StatusOr<LoadReport> DurableRegistry::Load(LoadAdapterSpec spec,
   POLYAD_ASSIGN_OR_RETURN(const Directory from, Directory::OpenBeneath(place.root, place.path));
   POLYAD_ASSIGN_OR_RETURN(spec.path, vault_.Take(from, max_file_bytes_));
   spec.root = vault_.root();
-  StatusOr<LoadReport> report = store_.Load(spec, progress);
+  const auto ready = store_.ReadNew(spec, progress);
+  if (!ready.ok()) {
+    vault_.Drop(spec.path);
+    return ready.status();
+  }
+  StatusOr<LoadReport> report = InstallAndRecord(spec, *ready);
+  if (report.ok() && progress) progress(LoadState::kResident);
+  return report;
+}
+
+StatusOr<LoadReport> DurableRegistry::InstallAndRecord(const LoadAdapterSpec& spec,
+                                                       const AdapterStore::Ready& ready) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  StatusOr<LoadReport> report = store_.Install(spec, ready);
   if (!report.ok()) {
     vault_.Drop(spec.path);
     return report;
   }
-  std::lock_guard<std::mutex> lock(mutex_);
-  const std::string before = FolderOf(spec.name);
-  POLYAD_RETURN_IF_ERROR(Record(RecordOf(spec, *report)));
-  const std::string after = FolderOf(spec.name);  // another's, where a later load was faster
-  for (const std::string& folder : {before, spec.path}) {
-    if (!folder.empty() && folder != after) vault_.Drop(folder);
-  }
+  POLYAD_RETURN_IF_ERROR(Record(RecordOf(spec, *report), spec.name));
   return report;
 }
 
@@ -135,14 +160,38 @@ Status DurableRegistry::Unload(std::string_view name, bool force, int64_t wait_m
   {
     std::lock_guard<std::mutex> lock(mutex_);
     POLYAD_ASSIGN_OR_RETURN(retired, store_.Retire(name, force));
-    const std::string before = FolderOf(name);
     state::v1::Record record;
     record.mutable_unloaded()->set_name(retired.name);
     record.mutable_unloaded()->set_version(retired.version);
-    POLYAD_RETURN_IF_ERROR(Record(record));
-    if (!before.empty() && FolderOf(name).empty()) vault_.Drop(before);
+    POLYAD_RETURN_IF_ERROR(Record(record, name));
   }
   return store_.AwaitEnd(retired, wait_ms);
+}
+
+Status DurableRegistry::UnloadVersion(std::string_view name, int64_t version, bool force,
+                                      int64_t wait_ms) {
+  AdapterStore::Retired retired;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    POLYAD_ASSIGN_OR_RETURN(retired, store_.RetireKept(name, version, force));
+    state::v1::Record record;
+    record.mutable_unloaded_version()->set_name(retired.name);
+    record.mutable_unloaded_version()->set_version(version);
+    POLYAD_RETURN_IF_ERROR(Record(record, name));
+  }
+  return store_.AwaitEnd(retired, wait_ms);
+}
+
+Status DurableRegistry::ShiftTraffic(const TrafficShift& shift) {
+  POLYAD_ASSIGN_OR_RETURN(const AdapterStore::Lease lease,
+                          store_.AcquireVersion(shift.name, shift.version, kShiftWaitMs));
+  std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(store_.ShiftTraffic(shift));
+  state::v1::Record record;
+  record.mutable_traffic()->set_name(shift.name);
+  record.mutable_traffic()->set_version(shift.version);
+  record.mutable_traffic()->set_share(shift.share);
+  return Record(record, shift.name);
 }
 
 Status DurableRegistry::Pin(std::string_view name, bool pinned) {
@@ -151,7 +200,7 @@ Status DurableRegistry::Pin(std::string_view name, bool pinned) {
   state::v1::Record record;
   record.mutable_pinned()->set_name(std::string(name));
   record.mutable_pinned()->set_pinned(pinned);
-  return Record(record);
+  return Record(record, name);
 }
 
 Status DurableRegistry::SetAlias(std::string_view alias, std::string_view target) {
@@ -160,7 +209,7 @@ Status DurableRegistry::SetAlias(std::string_view alias, std::string_view target
   state::v1::Record record;
   record.mutable_alias()->set_alias(std::string(alias));
   record.mutable_alias()->set_target(std::string(target));
-  return Record(record);
+  return Record(record, target);
 }
 
 }  // namespace polyad

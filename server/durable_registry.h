@@ -29,19 +29,24 @@ class DurableRegistry final : public AdapterRegistry {
                                                          std::vector<std::string> roots,
                                                          const DurableOptions& options);
 
-  // After the start-up's own adapters are there: an alias may be one's of those.
-  void RestoreAliases();
+  // Aliases, and shares of kept versions. After the start-up's own adapters are there: they may be
+  // about one of those.
+  void RestoreRoutes();
 
   // INTERNAL or RESOURCE_EXHAUSTED where the change was made but could not be recorded: it holds
   // until the process ends.
   StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override;
   Status Unload(std::string_view name, bool force, int64_t wait_ms) override;
+  Status UnloadVersion(std::string_view name, int64_t version, bool force,
+                       int64_t wait_ms) override;
+  Status ShiftTraffic(const TrafficShift& shift) override;
   Status Pin(std::string_view name, bool pinned) override;
   Status SetAlias(std::string_view alias, std::string_view target) override;
 
   StatusOr<AdapterInfo> Get(std::string_view name) const override { return live_.Get(name); }
-  AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant) const override {
-    return live_.Choose(reference, tenant);
+  AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant,
+                              std::string_view session) const override {
+    return live_.Choose(reference, tenant, session);
   }
   std::vector<AdapterInfo> List() const override { return live_.List(); }
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override {
@@ -60,17 +65,19 @@ class DurableRegistry final : public AdapterRegistry {
         vault_(std::move(vault)),
         journal_(std::move(journal)) {}
   void Restore();
-  void RestoreOne(const state::v1::Loaded& adapter);
-  Status TryRestore(const state::v1::Loaded& adapter);
-  Status Record(const state::v1::Record& record);
-  std::string FolderOf(std::string_view name) const;
+  void RestoreOne(const state::v1::Loaded& adapter, bool kept);
+  Status TryRestore(const state::v1::Loaded& adapter, bool kept);
+  // Drops the folders of `name` that no adapter has after it.
+  Status Record(const state::v1::Record& record, std::string_view name);
+  StatusOr<LoadReport> InstallAndRecord(const LoadAdapterSpec& spec,
+                                        const AdapterStore::Ready& ready);
 
   AdapterStore& store_;
   StoreRegistry live_;
   const std::vector<std::string> roots_;
   const int64_t max_file_bytes_;
   AdapterVault vault_;
-  mutable std::mutex mutex_;  // a change and its record, but for loads, which versions order
+  std::mutex mutex_;  // a change and its record
   RegistryJournal journal_;
 };
 

@@ -113,7 +113,7 @@ StatusOr<std::unique_ptr<AdapterRegistry>> OpenRegistry(const ServerConfig& conf
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<DurableRegistry> registry,
                           DurableRegistry::Open(engine.adapters(), config.adapter_roots, options));
   POLYAD_RETURN_IF_ERROR(LoadNamedAdapters(config, engine));
-  registry->RestoreAliases();
+  registry->RestoreRoutes();
   return registry;
 }
 

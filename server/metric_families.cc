@@ -53,7 +53,7 @@ constexpr char kFileTier[] = "disk";
 std::vector<std::string> ServingNames(const MetricsSnapshot& snapshot) {
   std::vector<std::string> names;
   for (const AdapterInfo& adapter : snapshot.adapters) {
-    if (!adapter.retired) names.push_back(adapter.report.name);
+    if (!adapter.retired && !adapter.kept) names.push_back(adapter.report.name);
   }
   return names;
 }

@@ -90,6 +90,7 @@ POLYAD_SETTER(SetIncludeStop, AsBool, out.generate.mutable_stopping()->set_inclu
 POLYAD_SETTER(SetMinTokens, AsInt32, out.generate.mutable_stopping()->set_min_tokens(read))
 POLYAD_SETTER(SetPriority, AsInt32, out.generate.set_priority(read))
 POLYAD_SETTER(SetSalt, AsString, out.generate.mutable_cache()->set_salt(read))
+POLYAD_SETTER(SetSession, AsString, out.generate.set_session(read))
 POLYAD_SETTER(SetRequestId, AsString, out.generate.set_request_id(read))
 POLYAD_SETTER(SetLogprobs, AsInt32, out.generate.mutable_output()->set_logprobs(read))
 POLYAD_SETTER(SetSkipSpecial, AsBool, out.generate.mutable_output()->set_skip_special_tokens(read))
@@ -264,7 +265,7 @@ FieldTable SharedFields() {
           {"cache_salt", SetSalt},
           {"priority", SetPriority},
           {"request_id", SetRequestId},
-          {"user", Ignore},
+          {"user", SetSession},
           {"store", Ignore},
           {"metadata", Ignore},
           {"service_tier", Ignore},

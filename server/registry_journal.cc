@@ -58,28 +58,107 @@ Record BaseRecord(const std::string& model) {
 
 }  // namespace
 
+void RegistryState::ApplyLoaded(const state::v1::Loaded& loaded) {
+  const v1::LoadReport& report = loaded.report();
+  const auto gone = last_version.find(report.name());
+  if (gone != last_version.end() && gone->second >= report.version()) return;
+  const auto found = adapters.find(report.name());
+  if (found != adapters.end() && found->second.report().version() > report.version()) return;
+  adapters.insert_or_assign(report.name(), loaded);
+}
+
+void RegistryState::KeepServing(const std::string& name) {
+  const auto found = adapters.find(name);
+  if (found == adapters.end()) return;
+  kept.insert_or_assign(KeptKey(name, found->second.report().version()), found->second);
+  adapters.erase(found);
+}
+
+void RegistryState::ApplyBeside(const state::v1::LoadedBeside& beside) {
+  const v1::LoadReport& report = beside.loaded().report();
+  if (beside.serves()) {
+    KeepServing(report.name());
+    adapters.insert_or_assign(report.name(), beside.loaded());
+    return;
+  }
+  kept.insert_or_assign(KeptKey(report.name(), report.version()), beside.loaded());
+  if (beside.share() > 0) {
+    splits.insert_or_assign(report.name(), TrafficSplit{report.version(), beside.share()});
+  }
+}
+
+void RegistryState::ApplyUnloaded(const state::v1::Unloaded& unloaded) {
+  const std::string& name = unloaded.name();
+  int64_t& last = last_version[name];
+  last = std::max(last, unloaded.version());
+  std::erase_if(kept, [&](const auto& one) {
+    const v1::LoadReport& report = one.second.report();
+    return report.name() == name && report.version() <= unloaded.version();
+  });
+  const auto found = adapters.find(name);
+  if (found != adapters.end() && found->second.report().version() > unloaded.version()) return;
+  if (found != adapters.end()) adapters.erase(found);
+  splits.erase(name);
+  std::erase_if(aliases, [&name](const auto& alias) { return alias.second == name; });
+}
+
+void RegistryState::ApplyUnloadedVersion(const state::v1::UnloadedVersion& unloaded) {
+  const std::string& name = unloaded.name();
+  int64_t& last = last_kept[name];
+  last = std::max(last, unloaded.version());
+  kept.erase(KeptKey(name, unloaded.version()));
+  const auto split = splits.find(name);
+  if (split != splits.end() && split->second.version == unloaded.version()) splits.erase(split);
+}
+
+// A version that is not here is the start-up's own: it will be there again, what is here is kept.
+void RegistryState::ApplyTraffic(const state::v1::Traffic& traffic) {
+  const std::string& name = traffic.name();
+  const auto split = splits.find(name);
+  if (traffic.share() > 0 && traffic.share() < 1) {
+    splits.insert_or_assign(name, TrafficSplit{traffic.version(), traffic.share()});
+    return;
+  }
+  if (split != splits.end() &&
+      (traffic.share() > 0 || split->second.version == traffic.version())) {
+    splits.erase(split);
+  }
+  const auto serving = adapters.find(name);
+  const bool serves =
+      serving != adapters.end() && serving->second.report().version() == traffic.version();
+  if (!(traffic.share() > 0) || serves) return;
+  KeepServing(name);
+  const auto found = kept.find(KeptKey(name, traffic.version()));
+  if (found == kept.end()) return;
+  adapters.insert_or_assign(name, found->second);
+  kept.erase(found);
+}
+
+std::set<std::string> RegistryState::FoldersOf(std::string_view name) const {
+  std::set<std::string> folders;
+  if (const auto found = adapters.find(name); found != adapters.end()) {
+    folders.insert(found->second.folder());
+  }
+  const std::string prefix = std::string(name) + "@";
+  for (auto one = kept.lower_bound(prefix); one != kept.end() && one->first.starts_with(prefix);
+       ++one) {
+    folders.insert(one->second.folder());
+  }
+  return folders;
+}
+
 void RegistryState::Apply(const Record& record) {
   switch (record.change_case()) {
-    case Record::kLoaded: {
-      const v1::LoadReport& report = record.loaded().report();
-      const auto gone = last_version.find(report.name());
-      if (gone != last_version.end() && gone->second >= report.version()) return;
-      const auto found = adapters.find(report.name());
-      if (found != adapters.end() && found->second.report().version() > report.version()) return;
-      adapters.insert_or_assign(report.name(), record.loaded());
-      return;
-    }
-    case Record::kUnloaded: {
-      const auto& [name, version] =
-          std::pair(record.unloaded().name(), record.unloaded().version());
-      int64_t& last = last_version[name];
-      last = std::max(last, version);
-      const auto found = adapters.find(name);
-      if (found == adapters.end() || found->second.report().version() > version) return;
-      adapters.erase(found);
-      std::erase_if(aliases, [&name = name](const auto& alias) { return alias.second == name; });
-      return;
-    }
+    case Record::kLoaded:
+      return ApplyLoaded(record.loaded());
+    case Record::kBeside:
+      return ApplyBeside(record.beside());
+    case Record::kUnloaded:
+      return ApplyUnloaded(record.unloaded());
+    case Record::kUnloadedVersion:
+      return ApplyUnloadedVersion(record.unloaded_version());
+    case Record::kTraffic:
+      return ApplyTraffic(record.traffic());
     case Record::kPinned: {
       const auto found = adapters.find(record.pinned().name());
       if (found != adapters.end()) found->second.set_pinned(record.pinned().pinned());
@@ -182,13 +261,28 @@ Status RegistryJournal::WriteAnew() {
   std::string bytes = FrameOf(BaseRecord(model_));
   Record record;
   for (const auto& [name, version] : state_.last_version) {
-    if (state_.adapters.find(name) != state_.adapters.end()) continue;
+    if (!state_.FoldersOf(name).empty()) continue;
     record.mutable_unloaded()->set_name(name);
     record.mutable_unloaded()->set_version(version);
     bytes += FrameOf(record);
   }
   for (const auto& [name, adapter] : state_.adapters) {
     *record.mutable_loaded() = adapter;
+    bytes += FrameOf(record);
+  }
+  for (const auto& [key, adapter] : state_.kept) {
+    *record.mutable_beside()->mutable_loaded() = adapter;
+    bytes += FrameOf(record);
+  }
+  for (const auto& [name, version] : state_.last_kept) {
+    record.mutable_unloaded_version()->set_name(name);
+    record.mutable_unloaded_version()->set_version(version);
+    bytes += FrameOf(record);
+  }
+  for (const auto& [name, split] : state_.splits) {
+    record.mutable_traffic()->set_name(name);
+    record.mutable_traffic()->set_version(split.version);
+    record.mutable_traffic()->set_share(split.share);
     bytes += FrameOf(record);
   }
   for (const auto& [alias, target] : state_.aliases) {

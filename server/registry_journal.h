@@ -15,10 +15,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/adapters/adapter_traffic.h"
 #include "engine/base/status.h"
 #include "engine/io/durable_file.h"
 #include "polyad/state/v1/registry.pb.h"
@@ -27,12 +29,25 @@ namespace polyad {
 
 // What the records amount to.
 struct RegistryState {
-  std::map<std::string, state::v1::Loaded, std::less<>> adapters;  // by name
+  std::map<std::string, state::v1::Loaded, std::less<>> adapters;  // that serve, by name
+  std::map<std::string, state::v1::Loaded, std::less<>> kept;      // beside those, by KeptKey
+  std::map<std::string, TrafficSplit, std::less<>> splits;         // by name
   std::map<std::string, std::string, std::less<>> aliases;         // to adapters' names
   std::map<std::string, int64_t, std::less<>> last_version;        // of names unloaded since
+  std::map<std::string, int64_t, std::less<>> last_kept;           // of kept versions unloaded
 
   // Loads and unloads may be replayed in either order: versions say which came last.
   void Apply(const state::v1::Record& record);
+  // Of the versions of `name`, in the vault.
+  std::set<std::string> FoldersOf(std::string_view name) const;
+
+ private:
+  void ApplyLoaded(const state::v1::Loaded& loaded);
+  void ApplyBeside(const state::v1::LoadedBeside& beside);
+  void ApplyUnloaded(const state::v1::Unloaded& unloaded);
+  void ApplyUnloadedVersion(const state::v1::UnloadedVersion& unloaded);
+  void ApplyTraffic(const state::v1::Traffic& traffic);
+  void KeepServing(const std::string& name);
 };
 
 // Frames of `bytes` that are whole, what lies between them, and where the last one ends.

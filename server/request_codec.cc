@@ -292,6 +292,8 @@ StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,
   POLYAD_RETURN_IF_ERROR(
       CheckRange("max_adapter_wait_ms", request.max_adapter_wait_ms(), 0, kMaxAdapterWaitMs));
   spec.max_adapter_wait_ms = request.max_adapter_wait_ms();
+  POLYAD_RETURN_IF_ERROR(
+      CheckCount("session", request.session().size(), kMaxSessionBytes, "bytes"));
   POLYAD_RETURN_IF_ERROR(DecodePrompt(request, limits, spec));
   return spec;
 }

@@ -22,6 +22,7 @@ inline constexpr int64_t kMaxRoleBytes = 64;
 inline constexpr int64_t kMaxOutputTokens = 1 << 20;
 inline constexpr int64_t kMaxDetokenizeIds = 1 << 20;
 inline constexpr int64_t kMaxSaltBytes = 64;
+inline constexpr int64_t kMaxSessionBytes = 256;
 inline constexpr int64_t kMaxRequestIdBytes = 128;
 inline constexpr int64_t kMaxAdapterWaitMs = 600'000;
 inline constexpr int64_t kMaxPriority = 100;

@@ -128,7 +128,7 @@ AdapterStore::Choice ChoiceOf(const Serving& serving, const v1::GenerateRequest&
                               const std::string& tenant) {
   const auto model = DecodeModel(request.model(), serving.limits, "model");
   if (!model.ok() || model->empty() || request.adapters_size() > 0) return {};
-  return serving.registry.Choose(*model, tenant);
+  return serving.registry.Choose(*model, tenant, request.session());
 }
 
 }  // namespace
@@ -146,8 +146,9 @@ StatusOr<RequestSpec> DecodeRequest(const Serving& serving, v1::GenerateRequest&
     chat->chat_template = choice.defaults->chat_template;
   }
   // A version that is replaced just now still serves the request that has its defaults: the lease
-  // keeps it. One that is swapped out cannot be kept, and without defaults need not be.
-  if (choice.lease != nullptr || choice.defaults != nullptr) {
+  // keeps it. One that is swapped out cannot be kept, and without defaults or a draw among versions
+  // need not be.
+  if (choice.lease != nullptr || choice.defaults != nullptr || choice.is_drawn) {
     spec.model = absl::StrFormat("%s@%d", choice.name, choice.version);
     spec.lease = std::move(choice.lease);
   }

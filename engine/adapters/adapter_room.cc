@@ -182,8 +182,8 @@ StatusOr<LoadedAdapter> AdapterStore::PackInto(const std::shared_ptr<MemoryCharg
 }
 
 // Reads a swapped-out adapter's files again, with the lock let go meanwhile. Its room was made.
-Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mutex>& lock) {
-  Entry& entry = entries_.find(name)->second;
+Status AdapterStore::ReadBack(const std::string& key, std::unique_lock<std::mutex>& lock) {
+  Entry& entry = entries_.find(key)->second;
   entry.is_reading = true;
   const AdapterVersion::Identity identity = entry.identity;
   const LoadAdapterSpec source = entry.source;
@@ -195,7 +195,7 @@ Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mut
   reserved_bytes_ += bytes;
   lock.unlock();
   const auto start = std::chrono::steady_clock::now();
-  StatusOr<LoadedAdapter> loaded = PackInto(charge, name, bytes.total(), [&] {
+  StatusOr<LoadedAdapter> loaded = PackInto(charge, identity.name, bytes.total(), [&] {
     return ReadAdapterAgain(ContextFor(source, options_.max_bytes), {source.root, source.path},
                             identity);
   });
@@ -206,22 +206,22 @@ Status AdapterStore::ReadBack(const std::string& name, std::unique_lock<std::mut
   lock.lock();
   reserved_bytes_ -= bytes;
   changed_.notify_all();
-  const auto found = entries_.find(name);  // unless it was replaced or unloaded
-  if (found == entries_.end() || found->second.identity.id != identity.id) {
+  Entry* found = FindLocked(identity);  // unless it was replaced or unloaded
+  if (found == nullptr) {
     if (loaded.ok()) LeaseOf(*std::move(loaded));  // what was made ready for it is forgotten
     return absl::OkStatus();
   }
-  found->second.is_reading = false;
+  found->is_reading = false;
   POLYAD_RETURN_IF_ERROR(loaded.status());
   if (loaded->pages > 0) {
     const double us_per_page = elapsed.count() / static_cast<double>(loaded->pages);
     us_per_page_ += (us_per_page_ == 0 ? 1 : kNewest) * (us_per_page - us_per_page_);
-    found->second.pages = loaded->pages;
+    found->pages = loaded->pages;
     CountFloorLocked();
   }
-  found->second.lease = LeaseOf(*std::move(loaded));
-  found->second.watch = found->second.lease;
-  EnterLocked(found->second);
+  found->lease = LeaseOf(*std::move(loaded));
+  found->watch = found->lease;
+  EnterLocked(*found);
   ++swap_counts_.read_back;
   ++change_counter_;
   return absl::OkStatus();
@@ -263,8 +263,8 @@ StatusOr<AdapterStore::Lease> AdapterStore::Await(std::string_view reference,
     StatusOr<Lease> lease = AcquireLocked(reference, tenant);
     if (!absl::IsUnavailable(lease.status())) return lease;
     if (stopped()) return Unavailable("the server is stopping");
-    const std::string name = NameOfLocked(reference, tenant);
-    const Entry& entry = entries_.find(name)->second;
+    const std::string key = KeyOfLocked(reference, tenant);
+    const Entry& entry = entries_.find(key)->second;
     Room room = Room::kAsked;  // where another thread reads it
     if (!entry.is_reading) {
       const int64_t pages = PagesOf(entry);
@@ -276,13 +276,14 @@ StatusOr<AdapterStore::Lease> AdapterStore::Await(std::string_view reference,
     if (room == Room::kMade) {
       need.reset();
       EndGivingWayLocked();
-      POLYAD_RETURN_IF_ERROR(ReadBack(name, lock));
+      POLYAD_RETURN_IF_ERROR(ReadBack(key, lock));
       continue;
     }
     const auto waited = std::chrono::steady_clock::now() - start;
     if (room == Room::kNone && waited >= kPatience) HaveGiveWayLocked(entry);
     if (waited >= std::chrono::milliseconds(wait_ms)) {
-      return DeadlineExceeded("adapter '%s': no room to read it back within %d ms", name, wait_ms);
+      return DeadlineExceeded("adapter '%s': no room to read it back within %d ms",
+                              entry.report.name, wait_ms);
     }
     changed_.wait_for(lock, kLook);
   }

@@ -24,16 +24,16 @@ Status CheckName(std::string_view name, const std::string& reserved) {
   return absl::OkStatus();
 }
 
-Status UnknownAdapter(std::string_view reference) {
+}  // namespace
+
+Status AdapterStore::UnknownAdapter(std::string_view reference) {
   return NotFound("adapter '%s': not loaded",
                   std::string(reference.substr(0, kMaxAdapterNameBytes)));
 }
 
-bool TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
+bool AdapterStore::TenantMay(const std::vector<std::string>& allowed, std::string_view tenant) {
   return allowed.empty() || std::find(allowed.begin(), allowed.end(), tenant) != allowed.end();
 }
-
-}  // namespace
 
 // Versions may outlive the store.
 struct AdapterStore::LeaseSignal {
@@ -68,14 +68,19 @@ Status AdapterStore::CheckMayInstall(const LoadAdapterSpec& spec) const {
     return FailedPrecondition("adapter '%s': expected version %d to be serving, got %d", spec.name,
                               *spec.expected_version, version);
   }
-  if (serving != entries_.end() && !spec.replace) {
+  if (spec.share && serving == entries_.end()) {
+    return FailedPrecondition("adapter '%s': no version serves beside which it could stand",
+                              spec.name);
+  }
+  if (serving != entries_.end() && !spec.replace && !spec.share) {
     return AlreadyExists("adapter '%s': version %d is serving; set replace to swap it", spec.name,
                          version);
   }
   if (aliases_.count(spec.name) > 0) {
     return AlreadyExists("adapter '%s': the name is an alias", spec.name);
   }
-  if (serving == entries_.end() && static_cast<int64_t>(entries_.size()) >= options_.max_adapters) {
+  const bool adds = serving == entries_.end() || spec.share || spec.keep_previous;
+  if (adds && static_cast<int64_t>(entries_.size()) >= options_.max_adapters) {
     return ResourceExhausted("adapter '%s': %d adapters are loaded, the limit is %d", spec.name,
                              entries_.size(), options_.max_adapters);
   }
@@ -93,6 +98,14 @@ StatusOr<AdapterVersion::Identity> AdapterStore::Reserve(const LoadAdapterSpec& 
 }
 
 StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progress& progress) {
+  POLYAD_ASSIGN_OR_RETURN(const Ready ready, ReadNew(spec, progress));
+  POLYAD_ASSIGN_OR_RETURN(LoadReport report, Install(spec, ready));
+  if (progress) progress(LoadState::kResident);
+  return report;
+}
+
+StatusOr<AdapterStore::Ready> AdapterStore::ReadNew(const LoadAdapterSpec& spec,
+                                                    const Progress& progress) {
   const auto start = std::chrono::steady_clock::now();
   POLYAD_RETURN_IF_ERROR(CheckName(spec.name, options_.reserved_name));
   POLYAD_ASSIGN_OR_RETURN(const AdapterVersion::Identity identity, Reserve(spec));
@@ -123,9 +136,8 @@ StatusOr<LoadReport> AdapterStore::Load(const LoadAdapterSpec& spec, const Progr
   Prepare(loaded.version);
   const std::chrono::duration<double, std::milli> elapsed =
       std::chrono::steady_clock::now() - start;
-  POLYAD_ASSIGN_OR_RETURN(LoadReport report, Install(spec, std::move(loaded), elapsed.count()));
-  if (progress) progress(LoadState::kResident);
-  return report;
+  loaded.report.load_ms = elapsed.count();
+  return std::make_shared<LoadedAdapter>(std::move(loaded));
 }
 
 LoaderContext AdapterStore::ContextFor(const LoadAdapterSpec& spec, int64_t room) const {
@@ -143,14 +155,12 @@ void AdapterStore::Prepare(const Lease& version) {
   if (prepare) prepare(version);
 }
 
-StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAdapter loaded,
-                                           double load_ms) {
-  loaded.report.load_ms = load_ms;
+StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, const Ready& ready) {
   Entry entry;
-  entry.identity = loaded.version->identity();
-  entry.report = loaded.report;
-  entry.pages = loaded.pages;
-  entry.lease = LeaseOf(std::move(loaded));
+  entry.identity = ready->version->identity();
+  entry.report = ready->report;
+  entry.pages = ready->pages;
+  entry.lease = LeaseOf(std::move(*ready));
   entry.watch = entry.lease;
   entry.source = spec;
   entry.pinned = spec.pinned;
@@ -158,21 +168,33 @@ StatusOr<LoadReport> AdapterStore::Install(const LoadAdapterSpec& spec, LoadedAd
 
   std::lock_guard<std::mutex> lock(mutex_);
   POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));  // again: others loaded meanwhile
+  int64_t& newest = newest_[spec.name];
+  if (newest > entry.report.version) {
+    return Aborted("adapter '%s': version %d was loaded while version %d was read", spec.name,
+                   newest, entry.report.version);
+  }
   if (const int64_t wanted = entry.report.resident_bytes.total();
       options_.memory == nullptr && MakeRoomLocked({wanted}) != Room::kMade) {
     return ResourceExhausted("adapter '%s': needs %d bytes, the adapter budget has %d of %d left",
                              spec.name, wanted, options_.max_bytes - ResidentBytesLocked().total(),
                              options_.max_bytes);
   }
+  newest = entry.report.version;
   LoadReport report = entry.report;
   const auto serving = entries_.find(spec.name);
-  if (serving != entries_.end()) {
-    RetireLocked(serving->second);
-    serving->second = std::move(entry);
-    EnterLocked(serving->second);
-  } else {
-    EnterLocked(entries_.emplace(spec.name, std::move(entry)).first->second);
+  if (!spec.share && serving != entries_.end()) {
+    if (spec.keep_previous) {
+      RekeyLocked(spec.name, KeptKey(spec.name, serving->second.report.version));
+    } else {
+      RetireLocked(serving->second);
+      entries_.erase(serving);
+    }
   }
+  if (spec.share && *spec.share > 0) {
+    splits_.insert_or_assign(spec.name, TrafficSplit{report.version, *spec.share});
+  }
+  const std::string key = spec.share ? KeptKey(spec.name, report.version) : spec.name;
+  EnterLocked(entries_.emplace(key, std::move(entry)).first->second);
   CountFloorLocked();
   ++change_counter_;
   changed_.notify_all();
@@ -193,32 +215,12 @@ void AdapterStore::RetireLocked(Entry& entry) {
   std::erase_if(retired_, [](const Entry& old) { return old.watch.expired(); });
 }
 
-StatusOr<AdapterStore::Retired> AdapterStore::Retire(std::string_view name, bool force) {
-  Retired retired;
-  std::function<void(AdapterVersionId)> hook;
-  AdapterVersionId id;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = entries_.find(name);
-    if (found == entries_.end()) return UnknownAdapter(name);
-    retired = {found->first, found->second.report.version, found->second.watch};
-    id = found->second.identity.id;
-    hook = force ? hooks_.force : nullptr;
-    RetireLocked(found->second);
-    entries_.erase(found);
-    CountFloorLocked();
-    std::erase_if(aliases_, [name](const auto& alias) { return alias.second == name; });
-    ++change_counter_;
-    changed_.notify_all();
-  }
-  if (hook) hook(id);
-  return retired;
-}
-
 Status AdapterStore::AwaitEnd(const Retired& retired, int64_t wait_ms) {
   std::unique_lock<std::mutex> lock(signal_->mutex);
-  const bool ended = signal_->ended.wait_for(lock, std::chrono::milliseconds(wait_ms),
-                                             [&] { return retired.watch.expired(); });
+  const bool ended = signal_->ended.wait_for(lock, std::chrono::milliseconds(wait_ms), [&] {
+    return std::all_of(retired.watches.begin(), retired.watches.end(),
+                       [](const auto& one) { return one.expired(); });
+  });
   if (ended) return absl::OkStatus();
   return DeadlineExceeded("adapter '%s': unloaded, but requests still hold it after %d ms",
                           retired.name, wait_ms);
@@ -236,7 +238,7 @@ Status AdapterStore::Restore(const LoadAdapterSpec& spec, const LoadReport& repo
     return InvalidArgument("adapter '%s': expected a version and its digest", spec.name);
   }
   std::lock_guard<std::mutex> lock(mutex_);
-  POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));
+  if (!spec.share) POLYAD_RETURN_IF_ERROR(CheckMayInstall(spec));
   Entry entry;
   entry.identity.id = AdapterVersionId(next_id_++);
   entry.identity.name = spec.name;
@@ -248,7 +250,7 @@ Status AdapterStore::Restore(const LoadAdapterSpec& spec, const LoadReport& repo
   entry.allowed_tenants = spec.allowed_tenants;
   int64_t& last = last_version_[spec.name];
   last = std::max(last, report.version);
-  entries_.emplace(spec.name, std::move(entry));
+  entries_.emplace(spec.share ? KeptKey(spec.name, report.version) : spec.name, std::move(entry));
   CountFloorLocked();
   ++change_counter_;
   changed_.notify_all();
@@ -276,20 +278,24 @@ StatusOr<AdapterStore::Lease> AdapterStore::Acquire(std::string_view reference,
   return AcquireLocked(reference, tenant);
 }
 
-std::string AdapterStore::NameOfLocked(std::string_view reference, std::string_view tenant) const {
-  std::string_view name = reference.substr(0, reference.find('@'));
+std::string AdapterStore::KeyOfLocked(std::string_view reference, std::string_view tenant) const {
+  const size_t at = std::min(reference.find('@'), reference.size());
+  std::string_view name = reference.substr(0, at);
   const auto alias = aliases_.find(name);
   if (alias != aliases_.end()) name = alias->second;
-  const auto found = entries_.find(name);
+  auto found = entries_.end();
+  if (at < reference.size()) found = entries_.find(std::string(name).append(reference.substr(at)));
+  if (found == entries_.end()) found = entries_.find(name);
   const bool may = found != entries_.end() && TenantMay(found->second.allowed_tenants, tenant);
   return may ? found->first : "";
 }
 
 StatusOr<AdapterStore::Lease> AdapterStore::AcquireLocked(std::string_view reference,
                                                           std::string_view tenant) const {
-  const std::string name = NameOfLocked(reference, tenant);
-  if (name.empty()) return UnknownAdapter(reference);
-  const Entry& entry = entries_.find(name)->second;
+  const std::string key = KeyOfLocked(reference, tenant);
+  if (key.empty()) return UnknownAdapter(reference);
+  const Entry& entry = entries_.find(key)->second;
+  const std::string& name = entry.report.name;
   const size_t at = reference.find('@');
   const auto is_asked_for = [&](const Entry& one) {
     return at == std::string_view::npos ||
@@ -310,25 +316,6 @@ StatusOr<AdapterStore::Lease> AdapterStore::AcquireLocked(std::string_view refer
   return UnknownAdapter(reference);
 }
 
-AdapterStore::Choice AdapterStore::Choose(std::string_view reference,
-                                          std::string_view tenant) const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Choice choice;
-  StatusOr<Lease> lease = AcquireLocked(reference, tenant);
-  if (!lease.ok() && !absl::IsUnavailable(lease.status())) return choice;
-  choice.name = NameOfLocked(reference, tenant);
-  const Entry* entry = &entries_.find(choice.name)->second;
-  if (lease.ok()) {
-    choice.lease = *std::move(lease);
-    for (const Entry& retired : retired_) {
-      if (retired.identity.id == choice.lease->id()) entry = &retired;
-    }
-  }
-  choice.version = entry->report.version;
-  choice.defaults = entry->source.defaults;
-  return choice;
-}
-
 bool AdapterStore::IsSwappedOut(std::string_view reference, std::string_view tenant) const {
   return absl::IsUnavailable(Acquire(reference, tenant).status());
 }
@@ -338,7 +325,7 @@ StatusOr<AdapterStore::Lease> AdapterStore::AcquireForNew(std::string_view refer
   std::lock_guard<std::mutex> lock(mutex_);
   StatusOr<Lease> lease = AcquireLocked(reference, tenant);
   if (!lease.ok() || !some_give_way_) return lease;
-  const auto found = entries_.find(NameOfLocked(reference, tenant));
+  const auto found = entries_.find(KeyOfLocked(reference, tenant));
   const bool gives_way =
       found != entries_.end() && found->second.gives_way && found->second.lease == *lease;
   return gives_way ? Unavailable("adapter '%s': gives way", found->first) : std::move(lease);
@@ -394,10 +381,18 @@ AdapterInfo AdapterStore::InfoOf(const Entry& entry, bool retired) const {
   info.pinned = entry.pinned;
   info.retired = retired;
   info.resident = retired || entry.lease != nullptr;
+  const auto serving = entries_.find(entry.report.name);
+  info.kept = !retired && (serving == entries_.end() || &serving->second != &entry);
+  const auto split = splits_.find(entry.report.name);
+  const double others = split == splits_.end() ? 0 : split->second.share;
+  info.share = retired || info.kept ? 0 : 1 - others;
+  if (info.kept && others > 0 && split->second.version == entry.report.version) {
+    info.share = others;
+  }
   info.num_leases = entry.watch.use_count() - (entry.lease == nullptr ? 0 : 1);
   info.allowed_tenants = entry.allowed_tenants;
   info.defaults = entry.source.defaults;
-  if (!info.retired) {
+  if (!info.retired && !info.kept) {
     for (const auto& [alias, target] : aliases_) {
       if (target == entry.report.name) info.aliases.push_back(alias);
     }

@@ -18,9 +18,11 @@ namespace polyad {
 struct Known {
   std::string digest;  // empty: no adapter
   bool pinned = false;
+  double share = 1;  // of the name's requests
   friend bool operator==(const Known&, const Known&) = default;
 };
-using World = std::map<std::string, Known>;  // adapters by name, and aliases as "alias->target"
+// Adapters by name, kept versions by name@version, and aliases as "alias->target".
+using World = std::map<std::string, Known>;
 
 class Admin {
  public:
@@ -35,6 +37,17 @@ class Admin {
     request.set_uri(uri);
     request.set_replace(true);
     request.set_pinned(pinned);
+    return Load(request);
+  }
+  std::optional<std::string> LoadBeside(const std::string& name, const std::string& uri,
+                                        double share) {
+    v1::LoadAdapterRequest request;
+    request.set_name(name);
+    request.set_uri(uri);
+    request.set_share(share);
+    return Load(request);
+  }
+  std::optional<std::string> Load(const v1::LoadAdapterRequest& request) {
     grpc::ClientContext context;
     const auto reader = stub_->LoadAdapter(&context, request);
     std::optional<std::string> digest;
@@ -49,6 +62,23 @@ class Admin {
     v1::UnloadAdapterResponse response;
     grpc::ClientContext context;
     return stub_->UnloadAdapter(&context, request, &response).ok();
+  }
+  bool UnloadVersion(const std::string& name, int64_t version) {
+    v1::UnloadAdapterRequest request;
+    request.set_name(name);
+    request.set_version(version);
+    v1::UnloadAdapterResponse response;
+    grpc::ClientContext context;
+    return stub_->UnloadAdapter(&context, request, &response).ok();
+  }
+  bool Shift(const std::string& name, int64_t version, double share) {
+    v1::ShiftTrafficRequest request;
+    request.set_name(name);
+    request.set_version(version);
+    request.set_share(share);
+    v1::ShiftTrafficResponse response;
+    grpc::ClientContext context;
+    return stub_->ShiftTraffic(&context, request, &response).ok();
   }
   bool Pin(const std::string& name, bool pinned) {
     v1::PinAdapterRequest request;
@@ -74,7 +104,10 @@ class Admin {
     World world;
     for (const v1::Adapter& adapter : response.adapters()) {
       if (adapter.retired()) continue;
-      world[adapter.report().name()] = {adapter.report().digest(), adapter.pinned()};
+      const v1::LoadReport& report = adapter.report();
+      const std::string version = "@" + std::to_string(report.version());
+      world[report.name() + (adapter.kept() ? version : "")] = {report.digest(), adapter.pinned(),
+                                                                adapter.share()};
       for (const std::string& alias : adapter.aliases()) {
         world[alias + "->" + adapter.report().name()] = {};
       }

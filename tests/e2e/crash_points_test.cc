@@ -59,6 +59,11 @@ class CrashPointsTest : public testing::TestWithParam<const char*> {
         {[](Admin& to) { return to.SetAlias("x", "a"); }, {{"a", {plain, false}}, {"x->a", {}}}},
         {load("a", "rslora", true), {{"a", {other, true}}, {"x->a", {}}}},
         {[](Admin& to) { return to.Pin("a", false); }, {{"a", {other, false}}, {"x->a", {}}}},
+        {[](Admin& to) { return to.LoadBeside("a", "plain", 0.25).has_value(); },
+         {{"a", {other, false, 0.75}}, {"a@3", {plain, false, 0.25}}, {"x->a", {}}}},
+        {[](Admin& to) { return to.Shift("a", 3, 1); },
+         {{"a", {plain, false}}, {"a@2", {other, false, 0}}, {"x->a", {}}}},
+        {[](Admin& to) { return to.UnloadVersion("a", 2); }, {{"a", {plain, false}}, {"x->a", {}}}},
         {[](Admin& to) { return to.Unload("a"); }, {}},
     };
   }

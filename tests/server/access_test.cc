@@ -209,6 +209,7 @@ TEST_F(RpcAccessTest, EveryMethodAsksForItsOwnCredential) {
       {"/polyad.v1.AdapterAdminService/GetAdapter", kInvalid},
       {"/polyad.v1.AdapterAdminService/WatchAdapters", kCancelled},
       {"/polyad.v1.AdapterAdminService/PinAdapter", kInvalid},
+      {"/polyad.v1.AdapterAdminService/ShiftTraffic", kInvalid},
       {"/polyad.v1.AdapterAdminService/SetAlias", kInvalid},
       {"/polyad.v1.AdapterAdminService/GetServerInfo", kOk},
       {"/polyad.v1.AdapterAdminService/GetLoad", kOk},
@@ -249,7 +250,7 @@ TEST_F(RpcAccessTest, EveryMethodThatTheServicesHaveIsInTheTable) {
           << service->method(i)->name();
     }
   }
-  EXPECT_EQ(num_methods, 14u);
+  EXPECT_EQ(num_methods, 15u);
 }
 
 TEST_F(RpcAccessTest, AMethodOrRouteThatIsNotInTheTableDoesNotStart) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "server/field_error.h"
 
 namespace polyad {
@@ -18,6 +20,7 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   v1::LoadAdapterRequest request = Valid();
   request.set_pinned(true);
   request.set_replace(true);
+  request.set_keep_previous(true);
   request.set_expected_digest(std::string(64, 'A'));
   request.set_expected_version(3);
   request.add_allowed_tenants("alice");
@@ -29,6 +32,8 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   EXPECT_EQ(spec->path, "adapters/pirate");
   EXPECT_TRUE(spec->pinned);
   EXPECT_TRUE(spec->replace);
+  EXPECT_TRUE(spec->keep_previous);
+  EXPECT_EQ(spec->share, std::nullopt);
   EXPECT_EQ(spec->expected_digest, std::string(64, 'a'));
   EXPECT_EQ(spec->expected_version, 3);
   EXPECT_EQ(spec->allowed_tenants, std::vector<std::string>{"alice"});
@@ -36,9 +41,16 @@ TEST(AdapterCodecTest, DecodesEveryField) {
   ASSERT_NE(spec->defaults, nullptr);
   AdapterInfo info;
   info.defaults = spec->defaults;
+  info.kept = true;
+  info.share = 0.25;
   v1::Adapter adapter;
   EncodeAdapter(info, adapter);
   EXPECT_EQ(adapter.defaults().sampling().top_k(), 7);
+  EXPECT_TRUE(adapter.kept());
+  EXPECT_EQ(adapter.share(), 0.25);
+  request.clear_keep_previous();
+  request.set_share(0);
+  EXPECT_EQ(DecodeLoadAdapter(request)->share, 0);
 }
 
 TEST(AdapterCodecTest, RefusesByTheFieldsName) {
@@ -56,6 +68,14 @@ TEST(AdapterCodecTest, RefusesByTheFieldsName) {
   request = Valid();
   request.set_expected_digest("xyz");
   EXPECT_EQ(blamed(request), "expected_digest");
+  request = Valid();
+  for (const double share : {-0.001, 1.0, 2.0, double{NAN}, double{INFINITY}, -double{INFINITY}}) {
+    request.set_share(share);
+    EXPECT_EQ(blamed(request), "share") << share;
+  }
+  request.set_share(0.5);
+  request.set_keep_previous(true);
+  EXPECT_EQ(blamed(request), "share");
   request = Valid();
   request.set_expected_version(-1);
   EXPECT_EQ(blamed(request), "expected_version");

@@ -39,7 +39,7 @@ class DurableRegistryTest : public testing::Test {
     auto registry = DurableRegistry::Open(*model_.adapters, {(root_ / "tenant").string()}, options);
     ASSERT_TRUE(registry.ok()) << registry.status();
     registry_ = *std::move(registry);
-    registry_->RestoreAliases();
+    registry_->RestoreRoutes();
   }
   StatusOr<LoadReport> Load(const std::string& name, const std::string& path,
                             bool replace = false) {
@@ -102,12 +102,12 @@ TEST_F(DurableRegistryTest, DefaultsAreThereAgain) {
   ASSERT_TRUE(registry_->Pin("a", true).ok());
   for (int start = 0; start < 2; ++start) {  // the journal is written anew at each
     Start();
-    const AdapterStore::Choice choice = registry_->Choose("a", "");
+    const AdapterStore::Choice choice = registry_->Choose("a", "", "");
     ASSERT_NE(choice.defaults, nullptr);
     EXPECT_EQ(choice.defaults->message.SerializeAsString(), message.SerializeAsString());
     EXPECT_NE(choice.defaults->chat_template, nullptr);
     EXPECT_EQ(choice.version, 1);
-    EXPECT_EQ(registry_->Choose("b", "").defaults, nullptr);  // as an older journal has it
+    EXPECT_EQ(registry_->Choose("b", "", "").defaults, nullptr);  // as an older journal has it
   }
 }
 
@@ -132,6 +132,68 @@ TEST_F(DurableRegistryTest, VersionsGoOnAndTheUnloadedStayAway) {
   EXPECT_EQ(registry_->Get("b").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Load("b", "plain")->version, 2);
   EXPECT_EQ(Load("a", "plain", /*replace=*/true)->version, 3);
+}
+
+TEST_F(DurableRegistryTest, VersionsAndTheirSharesAreThereAgain) {
+  ASSERT_TRUE(Load("a", "plain").ok());
+  LoadAdapterSpec beside;
+  beside.name = "a";
+  beside.path = "rslora";
+  beside.share = 0.25;
+  ASSERT_TRUE(registry_->Load(beside, nullptr).ok());
+  EXPECT_EQ(NumFolders(), 2u);
+  const auto taken = [&] {
+    int count = 0;
+    for (int i = 0; i < 100; ++i) count += registry_->Choose("a", "", "").version == 2 ? 1 : 0;
+    return count;
+  };
+  for (int start = 0; start < 3; ++start) {
+    EXPECT_NEAR(taken(), 25, 4);
+    EXPECT_EQ((*Ask("a"))->identity().version, 1);  // for who does not choose
+    EXPECT_EQ((*Ask("a@2"))->identity().version, 2);
+    Start();
+  }
+  ASSERT_TRUE(registry_->ShiftTraffic({"a", 2, 1, 1}).ok());
+  Start();
+  EXPECT_EQ(registry_->Get("a")->report.version, 2);
+  EXPECT_EQ(registry_->ShiftTraffic({"a", 1, 1, 1}).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(registry_->ShiftTraffic({"a", 1, 1, 2}).ok());
+  Start();
+  EXPECT_EQ(registry_->Get("a")->report.version, 1);
+  EXPECT_EQ(NumFolders(), 2u);
+  ASSERT_TRUE(registry_->UnloadVersion("a", 2, false, 1000).ok());
+  EXPECT_EQ(NumFolders(), 1u);
+  Start();
+  EXPECT_EQ(registry_->List().size(), 1u);
+  EXPECT_EQ(Load("a", "rslora", /*replace=*/true)->version, 3);  // 2 is not given again
+  EXPECT_EQ(NumFolders(), 1u);
+  beside.share = 0;
+  ASSERT_TRUE(registry_->Load(beside, nullptr).ok());
+  ASSERT_TRUE(registry_->Unload("a", false, 1000).ok());
+  EXPECT_EQ(NumFolders(), 0u);
+  Start();
+  EXPECT_TRUE(registry_->List().empty());
+  EXPECT_EQ(Load("a", "plain")->version, 5);
+}
+
+TEST_F(DurableRegistryTest, AVersionWhoseCopyIsSpoiledNeverServes) {
+  ASSERT_TRUE(Load("a", "plain").ok());
+  LoadAdapterSpec keeping;
+  keeping.name = "a";
+  keeping.path = "rslora";
+  keeping.replace = true;
+  keeping.keep_previous = true;
+  ASSERT_TRUE(registry_->Load(keeping, nullptr).ok());
+  for (const auto& entry : fs::recursive_directory_iterator(root_ / "state" / "adapters" / "1")) {
+    if (entry.path().extension() == ".safetensors") fs::resize_file(entry.path(), 100);
+  }
+  Start();
+  EXPECT_FALSE(registry_->ShiftTraffic({"a", 1, 1, std::nullopt}).ok());
+  EXPECT_FALSE(registry_->ShiftTraffic({"a", 1, 0.5, std::nullopt}).ok());
+  EXPECT_EQ(registry_->Get("a")->report.version, 2);
+  EXPECT_FALSE(registry_->Choose("a", "", "").is_drawn);
+  Start();
+  EXPECT_EQ(registry_->Get("a")->report.version, 2);
 }
 
 TEST_F(DurableRegistryTest, PinnedOnesAreInMemoryAtOnce) {

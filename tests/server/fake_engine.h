@@ -193,10 +193,28 @@ class FakeRegistry final : public AdapterRegistry {
     if (found == adapters_.end()) return NotFound("adapter: unknown");
     return found->second;
   }
-  AdapterStore::Choice Choose(std::string_view reference, std::string_view) const override {
+  Status UnloadVersion(std::string_view name, int64_t version, bool, int64_t) override {
+    const auto info = Get(name);
+    if (!info.ok()) return info.status();
+    return version == info->report.version ? FailedPrecondition("adapter: it serves")
+                                           : NotFound("adapter: no such version");
+  }
+  Status ShiftTraffic(const TrafficShift& shift) override {
+    const auto info = Get(shift.name);
+    if (!info.ok()) return info.status();
+    std::lock_guard<std::mutex> lock(mutex_);
+    last_shift = shift;
+    return absl::OkStatus();
+  }
+  AdapterStore::Choice Choose(std::string_view reference, std::string_view,
+                              std::string_view session) const override {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      last_session = session;
+    }
     const auto info = Get(reference.substr(0, reference.find('@')));
     if (!info.ok()) return {};
-    return {nullptr, info->report.name, info->report.version, info->defaults};
+    return {nullptr, info->report.name, info->report.version, info->defaults, false};
   }
   std::vector<AdapterInfo> List() const override {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -216,6 +234,8 @@ class FakeRegistry final : public AdapterRegistry {
   AdapterStore::SwapCounts swap_counts() const override { return {}; }
 
   int64_t file_bytes = 0;  // of whatever is loaded
+  TrafficShift last_shift;
+  mutable std::string last_session;
 
  private:
   mutable std::mutex mutex_;

@@ -6,6 +6,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "google/rpc/status_details.pb.h"
@@ -328,9 +329,18 @@ TEST(AdminServiceTest, AdaptersArePinnedAliasedListedAndUnloaded) {
   ASSERT_TRUE(servers.admin->GetAdapter(&third, get, &got).ok());
   EXPECT_TRUE(got.adapter().pinned());
   EXPECT_EQ(got.adapter().aliases(0), "captain");
+  EXPECT_EQ(got.adapter().share(), 1);
   v1::UnloadAdapterRequest unload;
   unload.set_name("pirate");
   v1::UnloadAdapterResponse unloaded;
+  for (const auto& [version, code] : {std::pair(0, grpc::StatusCode::INVALID_ARGUMENT),
+                                      std::pair(1, grpc::StatusCode::FAILED_PRECONDITION),
+                                      std::pair(2, grpc::StatusCode::NOT_FOUND)}) {
+    unload.set_version(version);
+    grpc::ClientContext context;
+    EXPECT_EQ(servers.admin->UnloadAdapter(&context, unload, &unloaded).error_code(), code);
+  }
+  unload.clear_version();
   grpc::ClientContext fourth;
   EXPECT_TRUE(servers.admin->UnloadAdapter(&fourth, unload, &unloaded).ok());
   grpc::ClientContext fifth;
@@ -339,6 +349,40 @@ TEST(AdminServiceTest, AdaptersArePinnedAliasedListedAndUnloaded) {
   grpc::ClientContext sixth;
   EXPECT_EQ(servers.admin->UnloadAdapter(&sixth, unload, &unloaded).error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST(AdminServiceTest, AShiftIsCheckedAndPassedOn) {
+  Servers servers;
+  LoadAdapterSpec spec;
+  spec.name = "pirate";
+  ASSERT_TRUE(servers.fixture.registry.Load(spec, [](LoadState) {}).ok());
+  const auto shift = [&](const std::string& name, int64_t version, std::optional<double> share,
+                         std::optional<int64_t> expected) {
+    v1::ShiftTrafficRequest request;
+    request.set_name(name);
+    request.set_version(version);
+    if (share) request.set_share(*share);
+    if (expected) request.set_expected_version(*expected);
+    v1::ShiftTrafficResponse response;
+    grpc::ClientContext context;
+    return servers.admin->ShiftTraffic(&context, request, &response).error_code();
+  };
+  constexpr auto kInvalid = grpc::StatusCode::INVALID_ARGUMENT;
+  EXPECT_EQ(shift("pi@rate", 1, 0.5, {}), kInvalid);
+  EXPECT_EQ(shift("pirate", 0, 0.5, {}), kInvalid);
+  EXPECT_EQ(shift("pirate", -1, 0.5, {}), kInvalid);
+  EXPECT_EQ(shift("pirate", 1, {}, {}), kInvalid);
+  for (const double share : {-0.1, 1.1, double{NAN}, double{INFINITY}, -double{INFINITY}}) {
+    EXPECT_EQ(shift("pirate", 1, share, {}), kInvalid) << share;
+  }
+  EXPECT_EQ(shift("pirate", 1, 0.5, 0), kInvalid);
+  EXPECT_EQ(shift("parrot", 1, 0.5, {}), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(shift("pirate", 2, 0.5, 1), grpc::StatusCode::OK);
+  const TrafficShift& last = servers.fixture.registry.last_shift;
+  EXPECT_EQ(last.name, "pirate");
+  EXPECT_EQ(last.version, 2);
+  EXPECT_EQ(last.share, 0.5);
+  EXPECT_EQ(last.expected_version, 1);
 }
 
 TEST(AdminServiceTest, WatchersSeeTheListNowAndAfterEachChange) {

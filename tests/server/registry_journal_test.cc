@@ -43,11 +43,40 @@ Record Pinned(const std::string& name, bool pinned) {
   return record;
 }
 
+Record Beside(const std::string& name, int64_t version, bool serves, double share) {
+  Record record;
+  *record.mutable_beside()->mutable_loaded() = Loaded(name, version).loaded();
+  record.mutable_beside()->set_serves(serves);
+  record.mutable_beside()->set_share(share);
+  return record;
+}
+
+Record Traffic(const std::string& name, int64_t version, double share) {
+  Record record;
+  record.mutable_traffic()->set_name(name);
+  record.mutable_traffic()->set_version(version);
+  record.mutable_traffic()->set_share(share);
+  return record;
+}
+
+Record UnloadedVersion(const std::string& name, int64_t version) {
+  Record record;
+  record.mutable_unloaded_version()->set_name(name);
+  record.mutable_unloaded_version()->set_version(version);
+  return record;
+}
+
 // Every kind of record, and every kind of one that undoes another.
 std::vector<Record> History() {
-  return {Loaded("a", 1),       Loaded("b", 1),  Alias("x", "a"),  Pinned("a", true),
-          Loaded("a", 2, true), Alias("y", "b"), Unloaded("b", 1), Alias("x", ""),
-          Alias("z", "a"),      Loaded("b", 2),  Unloaded("b", 2), Pinned("a", false)};
+  return {Loaded("a", 1), Loaded("b", 1), Alias("x", "a"), Pinned("a", true), Loaded("a", 2, true),
+          Alias("y", "b"), Unloaded("b", 1), Alias("x", ""), Alias("z", "a"), Loaded("b", 2),
+          Unloaded("b", 2), Pinned("a", false),
+          // Two versions and more, of which each serves in turn.
+          Beside("a", 3, false, 0.25), Traffic("a", 3, 0.5), Traffic("a", 3, 1),
+          Beside("a", 4, true, 0), Traffic("a", 2, 1), Traffic("a", 3, 0.125),
+          UnloadedVersion("a", 4), Loaded("c", 1), Beside("c", 2, false, 0.5), Traffic("c", 1, 1),
+          Traffic("c", 2, 0.5), UnloadedVersion("c", 2), Loaded("d", 1), Beside("d", 2, true, 0),
+          Unloaded("d", 2)};
 }
 
 std::string TextOf(const RegistryState& state) {
@@ -55,6 +84,14 @@ std::string TextOf(const RegistryState& state) {
   for (const auto& [name, adapter] : state.adapters) {
     text += name + "@" + std::to_string(adapter.report().version()) + " in " + adapter.folder() +
             (adapter.pinned() ? " pinned; " : "; ");
+  }
+  for (const auto& [key, adapter] : state.kept) {
+    text += key + " kept in " + adapter.folder() + "; ";
+    EXPECT_EQ(key, adapter.report().name() + "@" + std::to_string(adapter.report().version()));
+  }
+  for (const auto& [name, split] : state.splits) {
+    text +=
+        name + ": " + std::to_string(split.share) + " to " + std::to_string(split.version) + "; ";
   }
   for (const auto& [alias, target] : state.aliases) text += alias + "->" + target + "; ";
   return text;
@@ -106,6 +143,7 @@ TEST_F(RegistryJournalTest, WhatWasAppendedIsThereAgain) {
     ASSERT_TRUE(journal.ok()) << journal.status();
     EXPECT_EQ(TextOf(journal->state()), TextAfter(history, history.size()));
     EXPECT_EQ(journal->state().last_version.at("b"), 2);
+    EXPECT_EQ(journal->state().last_kept.at("a"), 4);
   }
 }
 
@@ -207,6 +245,31 @@ TEST_F(RegistryJournalTest, ItIsWrittenAnewBeforeItGrowsWithoutEnd) {
   EXPECT_EQ(journal->state().adapters.at("a").report().version(), 64);
   record.mutable_loaded()->set_folder(std::string(size_t{2} << 20, 'f'));
   EXPECT_EQ(journal->Append(record).code(), absl::StatusCode::kResourceExhausted);
+}
+
+// A version that the journal never had is one of the start-up's own, which loads it again.
+TEST(RegistryStateTest, GoingBackToTheStartUpsOwnIsNotForgotten) {
+  RegistryState state;
+  state.Apply(Beside("a", 2, true, 0));  // version 1 is not in the journal
+  EXPECT_EQ(TextOf(state), "a@2 in 2; ");
+  state.Apply(Traffic("a", 1, 1));
+  EXPECT_EQ(TextOf(state), "a@2 kept in 2; ");
+  EXPECT_EQ(state.FoldersOf("a"), std::set<std::string>{"2"});
+  state.Apply(Traffic("a", 2, 1));
+  EXPECT_EQ(TextOf(state), "a@2 in 2; ");
+}
+
+TEST(RegistryStateTest, FoldersAreTheNamesOwn) {
+  RegistryState state;
+  for (const char* name : {"a", "a-b", "a.b", "aa"}) {
+    state.Apply(Loaded(name, 1));
+    state.Apply(Beside(name, 2, false, 0));
+  }
+  state.Apply(UnloadedVersion("a", 2));
+  EXPECT_EQ(state.FoldersOf("a"), std::set<std::string>{"1"});
+  state.Apply(Unloaded("a", 2));
+  EXPECT_TRUE(state.FoldersOf("a").empty());
+  for (const char* name : {"a-b", "a.b", "aa"}) EXPECT_EQ(state.FoldersOf(name).size(), 2u) << name;
 }
 
 }  // namespace

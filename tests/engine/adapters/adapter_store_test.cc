@@ -58,7 +58,7 @@ TEST_F(AdapterStoreTest, AChoiceIsAVersionWithWhatBelongsToIt) {
   spec.defaults = notes(first);
   ASSERT_TRUE(store_->Load(spec, nullptr).ok());
   ASSERT_TRUE(store_->SetAlias("x", "a").ok());
-  const AdapterStore::Choice before = store_->Choose("x", "acme");
+  const AdapterStore::Choice before = store_->Choose("x", "acme", "");
   EXPECT_EQ(before.name, "a");
   EXPECT_EQ(before.version, 1);
   EXPECT_EQ(before.defaults, notes(first));
@@ -66,16 +66,16 @@ TEST_F(AdapterStoreTest, AChoiceIsAVersionWithWhatBelongsToIt) {
   spec.replace = true;
   spec.defaults = notes(second);
   ASSERT_TRUE(store_->Load(spec, nullptr).ok());
-  const AdapterStore::Choice after = store_->Choose("a", "acme");
+  const AdapterStore::Choice after = store_->Choose("a", "acme", "");
   EXPECT_EQ(after.version, 2);
   EXPECT_EQ(after.defaults, notes(second));
-  const AdapterStore::Choice old = store_->Choose("a@1", "acme");  // `before` leases it
+  const AdapterStore::Choice old = store_->Choose("a@1", "acme", "");  // `before` leases it
   EXPECT_EQ(old.lease, before.lease);
   EXPECT_EQ(old.version, 1);
   EXPECT_EQ(old.defaults, notes(first));
   EXPECT_EQ(store_->Get("a")->defaults, notes(second));
-  EXPECT_EQ(store_->Choose("a", "other").name, "");
-  EXPECT_EQ(store_->Choose("nobody", "acme").lease, nullptr);
+  EXPECT_EQ(store_->Choose("a", "other", "").name, "");
+  EXPECT_EQ(store_->Choose("nobody", "acme", "").lease, nullptr);
 }
 
 TEST_F(AdapterStoreTest, AVersionNobodyHoldsIsGone) {
