@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -133,13 +135,26 @@ int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files, T
   }
 }
 
-// Until nothing runs any more or the drain's time is over; a second signal ends the process.
-void DrainAfter(int signal_number, sigset_t set, const ServerConfig& config, Serving& serving) {
+// Nothing runs any more; what slow readers have not taken yet is theirs until the time is over.
+void AwaitReaders(int64_t until_ms, Serving& serving, Fronts& fronts) {
+  constexpr std::chrono::milliseconds kLook{2};
+  const auto left_ms = [&] { return std::max<int64_t>(until_ms - serving.clock.NowMillis(), 0); };
+  const bool all = fronts.http_server->Finish(left_ms());
+  while (serving.streams.count() > 0 && left_ms() > 0) std::this_thread::sleep_for(kLook);
+  if (all && serving.streams.count() == 0) return;
+  Log(LogLevel::kWarning, "readers_cut", {{"grpc_streams", serving.streams.count()}});
+}
+
+// Until nothing runs and waits to be read any more, or the drain's time is over; a second signal
+// ends the process.
+void DrainAfter(int signal_number, sigset_t set, const ServerConfig& config, Serving& serving,
+                Fronts& fronts) {
   sigdelset(&set, SIGHUP);
   Log(LogLevel::kInfo, "signal", {{"number", signal_number}});
   std::atomic<bool> drained{false};
   std::thread drain([&] {
-    DrainServing(serving, config.drain_ms);
+    const int64_t until_ms = serving.clock.NowMillis() + config.drain_ms;
+    if (DrainServing(serving, config.drain_ms)) AwaitReaders(until_ms, serving, fronts);
     drained.store(true);
   });
   bool again = false;
@@ -171,7 +186,8 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   if (!tls.ok()) return PrintError(tls.status(), kExitUsage);
   Credentials credentials(*std::move(table));
   CredentialFiles files(paths, credentials, metrics);
-  TenantGate gate({config.max_queued_tokens, config.max_request_mib << 20}, clock);
+  TenantGate gate(
+      {config.max_queued_tokens, config.max_request_mib << 20, config.max_wait_ms * 1000}, clock);
   auto engine = MakeEngine(config, make_backend, clock, &metrics);
   if (!engine.ok()) return PrintError(engine.status(), kExitModel);
   const auto registry = OpenRegistry(config, **engine);
@@ -204,7 +220,8 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
               fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
   std::fflush(stdout);
   Watchdog watchdog(serving, config.stall_ms);
-  DrainAfter(Supervise(signals, watchdog, files, tls->files.get()), signals, config, serving);
+  DrainAfter(Supervise(signals, watchdog, files, tls->files.get()), signals, config, serving,
+             fronts);
   StopFronts(fronts);
   waiters.reset();
   loaders.reset();

@@ -37,6 +37,7 @@ struct ServerConfig {
   int64_t max_running = 64;
   int64_t max_queued = 1024;
   int64_t max_queued_tokens = 1 << 20;
+  int64_t max_wait_ms = 0;
   int64_t max_request_mib = 256;
   int64_t max_prompt_kib = 4096;
   bool prefix_cache = true;

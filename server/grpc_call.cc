@@ -19,7 +19,8 @@ constexpr int64_t kMaxMessageText = 2048;  // trailing metadata has a limit of i
 // Drives one StreamSource; deletes itself when gRPC is done with it.
 class CallReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public MessageChannel {
  public:
-  explicit CallReactor(std::shared_ptr<StreamSource> source) : source_(std::move(source)) {}
+  CallReactor(std::shared_ptr<StreamSource> source, std::shared_ptr<const void> hold)
+      : source_(std::move(source)), hold_(std::move(hold)) {}
 
   void Begin() { source_->Start(*this); }
 
@@ -42,6 +43,7 @@ class CallReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
 
  private:
   const std::shared_ptr<StreamSource> source_;
+  const std::shared_ptr<const void> hold_;
   grpc::ByteBuffer bytes_;
 };
 
@@ -120,8 +122,9 @@ Status SerializeMessage(const google::protobuf::MessageLite& message, grpc::Byte
   return Internal("%s: cannot be serialised", message.GetTypeName());
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source) {
-  auto* reactor = new CallReactor(std::move(source));
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source,
+                                                        std::shared_ptr<const void> hold) {
+  auto* reactor = new CallReactor(std::move(source), std::move(hold));
   reactor->Begin();
   return reactor;
 }

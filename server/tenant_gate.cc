@@ -74,6 +74,11 @@ Status TenantGate::CheckServer(const Ask& ask, const Tenant& tenant, int64_t now
                                        options_.max_held_bytes, ask.num_bytes),
                      retry_ms);
   }
+  if (options_.max_wait_us > 0 && wait_us > static_cast<double>(options_.max_wait_us)) {
+    return WithRetry(ResourceExhausted("queue: expected a wait of at most %d ms, got %d ms",
+                                       options_.max_wait_us / 1000, retry_ms),
+                     retry_ms);
+  }
   if (ask.deadline_us > 0 && static_cast<double>(ask.deadline_us - now_us) < wait_us) {
     return WithRetry(ResourceExhausted("deadline: expected more than the %d ms that the queue "
                                        "takes, got %d ms",

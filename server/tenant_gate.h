@@ -2,9 +2,10 @@
 
 // What a request has to pass before anything is allocated for it: its tenant's quotas (requests,
 // waiting requests, tokens per second), the server's own bounds on what waits (tokens, bytes), and
-// its deadline against how long the queue takes. Every check is O(1). Tokens are a bucket that
-// fills at the tenant's rate: a request takes what it may cost at most and gives back what it did
-// not use; one that costs more than the bucket holds passes a full one and leaves a debt.
+// its deadline, and the server's bound on waiting, against how long the queue takes. Every check is
+// O(1). Tokens are a bucket that fills at the tenant's rate: a request takes what it may cost at
+// most and gives back what it did not use; one that costs more than the bucket holds passes a full
+// one and leaves a debt.
 //
 // A tenant's wait is estimated by its place among its own requests and its weight among those who
 // wait, as the scheduler serves them; never longer than the whole queue. Thread-safe; outlives its
@@ -28,6 +29,7 @@ class TenantGate {
   struct Options {
     int64_t max_queued_tokens = int64_t{1} << 20;  // of prompts and outputs that wait
     int64_t max_held_bytes = int64_t{256} << 20;   // of requests that have not ended
+    int64_t max_wait_us = 0;                       // by the estimate; 0: no limit
   };
   struct Ask {
     std::string tenant;

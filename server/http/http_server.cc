@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 namespace polyad {
@@ -49,6 +50,18 @@ HttpServer::~HttpServer() {
   for (int fd : {listen_fd_, wake_fd_, epoll_fd_}) {
     if (fd >= 0) ::close(fd);
   }
+}
+
+bool HttpServer::Finish(int64_t wait_ms) {
+  constexpr std::chrono::milliseconds kLook{2};
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, listen_fd_, nullptr);
+  ::shutdown(listen_fd_, SHUT_RD);  // whoever is not accepted yet hears of it now
+  const int64_t until_ms = clock_.NowMillis() + wait_ms;
+  while (num_answering_.load() > 0) {
+    if (clock_.NowMillis() >= until_ms) return false;
+    std::this_thread::sleep_for(kLook);
+  }
+  return true;
 }
 
 void HttpServer::Run() {
@@ -194,6 +207,7 @@ void HttpServer::Dispatch(const Connection& connection) {
   HttpParser& parser = connection->parser();
   const auto bytes = static_cast<int64_t>(parser.request().body.size());
   connection->BeginHandling();
+  ++num_answering_;
   handling_bytes_.fetch_add(bytes, std::memory_order_relaxed);
   auto exchange = std::make_shared<HttpExchange>(connection, std::move(parser.request()),
                                                  options_.limits.max_stream_bytes);
@@ -209,6 +223,7 @@ void HttpServer::Dispatch(const Connection& connection) {
 }
 
 void HttpServer::AfterResponse(const Connection& connection) {
+  --num_answering_;
   if (!connection->keep_alive()) {
     connection->BeginLingering(clock_.NowMillis());
     return;
@@ -260,6 +275,10 @@ void HttpServer::Sweep() {
 void HttpServer::Drop(const Connection& connection) {
   const int fd = connection->fd();
   const Connection keep = connection;
+  const HttpConnection::Phase phase = connection->phase();
+  const bool answering =
+      phase == HttpConnection::Phase::kHandling || phase == HttpConnection::Phase::kFinished;
+  if (answering) --num_answering_;
   connections_.erase(fd);  // before the descriptor can be used again
   keep->Close();
   num_connections_.store(static_cast<int64_t>(connections_.size()), std::memory_order_relaxed);

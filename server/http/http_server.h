@@ -37,6 +37,9 @@ class HttpServer {
   static StatusOr<std::unique_ptr<HttpServer>> Start(Options options, Clock& clock,
                                                      Handler handler);
   ~HttpServer();  // ends every connection
+  // Takes no more connections, and waits until every answer that has begun is with its client, or
+  // with the kernel on its way there. False after `wait_ms`.
+  bool Finish(int64_t wait_ms);
 
   const std::string& address() const { return address_; }
   int64_t num_connections() const { return num_connections_.load(std::memory_order_relaxed); }
@@ -70,6 +73,7 @@ class HttpServer {
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> num_connections_{0};
   std::atomic<int64_t> handling_bytes_{0};  // requests on their way through the handlers
+  std::atomic<int64_t> num_answering_{0};   // connections whose request is not answered wholly
   // The I/O thread only.
   std::unordered_map<int, Connection> connections_;
   int64_t reading_bytes_ = 0;

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "tests/server/raw_client.h"
 #include "tests/server/serving_fixture.h"
@@ -189,6 +191,40 @@ TEST(HttpServerTest, AddressesAreChecked) {
     EXPECT_FALSE(HttpServer::Start(options, clock, [](const auto&) {}).ok()) << bad;
   }
   EXPECT_EQ(ParseListenAddress("[::1]:80").value(), std::make_pair(std::string("::1"), 80));
+}
+
+TEST(HttpServerTest, FinishesWhatItBeganAndTakesNoMore) {
+  RealClock clock;
+  const auto server = StartEcho(clock);
+  EXPECT_NE(Ask(server->address(), Get("/")).find("GET /"), std::string::npos);
+  EXPECT_TRUE(server->Finish(10'000)) << "nothing is under way";
+  RawClient late(server->address());
+  EXPECT_FALSE(late.connected());
+}
+
+TEST(HttpServerTest, AnAnswerUnderWayIsWaitedForAndOneThatNobodyWantsIsNot) {
+  RealClock clock;
+  std::mutex mutex;
+  std::vector<std::shared_ptr<HttpExchange>> held;
+  const auto count = [&] {
+    std::lock_guard<std::mutex> lock(mutex);
+    return held.size();
+  };
+  const auto server = HttpServer::Start(Options(), clock, [&](const auto& exchange) {
+                        std::lock_guard<std::mutex> lock(mutex);
+                        held.push_back(exchange);
+                      }).value();
+  RawClient client(server->address());
+  RawClient gone(server->address());
+  for (RawClient* one : {&client, &gone}) one->Send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  ASSERT_TRUE(Eventually([&] { return count() == 2; }));
+  gone.Close();
+  EXPECT_TRUE(Eventually([&] { return server->num_connections() == 1; }));
+  EXPECT_FALSE(server->Finish(50));
+  std::thread finishing([&] { EXPECT_TRUE(server->Finish(60'000)); });
+  for (const auto& exchange : held) exchange->Respond(200, "text/plain", "the end");
+  finishing.join();
+  EXPECT_NE(client.ReadUntil("the end").find("the end"), std::string::npos);
 }
 
 }  // namespace

@@ -131,6 +131,19 @@ TEST(TenantGateTest, ADeadlineShorterThanTheWaitIsRefusedAtOnce) {
   EXPECT_NEAR(static_cast<double>(gate.gate.RetryMillisOf("alice")), 1100, 60);
 }
 
+TEST(TenantGateTest, AQueueThatWouldTakeTooLongTakesNoMore) {
+  Gate shorter({.max_wait_us = kSecond});
+  const std::vector<PassPtr> passes = BusyQueue(shorter);
+  const Status refused = shorter.Refusal(Ask({}));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("at most 1000 ms"), std::string::npos) << refused;
+  EXPECT_NEAR(static_cast<double>(RetryMillis(refused)), 1100, 60);
+  EXPECT_NE(shorter.MustEnter(Ask({}, 10, "bob")), nullptr) << "his turn comes sooner";
+  Gate longer({.max_wait_us = 2 * kSecond});
+  const std::vector<PassPtr> others = BusyQueue(longer);
+  EXPECT_NE(longer.MustEnter(Ask({})), nullptr);
+}
+
 TEST(TenantGateTest, OthersRequestsDoNotMakeATenantWaitLongerThanItsShare) {
   Gate gate;
   const std::vector<PassPtr> passes = BusyQueue(gate);
