@@ -62,8 +62,16 @@ EncodeChatPrompt LoadChat(const TokenizerFiles& files, const Tokenizer& tokenize
       chat = &*models;
     }
     ChatInput input;
-    for (const ChatTurn& turn : prompt.messages)
-      input.messages.push_back({turn.role, turn.content});
+    for (const ChatTurn& turn : prompt.messages) {
+      ChatMessage& message = input.messages.emplace_back(
+          ChatMessage{turn.role, turn.content, {}, turn.tool_call_id, turn.name});
+      for (const ChatCall& call : turn.tool_calls) {
+        message.tool_calls.push_back({call.id, call.name, call.arguments});
+      }
+    }
+    for (const ChatFunction& tool : prompt.tools) {
+      input.tools.push_back({tool.name, tool.description, tool.parameters});
+    }
     input.add_generation_prompt = prompt.add_generation_prompt;
     if (tokenizer.bos()) input.bos_token = tokenizer.TokenText(*tokenizer.bos());
     if (tokenizer.eos()) input.eos_token = tokenizer.TokenText(*tokenizer.eos());

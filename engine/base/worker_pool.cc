@@ -42,13 +42,16 @@ WorkerPool::WorkerPool(size_t num_threads, size_t max_queued, int niceness)
   for (size_t i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Work(); });
 }
 
-WorkerPool::~WorkerPool() {
+WorkerPool::~WorkerPool() { Close(); }
+
+void WorkerPool::Close() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
   }
   ready_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 bool WorkerPool::TryRun(std::function<void()> task) {

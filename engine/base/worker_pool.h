@@ -1,9 +1,8 @@
 #pragma once
 
 // A few threads and a bounded queue of tasks: adapter loads, waits of the admin port, HTTP
-// handlers. TryRun never waits; a full queue refuses. The destructor runs what is queued, then
-// joins. Threads that are to stand back behind the engine's take a niceness (setpriority(2): 1 to
-// 19). Thread-safe.
+// handlers. TryRun never waits; a full queue refuses. The destructor closes. Threads that are to
+// stand back behind the engine's take a niceness (setpriority(2): 1 to 19). Thread-safe.
 
 #include <condition_variable>
 #include <cstddef>
@@ -23,6 +22,9 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   bool TryRun(std::function<void()> task);
+  // Refuses from now on, and returns when what was queued has run. Once, and from none of its
+  // threads.
+  void Close();
 
  private:
   void Work();

@@ -8,6 +8,7 @@
 #include "engine/constraint/ebnf.h"
 #include "engine/constraint/json_schema.h"
 #include "engine/constraint/regex.h"
+#include "engine/constraint/tool_calls.h"
 #include "engine/text/utf8.h"
 
 namespace polyad {
@@ -60,6 +61,8 @@ StatusOr<RuleId> Lower(const ConstraintSpec& spec, GrammarBuilder& builder) {
     case ConstraintSpec::Kind::kGrammar:
       POLYAD_RETURN_IF_ERROR(CheckText(spec.text, kMaxGrammarBytes));
       return LowerEbnf(spec.text, builder, values.chars());
+    case ConstraintSpec::Kind::kToolCalls:
+      return LowerToolCalls(spec.tools, spec.several, values);
   }
   return InvalidArgument("expected a constraint, got none");
 }
@@ -78,6 +81,8 @@ const char* FieldOf(ConstraintSpec::Kind kind) {
       return "constraint.choice";
     case ConstraintSpec::Kind::kGrammar:
       return "constraint.grammar";
+    case ConstraintSpec::Kind::kToolCalls:
+      return "constraint.tool_calls";
   }
   return "constraint";
 }

@@ -7,10 +7,15 @@ namespace {
 
 // The kind, then every text with its length before it: no two specs share one.
 std::string KeyOf(const ConstraintSpec& spec) {
-  std::string key = std::to_string(static_cast<int>(spec.kind)) + ":" + spec.text;
+  std::string key = std::to_string(static_cast<int>(spec.kind)) + ":" +
+                    std::to_string(spec.text.size()) + ":" + spec.text;
   for (const std::string& option : spec.options) {
     key += std::to_string(option.size()) + ":" + option;
   }
+  for (const ToolForm& tool : spec.tools) {
+    key += tool.name + ":" + std::to_string(tool.parameters.size()) + ":" + tool.parameters;
+  }
+  if (spec.several) key += "several";
   return key;
 }
 

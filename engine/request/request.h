@@ -16,6 +16,7 @@
 #include "engine/request/sampling_params.h"
 #include "engine/request/tenant_share.h"
 #include "engine/request/token_event.h"
+#include "engine/request/trace_context.h"
 
 namespace polyad {
 
@@ -23,16 +24,47 @@ class AdapterVersion;  // engine/adapters/adapter_version.h; a null lease is the
 class ChatTemplate;    // engine/text/chat_template.h
 class Constraint;      // engine/constraint/constraint.h; null: any text will do
 
+struct ChatCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // a JSON object
+};
+
 struct ChatTurn {
   std::string role;
   std::string content;
+  std::vector<ChatCall> tool_calls = {};
+  std::string tool_call_id = {};
+  std::string name = {};
+};
+
+struct ChatFunction {
+  std::string name;
+  std::string description;
+  std::string parameters;  // a JSON schema; empty: none
 };
 
 struct ChatPrompt {
   std::vector<ChatTurn> messages;
   bool add_generation_prompt = true;
+  std::vector<ChatFunction> tools = {};
   std::shared_ptr<const ChatTemplate> chat_template = nullptr;  // null: the model's
 };
+
+// Bytes of what the client wrote.
+inline int64_t BytesOf(const ChatPrompt& chat) {
+  size_t bytes = 0;
+  for (const ChatTurn& turn : chat.messages) {
+    bytes += turn.role.size() + turn.content.size() + turn.tool_call_id.size() + turn.name.size();
+    for (const ChatCall& call : turn.tool_calls) {
+      bytes += call.id.size() + call.name.size() + call.arguments.size();
+    }
+  }
+  for (const ChatFunction& tool : chat.tools) {
+    bytes += tool.name.size() + tool.description.size() + tool.parameters.size();
+  }
+  return static_cast<int64_t>(bytes);
+}
 
 struct TextPrompt {
   std::string text;
@@ -46,7 +78,8 @@ struct RequestSpec {
   std::string request_id;  // empty: the server makes one
   std::string tenant;      // from the credential; empty without authentication
   TenantShare share;       // the tenant's
-  std::string model;       // adapter name, alias, name@version, or empty / the base model's name
+  TraceContext trace = {};
+  std::string model;  // adapter name, alias, name@version, or empty / the base model's name
   std::vector<AdapterUse> adapters;  // instead of model: applied together, in order
   // Of the version that `model` names, until the request has its own; null: none is needed.
   std::shared_ptr<const AdapterVersion> lease = nullptr;

@@ -162,10 +162,8 @@ StatusOr<std::vector<int32_t>> Intake::Encode(const RequestSpec& spec) const {
     POLYAD_ASSIGN_OR_RETURN(ids, parts_.tokenizer.Encode(text->text, {}));
   } else {
     const auto& chat = std::get<ChatPrompt>(spec.prompt);
-    size_t bytes = 0;
-    for (const ChatTurn& message : chat.messages)
-      bytes += message.role.size() + message.content.size();
-    POLYAD_RETURN_IF_ERROR(CheckBytes("prompt.chat", bytes, options_.max_prompt_bytes));
+    POLYAD_RETURN_IF_ERROR(
+        CheckBytes("prompt.chat", static_cast<size_t>(BytesOf(chat)), options_.max_prompt_bytes));
     if (!parts_.encode_chat)
       return FailedPrecondition("prompt.chat: the model has no chat template");
     POLYAD_ASSIGN_OR_RETURN(ids, parts_.encode_chat(chat));

@@ -4,18 +4,38 @@
 
 #include "engine/text/chat_interpreter.h"
 #include "engine/text/chat_parser.h"
+#include "engine/text/chat_tools.h"
 #include "engine/text/utf8.h"
 
 namespace polyad {
 
 struct ChatProgram {
   ChatBlock block;
+  bool reads_tools = false;
 };
 
 namespace {
 
 StatusOr<ChatValue> UserText(ChatHeap* heap, const std::string& text) {
   return heap->Text(MarkedText{.text = SanitizeUtf8(text), .user = true});
+}
+
+// What only some messages have is not there at all in the others, as transformers has it.
+Status AddToolParts(ChatHeap* heap, const ChatMessage& message, ChatDict& dict) {
+  const auto add = [&](std::string_view key, StatusOr<ChatValue> value) -> Status {
+    POLYAD_RETURN_IF_ERROR(value.status());
+    POLYAD_ASSIGN_OR_RETURN(const ChatValue name, heap->Text(key));
+    dict.entries.emplace_back(name, *value);
+    return absl::OkStatus();
+  };
+  if (!message.tool_calls.empty()) {
+    POLYAD_RETURN_IF_ERROR(add("tool_calls", ToolCallList(heap, message.tool_calls)));
+  }
+  if (!message.tool_call_id.empty()) {
+    POLYAD_RETURN_IF_ERROR(add("tool_call_id", UserText(heap, message.tool_call_id)));
+  }
+  if (message.name.empty()) return absl::OkStatus();
+  return add("name", UserText(heap, message.name));
 }
 
 StatusOr<ChatValue> MessageList(ChatHeap* heap, const std::vector<ChatMessage>& messages) {
@@ -25,9 +45,9 @@ StatusOr<ChatValue> MessageList(ChatHeap* heap, const std::vector<ChatMessage>& 
   for (const ChatMessage& message : messages) {
     POLYAD_ASSIGN_OR_RETURN(const ChatValue role, UserText(heap, message.role));
     POLYAD_ASSIGN_OR_RETURN(const ChatValue content, UserText(heap, message.content));
-    POLYAD_ASSIGN_OR_RETURN(const ChatValue dict,
-                            heap->Dict({{{role_key, role}, {content_key, content}}}));
-    list.push_back(dict);
+    ChatDict dict{{{role_key, role}, {content_key, content}}};
+    POLYAD_RETURN_IF_ERROR(AddToolParts(heap, message, dict));
+    POLYAD_ASSIGN_OR_RETURN(list.emplace_back(), heap->Dict(std::move(dict)));
   }
   return heap->List(std::move(list));
 }
@@ -36,7 +56,8 @@ StatusOr<ChatInterpreter::Scope> Globals(ChatHeap* heap, const ChatInput& input)
   ChatInterpreter::Scope globals;
   POLYAD_ASSIGN_OR_RETURN(globals["messages"], MessageList(heap, input.messages));
   globals["add_generation_prompt"] = ChatValue::Bool(input.add_generation_prompt);
-  globals["tools"] = ChatValue::None();  // transformers always passes these two
+  // transformers always passes these two
+  POLYAD_ASSIGN_OR_RETURN(globals["tools"], ToolList(heap, input.tools));
   globals["documents"] = ChatValue::None();
   for (const auto& [name, text] :
        {std::pair("bos_token", &input.bos_token), std::pair("eos_token", &input.eos_token)}) {
@@ -69,10 +90,17 @@ std::vector<TextSegment> ToSegments(const MarkedText& text) {
 StatusOr<ChatTemplate> ChatTemplate::Parse(std::string_view source) {
   auto program = std::make_shared<ChatProgram>();
   POLYAD_ASSIGN_OR_RETURN(program->block, ParseChatTemplate(source));
+  program->reads_tools = source.find("tools") != std::string_view::npos;
   return ChatTemplate(std::move(program));
 }
 
 StatusOr<std::vector<TextSegment>> ChatTemplate::Render(const ChatInput& input) const {
+  if (!program_->reads_tools && SpeaksOfTools(input)) {
+    ChatInput plain = input;
+    POLYAD_ASSIGN_OR_RETURN(plain.messages, ToolsAsText(input));
+    plain.tools.clear();
+    return Render(plain);
+  }
   ChatHeap heap(kChatHeapBytes);
   POLYAD_ASSIGN_OR_RETURN(ChatInterpreter::Scope globals, Globals(&heap, input));
   ChatInterpreter interpreter(&heap, std::move(globals), input.now_unix_s, input.max_output_bytes);

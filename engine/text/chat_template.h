@@ -21,14 +21,30 @@
 
 namespace polyad {
 
+struct ChatToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments;  // a JSON object; empty: {}
+};
+
 struct ChatMessage {
   std::string role;
   std::string content;
+  std::vector<ChatToolCall> tool_calls = {};
+  std::string tool_call_id = {};
+  std::string name = {};
+};
+
+struct ChatTool {
+  std::string name;
+  std::string description;
+  std::string parameters;  // a JSON schema; empty: none
 };
 
 struct ChatInput {
   std::vector<ChatMessage> messages = {};
   bool add_generation_prompt = true;
+  std::vector<ChatTool> tools = {};
   std::string bos_token = {};  // empty: the template sees none
   std::string eos_token = {};
   std::map<std::string, bool> flags =
@@ -44,6 +60,7 @@ class ChatTemplate {
  public:
   static StatusOr<ChatTemplate> Parse(std::string_view source);
 
+  // A template that reads no tools gets them as text (chat_tools.h).
   // Neighbouring segments differ in provenance; none is empty. Roles and contents are the user's.
   StatusOr<std::vector<TextSegment>> Render(const ChatInput& input) const;
 
