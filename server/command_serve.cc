@@ -29,6 +29,8 @@ namespace {
 constexpr size_t kLoaderThreads = 2;
 constexpr size_t kWaiterThreads = 4;
 constexpr size_t kMaxQueuedTasks = 64;
+constexpr size_t kEmbedderThreads = 2;
+constexpr size_t kMaxEmbedderTasks = 4096;
 
 // The fronts, in order of construction.
 struct Fronts {
@@ -188,6 +190,13 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   CredentialFiles files(paths, credentials, metrics);
   TenantGate gate(
       {config.max_queued_tokens, config.max_request_mib << 20, config.max_wait_ms * 1000}, clock);
+  std::unique_ptr<TraceExporter> traces;  // both outlive the engine, whose last events go there
+  if (!config.otlp_endpoint.empty()) {
+    auto endpoint = TraceExporter::ParseEndpoint(config.otlp_endpoint);
+    if (!endpoint.ok()) return PrintError(endpoint.status(), kExitUsage);
+    traces = std::make_unique<TraceExporter>(*std::move(endpoint));
+  }
+  WorkerPool embedders(kEmbedderThreads, kMaxEmbedderTasks);
   auto engine = MakeEngine(config, make_backend, clock, &metrics);
   if (!engine.ok()) return PrintError(engine.status(), kExitModel);
   const auto registry = OpenRegistry(config, **engine);
@@ -202,12 +211,14 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                   .clock = clock,
                   .loaders = *loaders,
                   .waiters = *waiters,
+                  .embedders = embedders,
                   .limits = LimitsOf(config, **engine),
                   .version = kVersion,
                   .stream_buffer_bytes = config.stream_buffer_kib << 10,
                   .kv_block_size = kBlockTokens,
                   .max_adapters = config.max_adapters,
-                  .adapter_roots = config.adapter_roots};
+                  .adapter_roots = config.adapter_roots,
+                  .traces = traces.get()};
   Fronts fronts(serving);
   if (const Status started = StartFronts(config, clock, tls->store.get(), fronts); !started.ok()) {
     return PrintError(started, kExitListen);
@@ -223,6 +234,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   DrainAfter(Supervise(signals, watchdog, files, tls->files.get()), signals, config, serving,
              fronts);
   StopFronts(fronts);
+  embedders.Close();
   waiters.reset();
   loaders.reset();
   Log(LogLevel::kInfo, "stopped");

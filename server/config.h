@@ -75,6 +75,7 @@ struct ServerConfig {
   int64_t drain_ms = 45000;
   int64_t stall_ms = 30000;
   std::string log_level = "info";
+  std::string otlp_endpoint;
 };
 
 struct Knob {

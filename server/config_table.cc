@@ -110,6 +110,9 @@ const std::vector<Knob>& Knobs() {
        "A step that takes longer is reported, and the server is not ready until it ends."},
       {"log-level", &C::log_level, "", 0, 0, "debug|info|warning|error",
        "Least level that is logged."},
+      {"otlp-endpoint", &C::otlp_endpoint, "", 0, 0, "",
+       "http://HOST[:PORT] of an OpenTelemetry collector that gets a span for each request; none: "
+       "nothing is sent."},
   };
   return knobs;
 }

@@ -123,6 +123,7 @@ DecodeLimits LimitsOf(const ServerConfig& config, const Engine& engine) {
   limits.model_name = info.name;
   limits.vocab_size = info.vocab_size;
   limits.max_context = info.max_context;
+  limits.hidden_size = info.hidden_size;
   limits.longest_context = info.longest_context;
   limits.max_prompt_bytes = std::min(kMaxPromptBytes, config.max_prompt_kib << 10);
   return limits;

@@ -42,9 +42,7 @@ void EncodePrompt(const PromptEvent& from, const std::string& request_id, v1::Pr
   to.set_num_prompt_tokens(from.num_prompt_tokens);
   to.set_num_cached_tokens(from.num_cached_tokens);
   EncodeLogprobs(from.token_logprobs, to.mutable_token_logprobs());
-  to.mutable_adapter()->set_name(from.adapter.name);
-  to.mutable_adapter()->set_version(from.adapter.version);
-  to.mutable_adapter()->set_digest(from.adapter.digest);
+  EncodeAdapter(from.adapter, *to.mutable_adapter());
   to.set_request_id(request_id);
 }
 
@@ -52,18 +50,30 @@ void EncodeFinish(const FinishEvent& from, v1::Finish& to) {
   to.set_index(from.choice);
   to.set_reason(EncodeReason(from.reason));
   to.set_stop_reason(from.stop_reason);
-  v1::Usage* usage = to.mutable_usage();
-  usage->set_prompt_tokens(from.usage.prompt_tokens);
-  usage->set_cached_tokens(from.usage.cached_tokens);
-  usage->set_completion_tokens(from.usage.completion_tokens);
-  v1::Timings* timings = to.mutable_timings();
-  timings->set_queue_ms(from.timings.queue_ms);
-  timings->set_adapter_wait_ms(from.timings.adapter_wait_ms);
-  timings->set_prefill_ms(from.timings.prefill_ms);
-  timings->set_decode_ms(from.timings.decode_ms);
+  EncodeUsage(from.usage, *to.mutable_usage());
+  EncodeTimings(from.timings, *to.mutable_timings());
 }
 
 }  // namespace
+
+void EncodeAdapter(const AdapterIdentity& from, v1::AdapterRef& to) {
+  to.set_name(from.name);
+  to.set_version(from.version);
+  to.set_digest(from.digest);
+}
+
+void EncodeUsage(const Usage& from, v1::Usage& to) {
+  to.set_prompt_tokens(from.prompt_tokens);
+  to.set_cached_tokens(from.cached_tokens);
+  to.set_completion_tokens(from.completion_tokens);
+}
+
+void EncodeTimings(const Timings& from, v1::Timings& to) {
+  to.set_queue_ms(from.queue_ms);
+  to.set_adapter_wait_ms(from.adapter_wait_ms);
+  to.set_prefill_ms(from.prefill_ms);
+  to.set_decode_ms(from.decode_ms);
+}
 
 void EncodeEvent(const TokenEvent& event, const std::string& request_id,
                  v1::GenerateResponse& response) {

@@ -13,6 +13,9 @@ namespace polyad {
 // `request_id` goes into PromptInfo.
 void EncodeEvent(const TokenEvent& event, const std::string& request_id,
                  v1::GenerateResponse& response);
+void EncodeAdapter(const AdapterIdentity& from, v1::AdapterRef& to);
+void EncodeUsage(const Usage& from, v1::Usage& to);
+void EncodeTimings(const Timings& from, v1::Timings& to);
 // Appends `tokens` to `last` where that is a Delta of the same choice; false where it is not.
 bool MergeIntoDelta(const TokensEvent& tokens, v1::GenerateResponse& last);
 

@@ -68,13 +68,17 @@ StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_
                                     const grpc::CallbackServerContext& context) {
   const std::optional<Access> access = FindAccess(kRpc, method);
   if (!access.has_value()) return Internal("%s: not in the table of access", method);
-  const auto& metadata = context.client_metadata();
-  const auto found = metadata.find("authorization");
-  if (found != metadata.end()) {
-    return credentials.Authorize(*access, {found->second.data(), found->second.size()});
-  }
+  const std::string_view authorization = MetadataOf(context, "authorization");
+  if (!authorization.empty()) return credentials.Authorize(*access, authorization);
   const std::optional<PeerIdentity> peer = PeerOf(context);
   return credentials.Authorize(*access, "", peer.has_value() ? &*peer : nullptr);
+}
+
+std::string_view MetadataOf(const grpc::CallbackServerContext& context, std::string_view key) {
+  const auto& metadata = context.client_metadata();
+  const auto found = metadata.find(grpc::string_ref(key.data(), key.size()));
+  if (found == metadata.end()) return "";
+  return {found->second.data(), found->second.size()};
 }
 
 grpc::Status ToGrpcStatus(const Status& status) {

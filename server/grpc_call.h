@@ -24,6 +24,8 @@ namespace polyad {
 // ("/package.Service/Method"). -> the tenant, where that is a tenant's.
 StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_view method,
                                     const grpc::CallbackServerContext& context);
+// The value of a key of the call's metadata, or empty.
+std::string_view MetadataOf(const grpc::CallbackServerContext& context, std::string_view key);
 // Codes are the same numbers; payloads become google.rpc.Status details, and what may be tried
 // again says when.
 grpc::Status ToGrpcStatus(const Status& status);

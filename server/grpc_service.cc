@@ -3,18 +3,33 @@
 #include "polyad/v1/inference.grpc.pb.h"
 #include "server/adapter_codec.h"
 #include "server/adapter_visibility.h"
+#include "server/embed_call.h"
 #include "server/grpc_call.h"
 #include "server/token_stream.h"
+#include "server/trace.h"
 
 namespace polyad {
 namespace {
 
 using Api = v1::InferenceService;
-using RawApi = Api::WithRawCallbackMethod_Generate<Api::WithRawCallbackMethod_Tokenize<
-    Api::WithRawCallbackMethod_Detokenize<Api::WithRawCallbackMethod_ListModels<Api::Service>>>>;
+using RawApi = Api::WithRawCallbackMethod_Generate<Api::WithRawCallbackMethod_Embed<
+    Api::WithRawCallbackMethod_Tokenize<Api::WithRawCallbackMethod_Detokenize<
+        Api::WithRawCallbackMethod_ListModels<Api::Service>>>>>;
 using WriteReactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
 const std::string& kService = *new std::string("/polyad.v1.InferenceService/");
+
+// Drives one EmbedCall; deletes itself when gRPC is done with it.
+class EmbedReactor final : public grpc::ServerUnaryReactor {
+ public:
+  explicit EmbedReactor(std::shared_ptr<EmbedCall> call) : call_(std::move(call)) {}
+
+  void OnCancel() override { call_->Cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  const std::shared_ptr<EmbedCall> call_;
+};
 
 class InferenceServiceImpl final : public RawApi {
  public:
@@ -38,6 +53,31 @@ class InferenceServiceImpl final : public RawApi {
     const Status submitted = SubmitRequest(serving_, *std::move(spec), stream);
     if (!submitted.ok()) stream->Refuse(submitted);
     return StartStream(std::move(stream), serving_.streams.Hold());
+  }
+
+  grpc::ServerUnaryReactor* Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,
+                                  grpc::ByteBuffer* out) override {
+    auto specs = DecodeInputs(*context, *in);
+    if (!specs.ok()) {
+      serving_.metrics.OnRejected(specs.status().code());
+      grpc::ServerUnaryReactor* refused = context->DefaultReactor();
+      refused->Finish(ToGrpcStatus(specs.status()));
+      return refused;
+    }
+    const std::string& client_id = specs->front().request_id;
+    const std::string request_id = client_id.empty() ? UniqueRequestId("") : client_id;
+    const auto call = std::make_shared<EmbedCall>(serving_, *std::move(specs));
+    auto* reactor = new EmbedReactor(call);
+    call->Run(serving_, [reactor, out, request_id](const StatusOr<EmbedResult>& result) {
+      Status status = result.status();
+      if (status.ok()) {
+        v1::EmbedResponse response;
+        EncodeEmbed(*result, request_id, response);
+        status = SerializeMessage(response, *out);
+      }
+      reactor->Finish(ToGrpcStatus(status));
+    });
+    return reactor;
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
@@ -101,7 +141,24 @@ class InferenceServiceImpl final : public RawApi {
     POLYAD_RETURN_IF_ERROR(ParseMessage(in, request));
     POLYAD_ASSIGN_OR_RETURN(RequestSpec spec, DecodeRequest(serving_, request, std::move(tenant)));
     spec.deadline_us = DeadlineMicros(context, serving_.clock.NowMicros());
+    spec.trace = MakeTrace(MetadataOf(context, "traceparent"));
     return spec;
+  }
+
+  StatusOr<std::vector<RequestSpec>> DecodeInputs(const grpc::CallbackServerContext& context,
+                                                  const grpc::ByteBuffer& in) const {
+    POLYAD_ASSIGN_OR_RETURN(std::string tenant, TenantOf(context, "Embed"));
+    v1::EmbedRequest request;
+    POLYAD_RETURN_IF_ERROR(ParseMessage(in, request));
+    POLYAD_ASSIGN_OR_RETURN(std::vector<RequestSpec> specs,
+                            DecodeEmbedRequest(serving_, request, std::move(tenant)));
+    const int64_t deadline_us = DeadlineMicros(context, serving_.clock.NowMicros());
+    const TraceContext trace = MakeTrace(MetadataOf(context, "traceparent"));
+    for (RequestSpec& spec : specs) {
+      spec.deadline_us = deadline_us;
+      spec.trace = trace;
+    }
+    return specs;
   }
 
   v1::ServedModel& AddModel(const std::string& name, const std::string& parent, int64_t version,

@@ -14,6 +14,8 @@
 #include "server/json_text.h"
 #include "server/openai_error.h"
 #include "server/openai_stream.h"
+#include "server/openapi_document.h"
+#include "server/trace.h"
 
 namespace polyad {
 namespace {
@@ -91,10 +93,14 @@ const std::vector<HttpApi::Route>& HttpApi::Routes() {
       {"GET", "/ready", &HttpApi::Ready},
       {"GET", "/metrics", &HttpApi::MetricsText},
       {"GET", "/version", &HttpApi::Version},
+      {"GET", "/openapi.json", &HttpApi::Document},
       {"GET", "/v1/models", &HttpApi::ListModels},
       {"GET", "/v1/models/{id}", &HttpApi::GetModel},
       {"POST", "/v1/completions", &HttpApi::Completions},
       {"POST", "/v1/chat/completions", &HttpApi::ChatCompletions},
+      {"POST", "/v1/embeddings", &HttpApi::Embeddings},
+      {"POST", "/tokenize", &HttpApi::TokenizeRoute},
+      {"POST", "/detokenize", &HttpApi::DetokenizeRoute},
       {"POST", "/v1/load_lora_adapter", &HttpApi::LoadAdapterRoute},
       {"POST", "/v1/unload_lora_adapter", &HttpApi::UnloadAdapterRoute},
   };
@@ -180,6 +186,10 @@ void HttpApi::Version(const Exchange& exchange, const std::string&) {
   exchange->Respond(200, kJson, body);
 }
 
+void HttpApi::Document(const Exchange& exchange, const std::string&) {
+  exchange->Respond(200, kJson, OpenApiDocument());
+}
+
 void HttpApi::ListModels(const Exchange& exchange, const std::string& tenant) {
   const std::string& base = serving_.limits.model_name;
   std::string body = R"({"object":"list","data":[)";
@@ -238,6 +248,7 @@ void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::str
   options.echo = spec->output.echo;
   options.logprobs = spec->output.logprobs.has_value();
   options.num_choices = spec->sampling.num_choices;
+  options.max_tool_calls = ask->max_tool_calls;
   options.id = (kind == OpenAiKind::kChat ? "chatcmpl-" : "cmpl-") + engine_id;
   options.model = ask->model.empty() ? serving_.limits.model_name : ask->model;
   options.created_unix_s = UnixSeconds();
@@ -253,6 +264,7 @@ void HttpApi::Generate(OpenAiKind kind, const Exchange& exchange, const std::str
     if (tokens.ok() && !tokens->empty()) options.first_prompt_token = tokens->front();
   }
   spec->request_id = engine_id;
+  spec->trace = MakeTrace(exchange->request().Field("traceparent"));
   exchange->OnClosed([this, engine_id] { serving_.engine.Cancel(engine_id); });
   const Status submitted = SubmitRequest(
       serving_, *std::move(spec), std::make_shared<OpenAiStream>(std::move(options), exchange));

@@ -36,14 +36,21 @@ class HttpApi {
   void Ready(const Exchange& exchange, const std::string& tenant);
   void MetricsText(const Exchange& exchange, const std::string& tenant);
   void Version(const Exchange& exchange, const std::string& tenant);
+  void Document(const Exchange& exchange, const std::string& tenant);
   void ListModels(const Exchange& exchange, const std::string& tenant);
   void GetModel(const Exchange& exchange, const std::string& tenant);
   void Completions(const Exchange& exchange, const std::string& tenant);
   void ChatCompletions(const Exchange& exchange, const std::string& tenant);
+  void Embeddings(const Exchange& exchange, const std::string& tenant);
+  void TokenizeRoute(const Exchange& exchange, const std::string& tenant);
+  void DetokenizeRoute(const Exchange& exchange, const std::string& tenant);
   void LoadAdapterRoute(const Exchange& exchange, const std::string& tenant);
   void UnloadAdapterRoute(const Exchange& exchange, const std::string& tenant);
 
   void Generate(OpenAiKind kind, const Exchange& exchange, const std::string& tenant);
+  StatusOr<std::string> Tokenize(std::string_view body, const std::string& tenant) const;
+  StatusOr<std::string> Detokenize(std::string_view body, const std::string& tenant) const;
+  Status CheckModel(const std::string& model, const std::string& tenant) const;
   StatusOr<std::string> Authorize(const Route& route, const HttpExchange& exchange) const;
 
   Serving& serving_;

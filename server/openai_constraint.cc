@@ -122,6 +122,8 @@ class ConstraintReader {
 
 }  // namespace
 
+std::vector<std::string> ConstraintFields() { return {kFields.begin(), kFields.end()}; }
+
 bool IsConstraintField(std::string_view name) {
   return std::find(kFields.begin(), kFields.end(), name) != kFields.end();
 }

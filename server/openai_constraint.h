@@ -6,7 +6,9 @@
 // its properties, so the body is read in order. Source: OpenAI API reference (structured outputs),
 // vLLM 0.11. Pure, any thread. Errors: INVALID_ARGUMENT naming the field.
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/base/status.h"
 #include "engine/io/json.h"
@@ -14,8 +16,9 @@
 
 namespace polyad {
 
-// Whether ReadConstraint is who reads the field.
+// Whether ReadConstraint is who reads the field, and all of those.
 bool IsConstraintField(std::string_view name);
+std::vector<std::string> ConstraintFields();
 
 // `body`: of the whole request.
 Status ReadConstraint(const OrderedJson& body, v1::GenerateRequest& out);

@@ -6,11 +6,14 @@
 // accepted and mean nothing. Source: OpenAI API reference (completions, chat), and vLLM's sampling
 // extensions under their names there. Pure functions, any thread.
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/base/status.h"
 #include "polyad/v1/inference.pb.h"
+#include "server/openai_tools.h"
 
 namespace polyad {
 
@@ -22,7 +25,13 @@ struct OpenAiRequest {
   std::string model;  // as the client wrote it, for the answer
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
+  ToolChoice tool_choice;
+  bool parallel_tool_calls = true;
+  int64_t max_tool_calls = 0;  // to be read out of the answer; 0: none are looked for
 };
+
+// The fields that a body may have, sorted.
+std::vector<std::string> OpenAiFields(OpenAiKind kind);
 
 StatusOr<OpenAiRequest> ParseOpenAiRequest(OpenAiKind kind, std::string_view body);
 

@@ -3,8 +3,10 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "server/json_text.h"
 #include "server/openai_error.h"
+#include "server/openai_served.h"
 
 namespace polyad {
 namespace {
@@ -23,7 +25,7 @@ std::string FinishName(FinishReason reason) {
 OpenAiStream::OpenAiStream(Options options, std::shared_ptr<HttpExchange> exchange)
     : options_(std::move(options)),
       exchange_(std::move(exchange)),
-      choices_(static_cast<size_t>(options_.num_choices)) {
+      choices_(static_cast<size_t>(options_.num_choices), Choice(options_.max_tool_calls)) {
   BeginBody(head_);
 }
 
@@ -49,6 +51,7 @@ bool OpenAiStream::OnEvent(TokenEvent event) {
 // With echo and logprobs every choice begins with the prompt's tokens; its first token has no
 // probability.
 bool OpenAiStream::OnPrompt(PromptEvent event) {
+  adapter_ = event.adapter;
   if (!options_.echo || !options_.logprobs) return true;
   TokenLogprob first;
   first.token_id = options_.first_prompt_token;
@@ -61,22 +64,58 @@ bool OpenAiStream::OnPrompt(PromptEvent event) {
 bool OpenAiStream::OnTokens(TokensEvent event) {
   const auto index = static_cast<size_t>(event.choice);
   if (index >= choices_.size()) return true;
-  Choice& choice = choices_[index];
+  const std::string calls = TakeCalls(choices_[index], event);
+  return Show(std::move(event), calls);
+}
+
+std::string OpenAiStream::TakeCalls(Choice& choice, TokensEvent& event) {
+  if (options_.max_tool_calls == 0) return "";
+  ToolCallReader::Piece piece = choice.reader.Push(event.text);
+  event.text = std::move(piece.content);
+  return WriteCalls(piece.calls, event.choice, choice);
+}
+
+std::string OpenAiStream::WriteCalls(const std::vector<MadeToolCall>& calls, int32_t index,
+                                     Choice& choice) {
+  std::string out;
+  for (const MadeToolCall& call : calls) {
+    if (!out.empty()) out += ',';
+    out += '{';
+    if (options_.stream) {
+      out += R"("index":)";
+      AppendJsonInt(choice.num_calls, out);
+      out += ',';
+    }
+    out += R"("id":)";
+    AppendJsonString(absl::StrFormat("call_%s_%d_%d", options_.id, index, choice.num_calls++), out);
+    out += R"(,"type":"function","function":{"name":)";
+    AppendJsonString(call.name, out);
+    out += R"(,"arguments":)";
+    AppendJsonString(call.arguments, out);
+    out += "}}";
+  }
+  return out;
+}
+
+bool OpenAiStream::Show(TokensEvent event, const std::string& calls) {
+  Choice& choice = choices_[static_cast<size_t>(event.choice)];
   if (!options_.stream) {
+    if (!calls.empty()) choice.calls += (choice.calls.empty() ? "" : ",") + calls;
     choice.text += event.text;
     for (TokenLogprob& logprob : event.token_logprobs) {
       choice.logprobs.push_back(std::move(logprob));
     }
     return true;
   }
-  if (event.text.empty() && event.token_logprobs.empty()) return true;  // half a character
+  const bool is_empty = event.text.empty() && event.token_logprobs.empty() && calls.empty();
+  if (is_empty) return true;       // half a character
   if (!choice.logprobs.empty()) {  // the prompt's, with the first tokens
     std::swap(choice.logprobs, event.token_logprobs);
     for (TokenLogprob& logprob : choice.logprobs)
       event.token_logprobs.push_back(std::move(logprob));
     choice.logprobs.clear();
   }
-  AppendChunk(event.choice, choice, event, "");
+  AppendChunk(choice, event, calls, "");
   return Flush();
 }
 
@@ -87,13 +126,23 @@ bool OpenAiStream::OnFinish(const FinishEvent& event) {
   const auto index = static_cast<size_t>(event.choice);
   if (index >= choices_.size()) return true;
   Choice& choice = choices_[index];
+  if (options_.max_tool_calls > 0) {
+    TokensEvent rest;
+    rest.choice = event.choice;
+    rest.text = choice.reader.Flush().content;
+    if (!Show(std::move(rest), "")) return false;
+  }
   choice.finish = FinishName(event.reason);
+  if (choice.finish == "stop" && choice.reader.num_calls() > 0) choice.finish = "tool_calls";
+  timings_ = event.timings;
   usage_.prompt_tokens = event.usage.prompt_tokens;
   usage_.cached_tokens = event.usage.cached_tokens;
   usage_.completion_tokens += event.usage.completion_tokens;
   const bool last = ++num_finished_ == options_.num_choices;
   if (options_.stream) {
-    AppendChunk(event.choice, choice, TokensEvent(), choice.finish);
+    TokensEvent end;
+    end.choice = event.choice;
+    AppendChunk(choice, end, "", choice.finish);
     if (last && options_.include_usage) {
       buffer_ += "data: " + head_ + "]";
       AppendUsage(buffer_);
@@ -130,6 +179,7 @@ void OpenAiStream::FinishAll() {
   }
   body += ']';
   AppendUsage(body);
+  AppendServed(adapter_, timings_, body);
   body += '}';
   exchange_->Respond(200, "application/json", body);
 }
@@ -146,12 +196,12 @@ void OpenAiStream::AppendUsage(std::string& out) const {
   out += "}}";
 }
 
-void OpenAiStream::AppendChunk(int32_t index, Choice& choice, const TokensEvent& tokens,
+void OpenAiStream::AppendChunk(Choice& choice, const TokensEvent& tokens, const std::string& calls,
                                const std::string& finish) {
   buffer_ += "data: ";
   buffer_ += head_;
   buffer_ += R"({"index":)";
-  AppendJsonInt(index, buffer_);
+  AppendJsonInt(tokens.choice, buffer_);
   if (options_.kind == OpenAiKind::kCompletion) {
     buffer_ += R"(,"text":)";
     AppendJsonString(tokens.text, buffer_);
@@ -161,14 +211,16 @@ void OpenAiStream::AppendChunk(int32_t index, Choice& choice, const TokensEvent&
     choice.opened = true;
     buffer_ += R"("content":)";
     AppendJsonString(tokens.text, buffer_);
+    if (!calls.empty()) buffer_ += R"(,"tool_calls":[)" + calls + "]";
     buffer_ += '}';
   }
   buffer_ += R"(,"logprobs":)";
   AppendLogprobs(tokens.token_logprobs, choice, buffer_);
   buffer_ += R"(,"finish_reason":)";
   buffer_ += finish.empty() ? "null" : "\"" + finish + "\"";
-  buffer_ += options_.include_usage ? R"(}],"usage":null})" : "}]}";
-  buffer_ += "\n\n";
+  buffer_ += options_.include_usage ? R"(}],"usage":null)" : "}]";
+  if (!finish.empty()) AppendServed(adapter_, timings_, buffer_);
+  buffer_ += "}\n\n";
 }
 
 void OpenAiStream::AppendWholeChoice(int32_t index, Choice& choice, std::string& out) {
@@ -179,7 +231,12 @@ void OpenAiStream::AppendWholeChoice(int32_t index, Choice& choice, std::string&
     AppendJsonString(choice.text, out);
   } else {
     out += R"(,"message":{"role":"assistant","content":)";
-    AppendJsonString(choice.text, out);
+    if (choice.calls.empty() || !choice.text.empty()) {
+      AppendJsonString(choice.text, out);
+    } else {
+      out += "null";
+    }
+    if (!choice.calls.empty()) out += R"(,"tool_calls":[)" + choice.calls + "]";
     out += '}';
   }
   out += R"(,"logprobs":)";

@@ -13,6 +13,7 @@
 #include "engine/request/token_event.h"
 #include "server/http/http_exchange.h"
 #include "server/openai_request.h"
+#include "server/tool_call_reader.h"
 
 namespace polyad {
 
@@ -25,8 +26,9 @@ class OpenAiStream final : public ResponseSink {
     bool echo = false;
     bool logprobs = false;
     int32_t num_choices = 1;
-    std::string id;     // "cmpl-..." or "chatcmpl-..."
-    std::string model;  // as the client named it
+    int64_t max_tool_calls = 0;  // to be read out of the text; 0: it is text
+    std::string id;              // "cmpl-..." or "chatcmpl-..."
+    std::string model;           // as the client named it
     int64_t created_unix_s = 0;
     int32_t first_prompt_token = 0;                  // for echo with logprobs
     std::function<std::string(int32_t)> token_text;  // for logprobs
@@ -38,6 +40,10 @@ class OpenAiStream final : public ResponseSink {
 
  private:
   struct Choice {
+    explicit Choice(int64_t max_tool_calls) : reader(max_tool_calls) {}
+    ToolCallReader reader;
+    int64_t num_calls = 0;               // that were sent
+    std::string calls;                   // JSON of them, where not streamed
     std::string text;                    // the whole of it, where not streamed
     std::string finish;                  // reason; empty while open
     std::vector<TokenLogprob> logprobs;  // where not streamed
@@ -54,7 +60,11 @@ class OpenAiStream final : public ResponseSink {
   // Appends {"id":...,"choices":[ -- what every body begins with.
   void BeginBody(std::string& out) const;
   void AppendUsage(std::string& out) const;
-  void AppendChunk(int32_t index, Choice& choice, const TokensEvent& tokens,
+  // The event's text without the calls in it, which are returned as JSON.
+  std::string TakeCalls(Choice& choice, TokensEvent& event);
+  std::string WriteCalls(const std::vector<MadeToolCall>& calls, int32_t index, Choice& choice);
+  bool Show(TokensEvent event, const std::string& calls);
+  void AppendChunk(Choice& choice, const TokensEvent& tokens, const std::string& calls,
                    const std::string& finish);
   void AppendLogprobs(const std::vector<TokenLogprob>& logprobs, Choice& choice, std::string& out);
   void AppendCompletionLogprobs(const std::vector<TokenLogprob>& logprobs, Choice& choice,
@@ -69,6 +79,8 @@ class OpenAiStream final : public ResponseSink {
   std::string buffer_;  // of the write being made
   std::vector<Choice> choices_;
   Usage usage_;
+  AdapterIdentity adapter_;
+  Timings timings_;
   int32_t num_finished_ = 0;
   bool failed_ = false;
 };

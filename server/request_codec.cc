@@ -5,6 +5,7 @@
 
 #include "engine/base/adapter_name.h"
 #include "server/field_error.h"
+#include "server/tool_codec.h"
 
 namespace polyad {
 namespace {
@@ -28,20 +29,20 @@ StatusOr<ChatPrompt> DecodeChat(const v1::Chat& chat, const DecodeLimits& limits
   }
   POLYAD_RETURN_IF_ERROR(
       CheckRange("chat.messages", int64_t{chat.messages_size()}, 1, kMaxChatMessages));
-  size_t bytes = 0;
   for (const v1::ChatMessage& message : chat.messages()) {
     POLYAD_RETURN_IF_ERROR(CheckRange(
         "chat.messages.role", static_cast<int64_t>(message.role().size()), 1, kMaxRoleBytes));
-    bytes += message.content().size();
   }
-  POLYAD_RETURN_IF_ERROR(CheckCount("chat.messages.content", bytes,
+  POLYAD_RETURN_IF_ERROR(CheckCount("chat.messages.content", ContentBytes(chat),
                                     static_cast<size_t>(limits.max_prompt_bytes), "bytes in all"));
   ChatPrompt prompt;
   prompt.add_generation_prompt = !chat.has_add_generation_prompt() || chat.add_generation_prompt();
   prompt.messages.reserve(static_cast<size_t>(chat.messages_size()));
   for (const v1::ChatMessage& message : chat.messages()) {
-    prompt.messages.push_back({message.role(), message.content()});
+    ChatTurn& turn = prompt.messages.emplace_back(ChatTurn{message.role(), message.content()});
+    POLYAD_RETURN_IF_ERROR(DecodeToolParts(message, turn));
   }
+  POLYAD_ASSIGN_OR_RETURN(prompt.tools, DecodeTools(chat));
   return prompt;
 }
 
@@ -145,7 +146,8 @@ StatusOr<StoppingParams> DecodeStopping(const v1::Stopping& stopping, const Deco
   return out;
 }
 
-StatusOr<ConstraintSpec> DecodeConstraint(const v1::Constraint& constraint) {
+StatusOr<ConstraintSpec> DecodeConstraint(const v1::GenerateRequest& request) {
+  const v1::Constraint& constraint = request.constraint();
   ConstraintSpec out;
   const auto take = [&](ConstraintSpec::Kind kind, std::string_view field, const std::string& text,
                         int64_t max_bytes) {
@@ -182,6 +184,8 @@ StatusOr<ConstraintSpec> DecodeConstraint(const v1::Constraint& constraint) {
       POLYAD_RETURN_IF_ERROR(take(ConstraintSpec::Kind::kGrammar, "constraint.grammar",
                                   constraint.grammar(), kMaxGrammarBytes));
       break;
+    case v1::Constraint::kToolCalls:
+      return DecodeToolConstraint(request);
     case v1::Constraint::KIND_NOT_SET:
       break;
   }
@@ -281,7 +285,7 @@ StatusOr<RequestSpec> DecodeGenerate(const v1::GenerateRequest& request,
   POLYAD_ASSIGN_OR_RETURN(spec.model, DecodeModel(request.model(), limits, "model"));
   POLYAD_ASSIGN_OR_RETURN(spec.sampling, DecodeSampling(request.sampling(), limits));
   POLYAD_ASSIGN_OR_RETURN(spec.stopping, DecodeStopping(request.stopping(), limits));
-  POLYAD_ASSIGN_OR_RETURN(spec.constraint, DecodeConstraint(request.constraint()));
+  POLYAD_ASSIGN_OR_RETURN(spec.constraint, DecodeConstraint(request));
   POLYAD_ASSIGN_OR_RETURN(spec.output, DecodeOutput(request.output()));
   POLYAD_RETURN_IF_ERROR(
       CheckCount("cache.salt", request.cache().salt().size(), kMaxSaltBytes, "bytes"));

@@ -26,6 +26,8 @@ inline constexpr int64_t kMaxSessionBytes = 256;
 inline constexpr int64_t kMaxRequestIdBytes = 128;
 inline constexpr int64_t kMaxAdapterWaitMs = 600'000;
 inline constexpr int64_t kMaxPriority = 100;
+inline constexpr int64_t kMaxEmbedInputs = 2048;
+inline constexpr int64_t kMaxEmbedValues = 4 << 20;  // of all embeddings of one answer
 inline constexpr int64_t kDefaultMaxTokens = 16;
 
 // What the served model allows.
@@ -34,6 +36,7 @@ struct DecodeLimits {
   int64_t vocab_size = 0;
   int64_t max_context = 0;  // tokens of prompt + output
   int64_t max_prompt_bytes = kMaxPromptBytes;
+  int64_t hidden_size = 0;      // values of an embedding
   int64_t longest_context = 0;  // of adapters that scale theirs; where larger, it bounds requests
 
   int64_t most_tokens() const { return std::max(max_context, longest_context); }

@@ -5,8 +5,10 @@
 
 #include "engine/base/log.h"
 #include "server/adapter_defaults.h"
+#include "server/embed_codec.h"
 #include "server/field_error.h"
 #include "server/quota_error.h"
+#include "server/request_log.h"
 
 namespace polyad {
 namespace {
@@ -16,34 +18,53 @@ constexpr int64_t kBytesPerToken = 4;
 constexpr int64_t kTurnTokens = 8;       // what a template puts around a message
 constexpr int64_t kRequestBytes = 4096;  // of a request without its prompt
 
-// Tells the gate of a request's beginning and end.
+// Tells the gate of a request's beginning and end, and the log of its end.
 class GatedSink final : public ResponseSink {
  public:
-  GatedSink(std::unique_ptr<TenantGate::Pass> pass, int32_t num_choices,
-            std::shared_ptr<ResponseSink> sink)
-      : pass_(std::move(pass)), num_choices_(num_choices), sink_(std::move(sink)) {}
+  GatedSink(std::unique_ptr<TenantGate::Pass> pass, const RequestSpec& spec,
+            std::shared_ptr<ResponseSink> sink, TraceExporter* traces)
+      : pass_(std::move(pass)),
+        num_choices_(spec.sampling.num_choices),
+        sink_(std::move(sink)),
+        traces_(traces) {
+    ended_.request_id = spec.request_id;
+    ended_.tenant = spec.tenant;
+    ended_.trace = spec.trace;
+    ended_.begin_unix_us = UnixMicros();
+  }
 
   bool OnEvent(TokenEvent event) override {
+    if (const auto* prompt = std::get_if<PromptEvent>(&event)) ended_.adapter = prompt->adapter;
     const auto* finish = std::get_if<FinishEvent>(&event);
     if (finish == nullptr) {
       if (pass_ != nullptr) pass_->Begin();
     } else {
-      num_used_ += finish->usage.completion_tokens;
-      if (++num_finished_ == num_choices_ && pass_ != nullptr) {
-        // Before the client hears of it, who may ask again at once.
-        pass_->SetUsed(num_used_ > 0 ? num_used_ + finish->usage.prompt_tokens : 0);
-        pass_.reset();
-      }
+      OnFinish(*finish);
     }
     return sink_->OnEvent(std::move(event));
   }
 
  private:
+  void OnFinish(const FinishEvent& finish) {
+    const int64_t num_made = ended_.usage.completion_tokens + finish.usage.completion_tokens;
+    ended_.usage = finish.usage;
+    ended_.usage.completion_tokens = num_made;
+    if (++num_finished_ != num_choices_ || pass_ == nullptr) return;
+    // Before the client hears of it, who may ask again at once.
+    pass_->SetUsed(num_made > 0 ? num_made + finish.usage.prompt_tokens : 0);
+    ended_.timings = finish.timings;
+    ended_.reason = ReasonText(finish.reason);
+    ended_.status = finish.status;
+    NoteEnd(ended_, traces_);
+    pass_.reset();
+  }
+
   std::unique_ptr<TenantGate::Pass> pass_;
   const int32_t num_choices_;
   const std::shared_ptr<ResponseSink> sink_;
+  TraceExporter* const traces_;
   int32_t num_finished_ = 0;
-  int64_t num_used_ = 0;
+  EndedRequest ended_;
 };
 
 struct PromptSize {
@@ -61,25 +82,26 @@ PromptSize SizeOf(const RequestSpec& spec) {
   if (const auto* text = std::get_if<TextPrompt>(&spec.prompt)) {
     size.bytes = static_cast<int64_t>(text->text.size());
   } else {
-    for (const ChatTurn& turn : std::get<ChatPrompt>(spec.prompt).messages) {
-      size.bytes += static_cast<int64_t>(turn.role.size() + turn.content.size());
-      size.tokens += kTurnTokens;
-    }
+    const auto& chat = std::get<ChatPrompt>(spec.prompt);
+    size.bytes = BytesOf(chat);
+    size.tokens = kTurnTokens * static_cast<int64_t>(chat.messages.size() + chat.tools.size());
   }
   size.tokens += size.bytes / kBytesPerToken + 1;
   return size;
 }
 
-TenantGate::Ask AskOf(const RequestSpec& spec, const TenantLimits& limits,
+TenantGate::Ask AskOf(std::span<const RequestSpec> specs, const TenantLimits& limits,
                       const DecodeLimits& decode) {
-  const PromptSize size = SizeOf(spec);
   TenantGate::Ask ask;
-  ask.tenant = spec.tenant;
+  ask.tenant = specs.front().tenant;
   ask.limits = limits;
-  ask.num_tokens = size.tokens + spec.sampling.num_choices *
-                                     std::min(spec.stopping.max_tokens, decode.most_tokens());
-  ask.num_bytes = size.bytes + kRequestBytes;
-  ask.deadline_us = spec.deadline_us;
+  ask.deadline_us = specs.front().deadline_us;
+  for (const RequestSpec& spec : specs) {
+    const PromptSize size = SizeOf(spec);
+    ask.num_tokens += size.tokens + spec.sampling.num_choices *
+                                        std::min(spec.stopping.max_tokens, decode.most_tokens());
+    ask.num_bytes += size.bytes + kRequestBytes;
+  }
   return ask;
 }
 
@@ -108,15 +130,10 @@ StatusOr<LoadReport> LoadWithinQuotas(Serving& serving, const LoadAdapterSpec& s
 }
 
 Status Admit(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink) {
-  POLYAD_ASSIGN_OR_RETURN(const TenantLimits limits, serving.credentials.LimitsOf(spec.tenant));
-  POLYAD_RETURN_IF_ERROR(
-      CheckRange("priority", int64_t{spec.priority}, -kMaxPriority, limits.max_priority));
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<TenantGate::Pass> pass,
-                          serving.gate.Enter(AskOf(spec, limits, serving.limits)));
-  spec.share = ShareOf(limits, serving);
+                          EnterGate(serving, std::span(&spec, 1)));
   const std::string tenant = spec.tenant;
-  auto gated =
-      std::make_shared<GatedSink>(std::move(pass), spec.sampling.num_choices, std::move(sink));
+  auto gated = std::make_shared<GatedSink>(std::move(pass), spec, std::move(sink), serving.traces);
   const auto id = serving.engine.Submit(std::move(spec), std::move(gated));
   if (id.ok()) return absl::OkStatus();
   return WithRetry(id.status(), serving.gate.RetryMillisOf(tenant));
@@ -124,11 +141,21 @@ Status Admit(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> s
 
 // The version that the request would have now. None for the base and for compositions, which take
 // no defaults.
-AdapterStore::Choice ChoiceOf(const Serving& serving, const v1::GenerateRequest& request,
+template <typename Request>
+AdapterStore::Choice ChoiceOf(const Serving& serving, const Request& request,
                               const std::string& tenant) {
   const auto model = DecodeModel(request.model(), serving.limits, "model");
   if (!model.ok() || model->empty() || request.adapters_size() > 0) return {};
   return serving.registry.Choose(*model, tenant, request.session());
+}
+
+// A version that is replaced just now still serves the request that has its defaults: the lease
+// keeps it. One that is swapped out cannot be kept, and without defaults or a draw among versions
+// need not be.
+void Bind(const AdapterStore::Choice& choice, RequestSpec& spec) {
+  if (choice.lease == nullptr && choice.defaults == nullptr && !choice.is_drawn) return;
+  spec.model = absl::StrFormat("%s@%d", choice.name, choice.version);
+  spec.lease = choice.lease;
 }
 
 }  // namespace
@@ -145,14 +172,30 @@ StatusOr<RequestSpec> DecodeRequest(const Serving& serving, v1::GenerateRequest&
   if (auto* chat = std::get_if<ChatPrompt>(&spec.prompt); chat != nullptr && choice.defaults) {
     chat->chat_template = choice.defaults->chat_template;
   }
-  // A version that is replaced just now still serves the request that has its defaults: the lease
-  // keeps it. One that is swapped out cannot be kept, and without defaults or a draw among versions
-  // need not be.
-  if (choice.lease != nullptr || choice.defaults != nullptr || choice.is_drawn) {
-    spec.model = absl::StrFormat("%s@%d", choice.name, choice.version);
-    spec.lease = std::move(choice.lease);
-  }
+  Bind(choice, spec);
   return spec;
+}
+
+StatusOr<std::vector<RequestSpec>> DecodeEmbedRequest(const Serving& serving,
+                                                      const v1::EmbedRequest& request,
+                                                      std::string tenant) {
+  const AdapterStore::Choice choice = ChoiceOf(serving, request, tenant);
+  POLYAD_ASSIGN_OR_RETURN(std::vector<RequestSpec> specs, DecodeEmbed(request, serving.limits));
+  for (RequestSpec& spec : specs) {
+    spec.tenant = tenant;
+    Bind(choice, spec);
+  }
+  return specs;
+}
+
+StatusOr<std::unique_ptr<TenantGate::Pass>> EnterGate(Serving& serving,
+                                                      std::span<RequestSpec> specs) {
+  const std::string& tenant = specs.front().tenant;
+  POLYAD_ASSIGN_OR_RETURN(const TenantLimits limits, serving.credentials.LimitsOf(tenant));
+  POLYAD_RETURN_IF_ERROR(
+      CheckRange("priority", int64_t{specs.front().priority}, -kMaxPriority, limits.max_priority));
+  for (RequestSpec& spec : specs) spec.share = ShareOf(limits, serving);
+  return serving.gate.Enter(AskOf(specs, limits, serving.limits));
 }
 
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "server/metrics.h"
 #include "server/request_codec.h"
 #include "server/tenant_gate.h"
+#include "server/trace_exporter.h"
 
 namespace polyad {
 
@@ -44,8 +46,9 @@ struct Serving {
   TenantGate& gate;
   Metrics& metrics;
   Clock& clock;
-  WorkerPool& loaders;  // adapter loads, two at a time
-  WorkerPool& waiters;  // calls that wait: unload, drain
+  WorkerPool& loaders;    // adapter loads, two at a time
+  WorkerPool& waiters;    // calls that wait: unload, drain
+  WorkerPool& embedders;  // inputs and answers of embed_call.h
   DecodeLimits limits;
   std::string version;
   int64_t stream_buffer_bytes = 256 << 10;  // unread events of one stream
@@ -56,6 +59,7 @@ struct Serving {
   OpenStreams streams{};  // of Generate
   std::atomic<bool> draining{false};
   std::atomic<bool> stalled{false};                // watchdog.h
+  TraceExporter* traces = nullptr;                 // null: not exported; outlives the engine
   std::function<void(bool ready)> on_readiness{};  // set before serving; tells health checkers
 
   bool ready() const { return !draining.load() && !stalled.load(); }
@@ -65,10 +69,18 @@ struct Serving {
 // `max_tokens` (0: the API's own); checked and bound to that version. `request` is used up.
 StatusOr<RequestSpec> DecodeRequest(const Serving& serving, v1::GenerateRequest& request,
                                     std::string tenant, int64_t max_tokens = 0);
+// Likewise, without defaults: one for each input, all bound to one version.
+StatusOr<std::vector<RequestSpec>> DecodeEmbedRequest(const Serving& serving,
+                                                      const v1::EmbedRequest& request,
+                                                      std::string tenant);
 // registry.Load within the quotas of the tenants that the adapter names, with the metrics of a
 // load.
 StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& spec,
                                      const AdapterStore::Progress& progress);
+// What one call's requests have to pass, together and as one; each gets its tenant's share of the
+// engine. There is at least one.
+StatusOr<std::unique_ptr<TenantGate::Pass>> EnterGate(Serving& serving,
+                                                      std::span<RequestSpec> specs);
 // Submits what passes the tenant's quotas and the server's bounds, and counts a rejection.
 // `spec.request_id` must be UniqueRequestId's: clients may repeat theirs.
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink);

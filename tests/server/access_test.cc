@@ -77,17 +77,23 @@ TEST_F(HttpAccessTest, EveryRouteAsksForItsOwnCredential) {
   };
   constexpr char kPrompt[] = R"({"prompt": "x"})";
   constexpr char kChat[] = R"({"messages": [{"role": "user", "content": "x"}]})";
+  constexpr char kInput[] = R"({"input": "x"})";
+  constexpr char kTokens[] = R"({"tokens": [1]})";
   constexpr char kLoad[] = R"({"lora_name": "a", "lora_path": "p"})";
   constexpr char kUnload[] = R"({"lora_name": "nobody"})";
   const std::vector<Case> cases = {
       {"GET", "/health", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/ready", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/version", "", {200, 200, 200, 200, 200, 200}},
+      {"GET", "/openapi.json", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/metrics", "", {401, 401, 403, 403, 200, 200}},
       {"GET", "/v1/models", "", {401, 401, 200, 200, 403, 403}},
       {"GET", "/v1/models/pirate", "", {401, 401, 200, 404, 403, 403}},
       {"POST", "/v1/completions", kPrompt, {401, 401, 200, 200, 403, 403}},
       {"POST", "/v1/chat/completions", kChat, {401, 401, 200, 200, 403, 403}},
+      {"POST", "/v1/embeddings", kInput, {401, 401, 200, 200, 403, 403}},
+      {"POST", "/tokenize", kPrompt, {401, 401, 200, 200, 403, 403}},
+      {"POST", "/detokenize", kTokens, {401, 401, 200, 200, 403, 403}},
       {"POST", "/v1/load_lora_adapter", kLoad, {401, 401, 403, 403, 403, 200}},
       {"POST", "/v1/unload_lora_adapter", kUnload, {401, 401, 403, 403, 403, 404}}};
   std::set<std::pair<std::string, std::string>> seen;
@@ -200,6 +206,7 @@ TEST_F(RpcAccessTest, EveryMethodAsksForItsOwnCredential) {
   // What those who may call it get for an empty request.
   const std::map<std::string, grpc::StatusCode> allowed = {
       {"/polyad.v1.InferenceService/Generate", kInvalid},
+      {"/polyad.v1.InferenceService/Embed", kInvalid},
       {"/polyad.v1.InferenceService/Tokenize", kOk},
       {"/polyad.v1.InferenceService/Detokenize", kOk},
       {"/polyad.v1.InferenceService/ListModels", kOk},

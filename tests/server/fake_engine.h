@@ -32,6 +32,7 @@ class FakeEngine final : public Engine {
     info_.name = "base-model";
     info_.architecture = "llama";
     info_.vocab_size = 1000;
+    info_.hidden_size = 4;
     info_.max_context = 512;
     info_.kv_format = "int8";
     info_.kv_bytes_per_token = 12240;
@@ -104,14 +105,27 @@ class FakeEngine final : public Engine {
     std::thread thread;
   };
 
+  // Its first value is the prompt's size.
+  std::vector<float> EmbeddingOf(const RequestSpec& spec) const {
+    const auto* text = std::get_if<TextPrompt>(&spec.prompt);
+    const size_t size =
+        text != nullptr ? text->text.size() : std::get<TokenPrompt>(spec.prompt).ids.size();
+    std::vector<float> values(static_cast<size_t>(info_.hidden_size), 0.5f);
+    if (spec.embedding->dimensions > 0)
+      values.resize(static_cast<size_t>(spec.embedding->dimensions));
+    values[0] = static_cast<float>(size);
+    return values;
+  }
+
   void Play(Run& run, const RequestSpec& spec, ResponseSink& sink, const Script& script_now) {
     PromptEvent prompt;
     prompt.num_prompt_tokens = 5;
     prompt.adapter.name = spec.model.empty() ? info_.name : spec.model;
+    if (spec.embedding) prompt.embedding = EmbeddingOf(spec);
     sink.OnEvent(prompt);
     int64_t made = 0;
-    for (int i = 0; (i < script_now.num_tokens || script_now.forever) && !run.cancelled.load();
-         ++i) {
+    const int num_tokens = spec.embedding ? 0 : script_now.num_tokens;
+    for (int i = 0; (i < num_tokens || script_now.forever) && !run.cancelled.load(); ++i) {
       for (int32_t choice = 0; choice < spec.sampling.num_choices; ++choice) {
         TokensEvent tokens;
         tokens.choice = choice;

@@ -14,6 +14,7 @@
 #include "polyad/v1/inference.grpc.pb.h"
 #include "server/adapter_watch.h"
 #include "server/admin_service.h"
+#include "server/embed_call.h"
 #include "server/grpc_call.h"
 #include "server/grpc_server.h"
 #include "server/grpc_service.h"
@@ -242,6 +243,49 @@ TEST(InferenceServiceTest, KeysNameTenants) {
   alice.AddMetadata("authorization", "Bearer alice-key");
   EXPECT_TRUE(Generate(servers, TextRequest(), alice).status.ok());
   EXPECT_EQ(servers.fixture.engine.last_spec().tenant, "alice");
+}
+
+TEST(InferenceServiceTest, EmbedsInputsAndNamesWhatItRefuses) {
+  Servers servers;
+  v1::EmbedRequest request;
+  request.set_request_id("mine");
+  request.set_pooling(v1::MEAN);
+  request.add_inputs()->set_text("abc");
+  request.add_inputs()->mutable_token_ids()->add_ids(7);
+  v1::EmbedResponse response;
+  grpc::ClientContext context;
+  const grpc::Status ok = servers.inference->Embed(&context, request, &response);
+  ASSERT_TRUE(ok.ok()) << ok.error_message();
+  ASSERT_EQ(response.embeddings_size(), 2);
+  EXPECT_EQ(response.embeddings(0).values(0), 3);
+  EXPECT_EQ(response.embeddings(1).values(0), 1);
+  EXPECT_EQ(response.embeddings(1).num_tokens(), 5);
+  EXPECT_EQ(response.usage().prompt_tokens(), 10);
+  EXPECT_EQ(response.adapter().name(), "base-model");
+  EXPECT_EQ(response.request_id(), "mine");
+  request.set_dimensions(5);
+  grpc::ClientContext second;
+  const grpc::Status refused = servers.inference->Embed(&second, request, &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  google::rpc::BadRequest bad;
+  ASSERT_TRUE(bad.ParseFromString(DetailsOf(refused).details(0).value()));
+  EXPECT_EQ(bad.field_violations(0).field(), "dimensions");
+}
+
+TEST(InferenceServiceTest, CancellingAnEmbedCancelsItsInputs) {
+  Servers servers;
+  servers.fixture.engine.script.forever = true;
+  servers.fixture.engine.script.gap_us = 1000;
+  v1::EmbedRequest request;
+  for (int i = 0; i < 50; ++i) request.add_inputs()->set_text("x");
+  v1::EmbedResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  EXPECT_EQ(servers.inference->Embed(&context, request, &response).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(
+      Eventually([&] { return servers.fixture.engine.num_cancels.load() >= kEmbedWindow; }));
+  EXPECT_TRUE(Eventually([&] { return servers.fixture.gate.counts().held_bytes == 0; }));
 }
 
 TEST(InferenceServiceTest, TokenizesDetokenizesAndLists) {

@@ -24,6 +24,7 @@ struct ServingFixture {
 
   RealClock clock;
   TenantGate gate{{}, clock};
+  WorkerPool embedders{2, 64};
   FakeEngine engine;
   FakeRegistry registry;
   Credentials credentials;
@@ -38,7 +39,8 @@ struct ServingFixture {
                   .clock = clock,
                   .loaders = loaders,
                   .waiters = waiters,
-                  .limits = {"base-model", 1000, 512, kMaxPromptBytes},
+                  .embedders = embedders,
+                  .limits = {"base-model", 1000, 512, kMaxPromptBytes, 4},
                   .version = "test"};
 };
 
