@@ -73,6 +73,10 @@ bool EmbedCall::TakeNext(size_t& index, std::string& id) {
 }
 
 void EmbedCall::SubmitMore() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    more_is_queued_ = false;
+  }
   size_t index = 0;
   std::string id;
   while (TakeNext(index, id) && SubmitOne(index, id)) {
@@ -122,6 +126,7 @@ void EmbedCall::OnPrompt(size_t index, PromptEvent event) {
 
 void EmbedCall::OnFinish(const std::string& id, const FinishEvent& event) {
   std::vector<std::string> rest;
+  bool is_queued = false;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     running_.erase(id);
@@ -135,11 +140,14 @@ void EmbedCall::OnFinish(const std::string& id, const FinishEvent& event) {
     timings.adapter_wait_ms = std::max(timings.adapter_wait_ms, event.timings.adapter_wait_ms);
     timings.prefill_ms = std::max(timings.prefill_ms, event.timings.prefill_ms);
     if (!failure_.ok()) rest.assign(running_.begin(), running_.end());
+    is_queued = std::exchange(more_is_queued_, true);
   }
   for (const std::string& other : rest) engine_.Cancel(other);
+  if (is_queued) return;  // it has not begun, so it will see this end too
   if (workers_.TryRun([self = shared_from_this()] { self->SubmitMore(); })) return;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    more_is_queued_ = false;
     FailLocked(ResourceExhausted("embeddings: too many inputs are waiting"));
   }
   EndIfOver();

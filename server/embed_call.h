@@ -59,6 +59,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   std::unique_ptr<TenantGate::Pass> pass_;
   std::vector<size_t> waiting_;    // inputs yet to be submitted, the next one last
   std::set<std::string> running_;  // ids in the engine
+  bool more_is_queued_ = false;    // SubmitMore, on the workers
   bool has_adapter_ = false;
   Status failure_;
   EmbedResult result_;

@@ -54,6 +54,7 @@ StatusOr<std::vector<RequestSpec>> DecodeEmbed(const v1::EmbedRequest& request,
   *shared.mutable_adapters() = request.adapters();
   *shared.mutable_cache() = request.cache();
   shared.set_priority(request.priority());
+  shared.set_session(request.session());
   shared.set_max_adapter_wait_ms(request.max_adapter_wait_ms());
   shared.mutable_sampling()->set_seed(0);
   shared.mutable_stopping()->set_max_tokens(0);

@@ -59,7 +59,8 @@ void HttpApi::Embeddings(const Exchange& exchange, const std::string& tenant) {
 Status HttpApi::CheckModel(const std::string& model, const std::string& tenant) const {
   POLYAD_ASSIGN_OR_RETURN(const std::string reference,
                           DecodeModel(model, serving_.limits, "model"));
-  if (reference.empty() || !serving_.registry.Choose(reference, tenant).name.empty()) {
+  // With a session, so that requests without one are dealt out as if nobody had asked.
+  if (reference.empty() || !serving_.registry.Choose(reference, tenant, "text").name.empty()) {
     return absl::OkStatus();
   }
   return NotFound("model: no adapter '%s'", reference);

@@ -69,7 +69,9 @@ Status SetField(const std::string& name, const Json& value, OpenAiEmbedding& out
     embed.set_priority(priority);
   } else if (name == "request_id") {
     POLYAD_ASSIGN_OR_RETURN(*embed.mutable_request_id(), JsonString(name, value));
-  } else if (name != "user") {
+  } else if (name == "user") {
+    POLYAD_ASSIGN_OR_RETURN(*embed.mutable_session(), JsonString(name, value));
+  } else {
     return UnknownJsonField(name);
   }
   return absl::OkStatus();

@@ -257,7 +257,7 @@ TEST_F(RpcAccessTest, EveryMethodThatTheServicesHaveIsInTheTable) {
           << service->method(i)->name();
     }
   }
-  EXPECT_EQ(num_methods, 15u);
+  EXPECT_EQ(num_methods, 16u);
 }
 
 TEST_F(RpcAccessTest, AMethodOrRouteThatIsNotInTheTableDoesNotStart) {
