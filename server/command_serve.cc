@@ -139,12 +139,11 @@ int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files, T
 
 // Nothing runs any more; what slow readers have not taken yet is theirs until the time is over.
 void AwaitReaders(int64_t until_ms, Serving& serving, Fronts& fronts) {
-  constexpr std::chrono::milliseconds kLook{2};
   const auto left_ms = [&] { return std::max<int64_t>(until_ms - serving.clock.NowMillis(), 0); };
   const bool all = fronts.http_server->Finish(left_ms());
-  while (serving.streams.count() > 0 && left_ms() > 0) std::this_thread::sleep_for(kLook);
-  if (all && serving.streams.count() == 0) return;
-  Log(LogLevel::kWarning, "readers_cut", {{"grpc_streams", serving.streams.count()}});
+  // A stream is gRPC's once it has been written; its server has the last of it sent before it ends.
+  fronts.data_server->Stop(left_ms());
+  if (!all) Log(LogLevel::kWarning, "readers_cut", {});
 }
 
 // Until nothing runs and waits to be read any more, or the drain's time is over; a second signal

@@ -19,8 +19,7 @@ constexpr int64_t kMaxMessageText = 2048;  // trailing metadata has a limit of i
 // Drives one StreamSource; deletes itself when gRPC is done with it.
 class CallReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, public MessageChannel {
  public:
-  CallReactor(std::shared_ptr<StreamSource> source, std::shared_ptr<const void> hold)
-      : source_(std::move(source)), hold_(std::move(hold)) {}
+  explicit CallReactor(std::shared_ptr<StreamSource> source) : source_(std::move(source)) {}
 
   void Begin() { source_->Start(*this); }
 
@@ -43,7 +42,6 @@ class CallReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pub
 
  private:
   const std::shared_ptr<StreamSource> source_;
-  const std::shared_ptr<const void> hold_;
   grpc::ByteBuffer bytes_;
 };
 
@@ -126,9 +124,8 @@ Status SerializeMessage(const google::protobuf::MessageLite& message, grpc::Byte
   return Internal("%s: cannot be serialised", message.GetTypeName());
 }
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source,
-                                                        std::shared_ptr<const void> hold) {
-  auto* reactor = new CallReactor(std::move(source), std::move(hold));
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source) {
+  auto* reactor = new CallReactor(std::move(source));
   reactor->Begin();
   return reactor;
 }

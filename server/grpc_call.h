@@ -35,10 +35,8 @@ int64_t DeadlineMicros(const grpc::CallbackServerContext& context, int64_t now_u
 Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::MessageLite& message);
 Status SerializeMessage(const google::protobuf::MessageLite& message, grpc::ByteBuffer& bytes);
 
-// Starts `source` on a new reactor, which owns itself and a share of it, and `hold` until the
-// client has all of it or has gone.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source,
-                                                        std::shared_ptr<const void> hold = nullptr);
+// Starts `source` on a new reactor, which owns itself and a share of it.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StartStream(std::shared_ptr<StreamSource> source);
 // A stream that ends at once.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* RefuseStream(const Status& status);
 

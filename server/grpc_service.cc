@@ -52,7 +52,7 @@ class InferenceServiceImpl final : public RawApi {
     auto stream = std::make_shared<TokenStream>(std::move(options));
     const Status submitted = SubmitRequest(serving_, *std::move(spec), stream);
     if (!submitted.ok()) stream->Refuse(submitted);
-    return StartStream(std::move(stream), serving_.streams.Hold());
+    return StartStream(std::move(stream));
   }
 
   grpc::ServerUnaryReactor* Embed(grpc::CallbackServerContext* context, const grpc::ByteBuffer* in,

@@ -24,21 +24,6 @@
 
 namespace polyad {
 
-// How many answers are on their way to clients, in buffers of ours: a request may have ended long
-// before a slow reader has all of it.
-class OpenStreams {
- public:
-  // Counts until the last copy is gone.
-  std::shared_ptr<const void> Hold() {
-    ++count_;
-    return {this, [this](const void*) { --count_; }};
-  }
-  int64_t count() const { return count_.load(); }
-
- private:
-  std::atomic<int64_t> count_{0};
-};
-
 struct Serving {
   Engine& engine;
   AdapterRegistry& registry;
@@ -56,7 +41,6 @@ struct Serving {
   int64_t max_adapters = 0;
   std::vector<std::string> adapter_roots{};
   AdapterQuota adapter_quota{};
-  OpenStreams streams{};  // of Generate
   std::atomic<bool> draining{false};
   std::atomic<bool> stalled{false};                // watchdog.h
   TraceExporter* traces = nullptr;                 // null: not exported; outlives the engine

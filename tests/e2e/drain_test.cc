@@ -87,8 +87,7 @@ TEST(DrainTest, OneThatNeverReadsHoldsTheServerNoLongerThanTheDrain) {
   server.Signal(SIGTERM);
   EXPECT_EQ(server.Wait(), 0);
   EXPECT_GE(steady_clock::now() - start, milliseconds(1900)) << "it was waited for";
-  stalled.Finish(milliseconds(0));
-  EXPECT_FALSE(stalled.status.ok());
+  EXPECT_LE(steady_clock::now() - start, milliseconds(10000));
 }
 
 TEST(DrainTest, ASlowReaderOverHttpHearsTheEnd) {

@@ -17,7 +17,6 @@ namespace polyad {
 
 struct HostileFile {
   std::string what;
-  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
   std::string says;                                         // in the message
   std::function<void(const std::filesystem::path&)> write;  // into this directory, which is empty
 };

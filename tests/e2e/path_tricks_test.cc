@@ -86,8 +86,11 @@ class PathTricksTest : public testing::Test {
     EXPECT_TRUE(code == grpc::StatusCode::INVALID_ARGUMENT || code == grpc::StatusCode::NOT_FOUND ||
                 code == grpc::StatusCode::FAILED_PRECONDITION)
         << what << ": " << code << " " << status.error_message();
-    EXPECT_EQ(status.error_message().find(folder_.string()), std::string::npos)
-        << status.error_message();
+    // What the caller said is quoted; where the server's own folders are is not.
+    if (what.find(folder_.string()) == std::string::npos) {
+      EXPECT_EQ(status.error_message().find(folder_.string()), std::string::npos)
+          << status.error_message();
+    }
   }
 
   // Made of where to go and how to write it.
@@ -207,7 +210,7 @@ class PathTricksTest : public testing::Test {
 TEST_F(PathTricksTest, NoPathLeadsOutOfTheRoot) {
   StreamsBeside streams(*server_, "served");
   const std::set<std::string> uris = Uris();
-  for (const std::string& uri : uris) ExpectRefused(Load("trick", uri), "uri " + uri.substr(0, 80));
+  for (const std::string& uri : uris) ExpectRefused(Load("trick", uri), "uri " + uri);
   std::printf("%zu paths\n", uris.size());
   EXPECT_GE(uris.size(), kLeastTricks);
   EXPECT_TRUE(Load("trick", "good").ok()) << "and the plain one is served";
