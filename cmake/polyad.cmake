@@ -78,6 +78,9 @@ function(polyad_test)
   endif()
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  if(ARG_LABEL STREQUAL "e2e")
+    set_tests_properties(${ARG_NAME} PROPERTIES RUN_SERIAL ON)  # a server takes all cores, and clients have deadlines
+  endif()
   if(ARG_LABEL STREQUAL "unit")
     set_property(GLOBAL APPEND PROPERTY POLYAD_UNIT_TESTS ${ARG_NAME})  # the target unit_tests builds them
   endif()
