@@ -13,8 +13,6 @@ namespace {
 // Sixteen rows side by side.
 constexpr int64_t kLanes = 16;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4), may_alias));
-typedef double WideLanes
-    __attribute__((vector_size(kLanes * sizeof(double)), aligned(8), may_alias));
 
 // What is left of |W|^2 + |B A|^2 where the terms of the sum cancel: below this share, the bf16
 // rounding of the products (2^-9 of one term in sqrt(in)) would be felt in the result.
@@ -35,19 +33,22 @@ struct Terms {
 // sums of those fp64.
 __attribute__((always_inline)) inline void TermsLoop(const Terms& of, const float* turned,
                                                      int64_t row) {
-  WideLanes form = {};
-  WideLanes cross = {};
+  double form[kLanes] = {};
+  double cross[kLanes] = {};
   for (int64_t j = 0; j < of.rank; ++j) {
     Lanes sum = {};
     const float* gram = of.gram + j * of.rank;
     for (int64_t k = j; k < of.rank; ++k) {
       sum += gram[k] * *reinterpret_cast<const Lanes*>(turned + k * kLanes);
     }
-    const WideLanes b =
-        __builtin_convertvector(*reinterpret_cast<const Lanes*>(turned + j * kLanes), WideLanes);
-    form += b * __builtin_convertvector(sum, WideLanes);
-    cross += b * __builtin_convertvector(
-                     *reinterpret_cast<const Lanes*>(of.products + j * of.stride + row), WideLanes);
+    float sums[kLanes];
+    *reinterpret_cast<Lanes*>(sums) = sum;
+    const float* b = turned + j * kLanes;
+    const float* products = of.products + j * of.stride + row;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      form[i] += static_cast<double>(b[i]) * static_cast<double>(sums[i]);
+      cross[i] += static_cast<double>(b[i]) * static_cast<double>(products[i]);
+    }
   }
   for (int64_t i = 0; i < kLanes; ++i) {
     of.forms[row + i] = form[i] * of.unit;
