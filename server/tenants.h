@@ -62,6 +62,8 @@ class TenantTable {
   const TenantLimits* Find(std::string_view name) const;  // null where there is no such tenant
 
  private:
+  static StatusOr<TenantTable> ParseFile(std::string_view json);
+
   struct Key {
     const std::string* tenant;  // a key of tenants_
     Digest digest;

@@ -12,6 +12,17 @@ std::string MessageOf(const std::string& json) {
   return std::string(TenantTable::Parse(json).status().message());
 }
 
+TEST(TenantsTest, NoErrorQuotesWhatMayBeAKeysDigest) {
+  const std::string digest(64, 'a');
+  for (const std::string& text :
+       {"\"t" + digest + "\"", "{\"tenants\": " + digest + "}",
+        "{\"tenants\": {\"acme\": \"" + digest + "\"}}", "{\"" + digest + "\": 1}"}) {
+    const auto table = TenantTable::Parse(text);
+    ASSERT_FALSE(table.ok()) << text;
+    EXPECT_EQ(table.status().message().find(digest), std::string::npos) << text;
+  }
+}
+
 TEST(TenantsTest, ATenantHasKeysAndLimitsAndTheRestFromTheDefaults) {
   const TenantTable table = TenantTable::Parse(
                                 R"({"defaults": {"max_requests": 8, "weight": 0.5}, "tenants": {
