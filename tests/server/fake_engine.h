@@ -217,7 +217,7 @@ class FakeRegistry final : public AdapterRegistry {
     const auto info = Get(shift.name);
     if (!info.ok()) return info.status();
     std::lock_guard<std::mutex> lock(mutex_);
-    last_shift = shift;
+    last_shift_ = shift;
     return absl::OkStatus();
   }
   AdapterStore::Choice Choose(std::string_view reference, std::string_view,
@@ -248,11 +248,15 @@ class FakeRegistry final : public AdapterRegistry {
   AdapterStore::SwapCounts swap_counts() const override { return {}; }
 
   int64_t file_bytes = 0;  // of whatever is loaded
-  TrafficShift last_shift;
+  TrafficShift last_shift() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return last_shift_;
+  }
   mutable std::string last_session;
 
  private:
   mutable std::mutex mutex_;
+  TrafficShift last_shift_;
   std::map<std::string, AdapterInfo> adapters_;
   std::atomic<int64_t> changes_{0};
 };

@@ -422,7 +422,7 @@ TEST(AdminServiceTest, AShiftIsCheckedAndPassedOn) {
   EXPECT_EQ(shift("pirate", 1, 0.5, 0), kInvalid);
   EXPECT_EQ(shift("parrot", 1, 0.5, {}), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(shift("pirate", 2, 0.5, 1), grpc::StatusCode::OK);
-  const TrafficShift& last = servers.fixture.registry.last_shift;
+  const TrafficShift last = servers.fixture.registry.last_shift();
   EXPECT_EQ(last.name, "pirate");
   EXPECT_EQ(last.version, 2);
   EXPECT_EQ(last.share, 0.5);
