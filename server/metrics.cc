@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "server/metric_families.h"
+#include "server/request_log.h"
 
 namespace polyad {
 namespace {
@@ -30,20 +31,6 @@ Buckets RowBuckets() { return {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048
 Histogram& MakeHistogram(prometheus::Registry& registry, const std::string& name,
                          const std::string& help, const Buckets& buckets) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
-}
-
-std::string ReasonName(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kError:
-      return "error";
-  }
-  return "error";
 }
 
 }  // namespace
@@ -139,7 +126,7 @@ void Metrics::OnRequestDone(const RequestDone& done) {
   series_->end_to_end.Observe(done.end_to_end_ms / 1e3);
   series_->queue.Observe(done.timings.queue_ms / 1e3);
   series_->adapter_wait.Observe(done.timings.adapter_wait_ms / 1e3);
-  series_->finished.Add({{"reason", ReasonName(done.reason)}}).Increment();
+  series_->finished.Add({{"reason", std::string(ReasonText(done.reason))}}).Increment();
   std::lock_guard<std::mutex> lock(series_->mutex);
   series_->adapters.Add(done.adapter, done.usage);
 }

@@ -28,8 +28,8 @@ struct EndedRequest {
 };
 
 void LogRequest(const EndedRequest& request);
-// "stop", "length", "cancelled" or "error".
 int64_t UnixMicros();
+// "stop", "length", "cancelled" or "error": what the log, traces and metrics say.
 std::string_view ReasonText(FinishReason reason);
 
 }  // namespace polyad
