@@ -31,7 +31,16 @@ constexpr FormatFiles kFormats[] = {
     {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
 constexpr char kModelConfig[] = "config.json";
 constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
+// More than a router's layers of experts have, each with a matrix pair; a header's entry takes some
+// hundreds of bytes of memory before it can be looked at.
+constexpr int64_t kMaxTensors = int64_t{1} << 16;
 constexpr int64_t kPieceBytes = 64 * 1024;  // read and hashed before it gives way
+
+SafetensorsLimits TensorLimits() {
+  SafetensorsLimits limits;
+  limits.max_tensors = kMaxTensors;
+  return limits;
+}
 
 // Exponent bits all set means infinity or NaN, in every IEEE format.
 template <typename Bits>
@@ -264,7 +273,8 @@ StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
     keep(bytes);
     POLYAD_ASSIGN_OR_RETURN(
         const SafetensorsFile read,
-        SafetensorsFile::FromFile(RandomAccessFile::FromBytes(std::move(bytes), tensors_name)));
+        SafetensorsFile::FromFile(RandomAccessFile::FromBytes(std::move(bytes), tensors_name),
+                                  TensorLimits()));
     POLYAD_RETURN_IF_ERROR(source.ReadAll(read, folder + "/"));
   }
   source.digest_ = sha.Finish();
@@ -300,7 +310,7 @@ StatusOr<AdapterSource> AdapterSource::Build(AdapterFormat format, const std::st
   POLYAD_ASSIGN_OR_RETURN(source.config_,
                           ParseOrderedJson(config, FilesOf(format).config, JsonLimits{}));
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile file,
-                          SafetensorsFile::FromFile(std::move(tensors)));
+                          SafetensorsFile::FromFile(std::move(tensors), TensorLimits()));
   POLYAD_RETURN_IF_ERROR(source.ReadAll(file));
   if (format == AdapterFormat::kPeftXlora) return BuildXlora(std::move(source));
   return source;

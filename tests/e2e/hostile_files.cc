@@ -190,7 +190,7 @@ void Table::AddHeaders() {
     many += (i == 0 ? "\"" : ",\"") + std::to_string(i) +
             R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
   }
-  AddBytes("two hundred thousand tensors", "", Framed(many + "}", 0));
+  AddBytes("two hundred thousand tensors", "more than 65537 members", Framed(many + "}", 0));
 }
 
 void Table::AddEntries() {

@@ -6,6 +6,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include <csignal>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,7 @@ class TlsClient {
       : socket_(address, 0, options.source),
         context_(SSL_CTX_new(TLS_client_method()), &SSL_CTX_free),
         ssl_(nullptr, &SSL_free) {
+    std::signal(SIGPIPE, SIG_IGN);  // OpenSSL writes to a socket that the server has closed
     SSL_CTX_set_max_proto_version(context_.get(), options.max_version);
     if (options.max_version < TLS1_2_VERSION) {
       SSL_CTX_set_min_proto_version(context_.get(), TLS1_VERSION);
