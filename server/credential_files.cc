@@ -37,8 +37,8 @@ CredentialFiles::CredentialFiles(const CredentialPaths& paths, Credentials& cred
 Status CredentialFiles::Reload() {
   stamps_ = StampsNow();  // before they are read: what changes meanwhile is read again
   StatusOr<CredentialTable> table = LoadCredentials(paths_);
-  metrics_.OnCredentials(table.ok());
   if (!table.ok()) {
+    metrics_.OnCredentials(false);
     Log(LogLevel::kError, "credentials_refused",
         {{"why", std::string(table.status().message())},
          {"effect", "those read before stay in force"}});
@@ -49,6 +49,7 @@ Status CredentialFiles::Reload() {
        {"keys", static_cast<int64_t>(table->tenants.num_keys())},
        {"identities", static_cast<int64_t>(table->tenants.num_identities())}});
   credentials_.Replace(*std::move(table));
+  metrics_.OnCredentials(true);  // who reads it finds them in force
   return absl::OkStatus();
 }
 

@@ -28,8 +28,8 @@ TlsFiles::TlsFiles(const TlsPaths& paths, TlsStore& store, Metrics& metrics)
 Status TlsFiles::Reload() {
   loaded_ = seen_ = StampsNow();  // before they are read: what changes meanwhile is read again
   StatusOr<std::shared_ptr<const TlsMaterial>> material = TlsMaterial::Load(paths_);
-  metrics_.OnTlsReload(material.ok());
   if (!material.ok()) {
+    metrics_.OnTlsReload(false);
     Log(LogLevel::kError, "tls_refused",
         {{"why", std::string(material.status().message())},
          {"effect", "the certificate read before stays in force"}});
@@ -38,6 +38,7 @@ Status TlsFiles::Reload() {
   LogLoaded(**material);
   metrics_.SetTlsExpiry((*material)->expires_unix_s());
   store_.Replace(*std::move(material));
+  metrics_.OnTlsReload(true);  // who reads it finds the new certificate
   return absl::OkStatus();
 }
 
