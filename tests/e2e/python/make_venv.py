@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the virtual environment of tests/e2e/python, where it is not there yet as requirements.txt has it.
+"""Makes a virtual environment for tests, where it is not there yet as its requirements (tests/e2e/python's) have it.
 
-  make_venv.py FOLDER
+  make_venv.py FOLDER [REQUIREMENTS]
 """
 import hashlib
 import pathlib
@@ -14,7 +14,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    requirements = HERE / "requirements.txt"
+    requirements = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else HERE / "requirements.txt"
     stamp, digest = folder / "installed", hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
