@@ -7,6 +7,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 USER = 65532
+BASE = "localhost/debian"  # of image_base.py's file
 
 # Mounts first, all in a namespace of the container's own; then the image's file system is sealed and entered.
 _ENTER = """
@@ -16,8 +17,12 @@ mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o size=64m,mode=1777 tmpfs "$root/tmp"
 while [ "$1" != -- ]; do
-  mount --bind "$2" "$root/$1"
-  [ "$3" = rw ] || mount -o remount,bind,ro "$root/$1"
+  if [ -f "$2" ]; then touch "$root/$1"; else mkdir -p "$root/$1"; fi
+  case "$3" in
+    tmpfs) mount -t tmpfs -o "$2" tmpfs "$root/$1" ;;
+    rw) mount --bind "$2" "$root/$1" ;;
+    ro) mount --bind "$2" "$root/$1"; mount -o remount,bind,ro "$root/$1" ;;
+  esac
   shift 3
 done
 shift
@@ -63,6 +68,10 @@ class Store:
         container = self.run("from", "--pull-never", name)
         return container, pathlib.Path(self.run("mount", container))
 
+    def close(self, container):
+        self.run("umount", container)
+        self.run("rm", container)
+
 
 def context_of(program, folder):
     """What `docker build` would send of the repository, with a built program in it."""
@@ -74,9 +83,11 @@ def context_of(program, folder):
     return folder
 
 
-def start(root, command, mounts=(), environment=None, **options):
-    """`mounts`: (path in the image, path here, "ro" or "rw")."""
+def start(root, command, mounts=(), environment=None, network=None, **options):
+    """`mounts`: (path in the image, path here, "ro" or "rw") or (path in the image, options, "tmpfs"). `network`: a process in
+    whose network namespace it runs."""
     listed = [str(word) for mount in mounts for word in (mount[0].lstrip("/"), *mount[1:])]
-    return subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "enter", str(root),
+    entered = ["nsenter", f"--net=/proc/{network.pid}/ns/net"] if network else []
+    return subprocess.Popen([*entered, "unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "enter", str(root),
                              *listed, "--", *command],
                             env={"PATH": os.environ["PATH"], **(environment or {})}, text=True, **options)

@@ -17,10 +17,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 import image
 
-PROGRAM = pathlib.Path(os.environ["POLYAD_PROGRAM"])
 MODEL = pathlib.Path(os.environ["POLYAD_DEMO_MODEL"])
-FOLDER = pathlib.Path(os.environ["POLYAD_DEPLOY_FOLDER"])
-NAME = "localhost/polyad-test"
 KEY, ADMIN = "a tenant's key", "the admin's token"
 MOST_BYTES = 80 << 20
 PATIENCE = 600  # seconds; a busy machine
@@ -29,27 +26,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("buildah")
 
 
 @pytest.fixture(scope="module")
-def store():
-    store = image.Store(FOLDER / "images")
-    store.add_base("localhost/debian", FOLDER / "base.tar")
-    return store
-
-
-@pytest.fixture(scope="module")
-def built(store):
-    context = image.context_of(PROGRAM, FOLDER / "context")
-    store.build(context / "deploy/docker/Dockerfile", context, NAME, DEBIAN="localhost/debian", PREBUILT="prebuilt",
-                VERSION="0.1.0", REVISION="abc123")
-    yield store.config_of(NAME)
-    store.run("rmi", "-f", NAME)
-
-
-@pytest.fixture(scope="module")
-def root(store, built):
-    container, folder = store.open(NAME)
+def root(store, polyad_image):
+    container, folder = store.open(polyad_image)
     yield folder
-    store.run("umount", container)
-    store.run("rm", container)
+    store.close(container)
 
 
 def files_of(folder):
@@ -57,8 +37,8 @@ def files_of(folder):
         yield path, path.lstat()
 
 
-def test_configuration(built):
-    config = built["config"]
+def test_configuration(store, polyad_image):
+    config = store.config_of(polyad_image)["config"]
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/usr/bin/polyad"]
     assert config["Cmd"] == ["serve"]
