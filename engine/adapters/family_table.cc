@@ -9,6 +9,7 @@
 #include "engine/adapters/base_record.h"
 #include "engine/adapters/base_replacements.h"
 #include "engine/adapters/own_rope.h"
+#include "engine/adapters/replacement_config.h"
 
 namespace polyad {
 
@@ -108,6 +109,9 @@ StatusOr<AdapterProgram> LowerAdapter(AdapterSource& source, const LoweringConte
     if (family.format != source.format() || family.type != type) continue;
     const CountedBaseWeights counted(context.base);
     POLYAD_RETURN_IF_ERROR(CheckBelongs(kBaseRecord, source.base_digest(), context));
+    if (source.format() == AdapterFormat::kPeft) {
+      POLYAD_RETURN_IF_ERROR(CheckReplacementConfig(source, context.spec));
+    }
     POLYAD_ASSIGN_OR_RETURN(std::optional<OwnRope> rope, ReadOwnRope(source, context));
     ModelSpec spec = context.spec;
     if (rope) spec.rope = rope->rope;

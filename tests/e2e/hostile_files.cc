@@ -323,6 +323,7 @@ void Table::AddTensors() {
   bias.shape = {kHidden};
   TestTensor length = FloatTensor(module + ".lora_magnitude_vector", 1, kHidden, 0.1f, 0);
   length.shape = {kHidden};
+  AddTensorList("a bias that nobody announced", "q_proj.bias", {A(), B(), bias});
   AddTensorList("lengths without DoRA", "lora_magnitude_vector", {A(), B(), length});
 }
 
@@ -365,6 +366,11 @@ void Table::AddConfigFields() {
   AddField("a pattern of a string", "rank_pattern", R"("rank_pattern": {"q_proj": "2"})");
   AddField("a pattern of another rank", "lora_", R"("rank_pattern": {"q_proj": 4})");
   AddField("a pattern that does not compile", "", R"("rank_pattern": {"q_(proj": 4})");
+  AddField("a kind of bias of nobody's", "bias = 'some'", R"("bias": "some")");
+  AddField("a bias of another type", "bias", R"("bias": true)");
+  AddField("saved modules that are not there", "lm_head.weight",
+           R"("modules_to_save": ["lm_head"])");
+  AddField("saved modules of another type", "modules_to_save", R"("modules_to_save": "lm_head")");
   AddField("layers replicated", "", R"("layer_replication": [[0, 2]])");
 }
 
