@@ -2,11 +2,15 @@
 
 #include "kernels/cuda/gated_prefix.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/kronecker.cuh"
 #include "kernels/cuda/low_rank.cuh"
 #include "kernels/cuda/paged_attention.cuh"
+#include "kernels/cuda/product.cuh"
 #include "kernels/cuda/rotate_store.cuh"
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/cuda/sign_bits.cuh"
+#include "kernels/cuda/site_rows.cuh"
+#include "kernels/cuda/sparse.cuh"
 
 namespace polyad::cuda {
 
@@ -41,6 +45,32 @@ bool HasCodeForDevice() {
       reinterpret_cast<const void*>(AddGatedPrefixRows<simt::Bf16>),
       reinterpret_cast<const void*>(MergeSlots<float>),
       reinterpret_cast<const void*>(MergeSlots<simt::Bf16>),
+      reinterpret_cast<const void*>(ProductFew<WeightFormat::kBf16>),
+      reinterpret_cast<const void*>(ProductMany<WeightFormat::kBf16>),
+      reinterpret_cast<const void*>(ProductFew<WeightFormat::kInteger8>),
+      reinterpret_cast<const void*>(ProductMany<WeightFormat::kInteger8>),
+      reinterpret_cast<const void*>(ProductFew<WeightFormat::kInteger4>),
+      reinterpret_cast<const void*>(ProductMany<WeightFormat::kInteger4>),
+      reinterpret_cast<const void*>(ProductFew<WeightFormat::kLevels4>),
+      reinterpret_cast<const void*>(ProductMany<WeightFormat::kLevels4>),
+      reinterpret_cast<const void*>(ProductFew<WeightFormat::kFloat8>),
+      reinterpret_cast<const void*>(ProductMany<WeightFormat::kFloat8>),
+      reinterpret_cast<const void*>(ProductExact),
+      reinterpret_cast<const void*>(EmbedRows),
+      reinterpret_cast<const void*>(SparseProducts<float>),
+      reinterpret_cast<const void*>(KroneckerProducts<float>),
+      reinterpret_cast<const void*>(RotateBlocks<float>),
+      reinterpret_cast<const void*>(NormActivations<float>),
+      reinterpret_cast<const void*>(MoveRows<float, float>),
+      reinterpret_cast<const void*>(SparseProducts<simt::Bf16>),
+      reinterpret_cast<const void*>(KroneckerProducts<simt::Bf16>),
+      reinterpret_cast<const void*>(RotateBlocks<simt::Bf16>),
+      reinterpret_cast<const void*>(NormActivations<simt::Bf16>),
+      reinterpret_cast<const void*>(MoveRows<float, simt::Bf16>),
+      reinterpret_cast<const void*>(MoveRows<simt::Bf16, simt::Bf16>),
+      reinterpret_cast<const void*>(RotatePairs),
+      reinterpret_cast<const void*>(ReplaceEmbeddings),
+      reinterpret_cast<const void*>(AddLowRankEmbeddings),
   };
   for (const void* kernel : kernels) {
     cudaFuncAttributes attributes = {};

@@ -105,7 +105,8 @@ void AddMatrices(Specs& specs) {
                      return DenseRows{rows, tensors.Matrix(DType::kF32, 6, 64), 78};
                    }});
   // Square and oblong factors, either the larger; f32 factors of bf16 numbers lose nothing.
-  const int64_t factors[][4] = {{4, 4, 24, 24}, {3, 5, 17, 2}, {20, 12, 3, 4}, {1, 2, 33, 40}};
+  const int64_t factors[][4] = {
+      {4, 4, 24, 24}, {3, 5, 17, 2}, {20, 12, 3, 4}, {1, 2, 33, 40}, {3, 37, 5, 2}};
   for (const auto& [l, m, k, n] : factors) {
     specs.push_back({absl::StrFormat("kronecker_%dx%d_%dx%d", l, m, k, n), DeltaStage::kApply,
                      [l = l, m = m, k = k, n = n](DeltaTensors& tensors) {

@@ -6,21 +6,20 @@
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/cuda/emulated_deltas.h"
+#include "tests/kernels/cuda/emulated_products.h"
 
 namespace polyad::test {
 namespace {
 
-// A packed op as both sides have it.
 class EmulatedDelta final : public PackedDelta {
  public:
-  EmulatedDelta(std::unique_ptr<PackedDelta> reference, std::unique_ptr<DeviceDelta> device)
-      : reference_(std::move(reference)), device_(std::move(device)) {}
-  DeltaCost cost() const override { return reference_->cost(); }
-  const PackedDelta* reference() const { return reference_.get(); }
-  const DeviceDelta* device() const { return device_.get(); }
+  EmulatedDelta(DeltaCost cost, std::unique_ptr<DeviceDelta> device)
+      : cost_(cost), device_(std::move(device)) {}
+  DeltaCost cost() const override { return cost_; }
+  const DeviceDelta& device() const { return *device_; }
 
  private:
-  const std::unique_ptr<PackedDelta> reference_;
+  const DeltaCost cost_;
   const std::unique_ptr<DeviceDelta> device_;
 };
 
@@ -28,40 +27,12 @@ const EmulatedDelta& DeltaOf(const DeltaSegment& segment) {
   return static_cast<const EmulatedDelta&>(*segment.op);
 }
 
-std::vector<DeltaSegment> OnReference(std::span<const DeltaSegment> segments) {
-  std::vector<DeltaSegment> own(segments.begin(), segments.end());
-  for (DeltaSegment& segment : own) segment.op = DeltaOf(segment).reference();
-  return own;
-}
-
-// How many of the segments, from the first on, are ops of one kind (or ops without a kernel).
+// How many of the segments, from the first on, are ops of one kind.
 size_t RunOf(std::span<const DeltaSegment> segments) {
-  const auto kind = [](const DeltaSegment& segment) {
-    const DeviceDelta* device = DeltaOf(segment).device();
-    return device == nullptr ? -1 : device->kind();
-  };
   size_t count = 1;
-  while (count < segments.size() && kind(segments[count]) == kind(segments[0])) ++count;
+  const auto kind = DeltaOf(segments[0]).device().kind();
+  while (count < segments.size() && DeltaOf(segments[count]).device().kind() == kind) ++count;
   return count;
-}
-
-template <typename T>
-cuda::DeviceRows<T> RowsOf(ActivationRows rows) {
-  return {static_cast<T*>(rows.data), rows.rows, rows.cols, rows.stride};
-}
-cuda::DeviceRows<float> RowsOf(FloatRows rows) {
-  return {rows.data, rows.rows, rows.cols, rows.stride};
-}
-cuda::DeviceRows<const float> ConstRowsOf(FloatRows rows) {
-  return {rows.data, rows.rows, rows.cols, rows.stride};
-}
-
-// One vector op at a time: transforms go in the order given.
-template <typename T>
-void TransformRows(const DeltaSegment& segment, cuda::DeviceRows<T> rows, simt::Stream stream) {
-  VectorPlan plan;
-  plan.Add(segment, DeltaOf(segment).device()->vector());
-  plan.Run(cuda::VectorStep::kMultiply, rows, stream);
 }
 
 }  // namespace
@@ -73,46 +44,86 @@ absl::StatusOr<std::unique_ptr<PackedDelta>> EmulatedBackend::PackDelta(const De
                                                                         PackShare& share) {
   absl::StatusOr<std::unique_ptr<PackedDelta>> reference = reference_->PackDelta(op, share);
   if (!reference.ok()) return reference.status();
-  return std::make_unique<EmulatedDelta>(*std::move(reference), MakeDeviceDelta(op, exact()));
+  return std::make_unique<EmulatedDelta>((*reference)->cost(), MakeDeviceDelta(op, exact()));
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> EmulatedBackend::PackMatrix(
+    std::span<const TensorView> parts) {
+  return std::make_unique<DeviceMatrix>(parts, exact());
+}
+
+void EmulatedBackend::ProductOfRows(const PackedMatrix& weight, int64_t first_row, FloatRows x,
+                                    FloatRows y) {
+  static_cast<const DeviceMatrix&>(weight).ProductOfRows(first_row, x, y, &stream_);
+}
+
+void EmulatedBackend::Embed(const PackedMatrix& table, std::span<const int32_t> ids,
+                            FloatRows out) {
+  static_cast<const DeviceMatrix&>(table).Embed(ids, /*adds=*/false, out, &stream_);
+}
+
+void EmulatedBackend::AddRows(const PackedMatrix& table, std::span<const int32_t> ids,
+                              FloatRows out) {
+  static_cast<const DeviceMatrix&>(table).Embed(ids, /*adds=*/true, out, &stream_);
+}
+
+void EmulatedBackend::Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) {
+  static_cast<const DeviceMatrix&>(*args.weight).Gemm(args, x, y, &stream_);
+  Apply(args.deltas, x, y);
 }
 
 void EmulatedBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) {
-  const DeviceInput input(x);
+  if (segments.empty()) return;
+  const DeviceActivations input(x);
   while (!segments.empty()) {
     const auto run = segments.first(RunOf(segments));
-    if (DeltaOf(run[0]).device() == nullptr) {
-      reference_->Apply(OnReference(run), x, y);
-    } else {
-      std::vector<const DeviceDelta*> deltas;
-      for (const DeltaSegment& segment : run) deltas.push_back(DeltaOf(segment).device());
-      deltas[0]->Apply(deltas, run, input, y, &stream_);
-    }
+    std::vector<const DeviceDelta*> deltas;
+    for (const DeltaSegment& segment : run) deltas.push_back(&DeltaOf(segment).device());
+    deltas[0]->Apply(deltas, run, input, y, &stream_);
     segments = segments.subspan(run.size());
   }
 }
 
 void EmulatedBackend::TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) {
   for (const DeltaSegment& segment : segments) {
-    const DeviceDelta* device = DeltaOf(segment).device();
-    if (device == nullptr || device->kind() != DeviceDelta::kScale) {
-      reference_->TransformInput(OnReference({&segment, 1}), x);
-    } else if (exact()) {
-      TransformRows(segment, RowsOf<float>(x), &stream_);
-    } else {
-      TransformRows(segment, RowsOf<simt::Bf16>(x), &stream_);
-    }
+    DeltaOf(segment).device().TransformInput(segment, DeviceActivations(x), x, &stream_);
   }
 }
 
 void EmulatedBackend::TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) {
   for (const DeltaSegment& segment : segments) {
-    const DeviceDelta* device = DeltaOf(segment).device();
-    if (device == nullptr || device->kind() != DeviceDelta::kScale) {
-      reference_->TransformOutput(OnReference({&segment, 1}), y);
-    } else {
-      TransformRows(segment, RowsOf(y), &stream_);
-    }
+    DeltaOf(segment).device().TransformOutput(segment, y, &stream_);
   }
+}
+
+template <typename From, typename To>
+void EmulatedBackend::MoveAll(cuda::Move move, cuda::DeviceRows<const From> from,
+                              cuda::DeviceRows<To> to) {
+  simt::Launch({to.rows, cuda::kRowThreads}, &stream_, cuda::MoveRows<From, To>, move, from, to);
+}
+
+void EmulatedBackend::Copy(FloatRows from, FloatRows to) {
+  MoveAll(cuda::Move::kCopy, ConstRowsOf(from), RowsOf(to));
+}
+void EmulatedBackend::Copy(ActivationRows from, ActivationRows to) {
+  if (exact()) {
+    MoveAll(cuda::Move::kCopy, ConstRowsOf<float>(from), RowsOf<float>(to));
+  } else {
+    MoveAll(cuda::Move::kCopy, ConstRowsOf<simt::Bf16>(from), RowsOf<simt::Bf16>(to));
+  }
+}
+void EmulatedBackend::Convert(FloatRows from, ActivationRows to) {
+  if (exact()) {
+    MoveAll(cuda::Move::kCopy, ConstRowsOf(from), RowsOf<float>(to));
+  } else {
+    MoveAll(cuda::Move::kCopy, ConstRowsOf(from), RowsOf<simt::Bf16>(to));
+  }
+}
+void EmulatedBackend::Zero(FloatRows rows) {
+  MoveAll(cuda::Move::kZero, ConstRowsOf(rows), RowsOf(rows));
+}
+void EmulatedBackend::Accumulate(FloatRows x, FloatRows y) {
+  MoveAll(cuda::Move::kAdd, ConstRowsOf(x), RowsOf(y));
 }
 
 void EmulatedBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) {
@@ -175,7 +186,9 @@ void EmulatedBackend::ArgMax(FloatRows logits, std::span<TokenScore> best) {
 
 void EmulatedBackend::TransformEmbedding(std::span<const DeltaSegment> segments,
                                          std::span<const int32_t> ids, FloatRows rows) {
-  reference_->TransformEmbedding(OnReference(segments), ids, rows);
+  for (const DeltaSegment& segment : segments) {
+    DeltaOf(segment).device().TransformEmbedding(segment, ids, rows, &stream_);
+  }
 }
 
 }  // namespace polyad::test

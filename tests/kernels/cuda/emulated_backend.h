@@ -1,9 +1,9 @@
 #pragma once
 
-// A Backend whose ops run as CUDA kernels under the emulator, as far as kernels/cuda has them, and
-// as the reference otherwise: it lets the shared op cases test kernels before there is a device. It
-// does on the host what a CUDA backend does with device memory: activations in padded rows, packed
-// factors, plans. num_launches() tells whether kernels ran at all. One thread.
+// A Backend whose ops run as CUDA kernels under the emulator (K/V pages of codes, which have no
+// kernels yet, go to the reference): it lets the shared op cases test kernels before there is a
+// device. It does on the host what a CUDA backend does with device memory: activations in padded
+// rows, packed factors, plans. num_launches() tells whether kernels ran at all. One thread.
 
 #include <memory>
 #include <span>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/api/backend.h"
+#include "kernels/cuda/site_rows.cuh"
 #include "kernels/simt/emulated_stream.h"
 #include "tests/kernels/cuda/emulated_attention.h"
 
@@ -29,9 +30,7 @@ class EmulatedBackend final : public Backend {
     return reference_->Allocate(bytes);
   }
   absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
-      std::span<const TensorView> parts) override {
-    return reference_->PackMatrix(parts);
-  }
+      std::span<const TensorView> parts) override;
   absl::StatusOr<std::unique_ptr<PackedDelta>> PackDelta(const DeltaOp& op,
                                                          PackShare& share) override;
   absl::StatusOr<int64_t> KvBlockBytes(const KvShape& shape) const override {
@@ -40,19 +39,11 @@ class EmulatedBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<KvStorage>> AllocateKv(const KvShape& shape,
                                                         int64_t num_blocks) override;
   void ProductOfRows(const PackedMatrix& weight, int64_t first_row, FloatRows x,
-                     FloatRows y) override {
-    reference_->ProductOfRows(weight, first_row, x, y);
-  }
-  void Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override {
-    reference_->Embed(table, ids, out);
-  }
-  void AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override {
-    reference_->AddRows(table, ids, out);
-  }
+                     FloatRows y) override;
+  void Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override;
+  void AddRows(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) override;
   void Norm(const NormArgs& args, FloatRows x, ActivationRows y) override;
-  void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) override {
-    reference_->Gemm(args, x, y);
-  }
+  void Gemm(const GemmArgs& args, ActivationRows x, FloatRows y) override;
   void RotateAndStore(const QkvArgs& args) override;
   void Attention(const AttentionArgs& args) override;
   void AddGatedPrefix(const GatedPrefixArgs& args) override {
@@ -66,13 +57,15 @@ class EmulatedBackend final : public Backend {
   void TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) override;
   void TransformEmbedding(std::span<const DeltaSegment> segments, std::span<const int32_t> ids,
                           FloatRows rows) override;
-  void Copy(FloatRows from, FloatRows to) override { reference_->Copy(from, to); }
-  void Copy(ActivationRows from, ActivationRows to) override { reference_->Copy(from, to); }
-  void Convert(FloatRows from, ActivationRows to) override { reference_->Convert(from, to); }
-  void Zero(FloatRows rows) override { reference_->Zero(rows); }
-  void Accumulate(FloatRows x, FloatRows y) override { reference_->Accumulate(x, y); }
+  void Copy(FloatRows from, FloatRows to) override;
+  void Copy(ActivationRows from, ActivationRows to) override;
+  void Convert(FloatRows from, ActivationRows to) override;
+  void Zero(FloatRows rows) override;
+  void Accumulate(FloatRows x, FloatRows y) override;
 
  private:
+  template <typename From, typename To>
+  void MoveAll(cuda::Move move, cuda::DeviceRows<const From> from, cuda::DeviceRows<To> to);
   bool exact() const { return activation_dtype() == DType::kF32; }
 
   const std::unique_ptr<Backend> reference_;

@@ -1,54 +1,19 @@
 #include "tests/kernels/cuda/emulated_deltas.h"
 
-#include <cstring>
-
+#include "kernels/api/check.h"
 #include "kernels/cuda/fragment_matrix.h"
 #include "kernels/cuda/low_rank.cuh"
 #include "kernels/cuda/sign_bits.cuh"
-#include "kernels/reference/element.h"
+#include "tests/kernels/cuda/emulated_products.h"
+#include "tests/kernels/cuda/emulated_sites.h"
 
 namespace polyad::test {
 namespace {
-
-// Bits or numbers in memory aligned as device memory is.
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(std::span<const T> values)
-      : words_((values.size_bytes() + sizeof(simt::Words4) - 1) / sizeof(simt::Words4)),
-        size_(values.size()) {
-    if (size_ > 0) std::memcpy(words_.data(), values.data(), values.size_bytes());
-  }
-  const T* data() const { return size_ == 0 ? nullptr : reinterpret_cast<const T*>(words_.data()); }
-
- private:
-  std::vector<simt::Words4> words_;
-  size_t size_;
-};
-
-std::vector<float> Values(const TensorView& tensor, float scale) {
-  std::vector<float> values;
-  for (int64_t i = 0; i < tensor.rows * tensor.cols; ++i) {
-    values.push_back(scale * ElementOf(tensor, i / tensor.cols, i % tensor.cols));
-  }
-  return values;
-}
 
 std::vector<uint16_t> Fragments(const TensorView& tensor, float scale) {
   return cuda::PackFragments(tensor.rows, tensor.cols, [&](int64_t row, int64_t col) {
     return scale * ElementOf(tensor, row, col);
   });
-}
-
-// An op's segment at the rows and columns that a launch gives it.
-template <typename Segment>
-Segment Placed(Segment segment, const DeltaSegment& at) {
-  segment.row_begin = static_cast<int32_t>(at.row_begin);
-  segment.row_end = static_cast<int32_t>(at.row_end);
-  segment.y_column = static_cast<int32_t>(at.y_column);
-  segment.scale = at.scale;
-  segment.row_scale = at.row_scale;
-  return segment;
 }
 
 class DeviceLowRank final : public DeviceDelta {
@@ -57,8 +22,8 @@ class DeviceLowRank final : public DeviceDelta {
       : exact_(exact),
         a_(Fragments(op.a, 1.0f)),
         b_(Fragments(op.b, op.scale)),
-        exact_a_(Values(op.a, 1.0f)),
-        exact_b_(Values(op.b, op.scale)),
+        exact_a_(ValuesOf(op.a)),
+        exact_b_(ValuesOf(op.b, op.scale)),
         inner_(op.inner),
         outer_(op.outer) {
     segment_.in = static_cast<int32_t>(op.a.cols);
@@ -74,7 +39,7 @@ class DeviceLowRank final : public DeviceDelta {
   Kind kind() const override { return kLowRank; }
 
   void Apply(std::span<const DeviceDelta* const> deltas, std::span<const DeltaSegment> segments,
-             const DeviceInput& x, FloatRows y, simt::Stream stream) const override {
+             const DeviceActivations& x, FloatRows y, simt::Stream stream) const override {
     std::vector<cuda::LowRankSegment> own;
     for (size_t i = 0; i < segments.size(); ++i) {
       own.push_back(Placed(static_cast<const DeviceLowRank*>(deltas[i])->segment_, segments[i]));
@@ -122,7 +87,7 @@ class DeviceSigns final : public DeviceDelta {
   Kind kind() const override { return kSignBits; }
 
   void Apply(std::span<const DeviceDelta* const> deltas, std::span<const DeltaSegment> segments,
-             const DeviceInput& x, FloatRows y, simt::Stream stream) const override {
+             const DeviceActivations& x, FloatRows y, simt::Stream stream) const override {
     std::vector<cuda::SignSegment> own;
     for (size_t i = 0; i < segments.size(); ++i) {
       own.push_back(Placed(static_cast<const DeviceSigns*>(deltas[i])->segment_, segments[i]));
@@ -151,9 +116,22 @@ class DeviceVector final : public DeviceDelta {
   Kind kind() const override { return kind_; }
   std::span<const float> vector() const override { return values_; }
 
+  void TransformInput(const DeltaSegment& segment, const DeviceActivations&, ActivationRows to,
+                      simt::Stream stream) const override {
+    if (to.dtype == DType::kF32) {
+      Multiply(segment, RowsOf<float>(to), stream);
+    } else {
+      Multiply(segment, RowsOf<simt::Bf16>(to), stream);
+    }
+  }
+  void TransformOutput(const DeltaSegment& segment, FloatRows y,
+                       simt::Stream stream) const override {
+    Multiply(segment, RowsOf(y), stream);
+  }
+
   // In order, each in a launch of its own: segments may overlap.
   void Apply(std::span<const DeviceDelta* const> deltas, std::span<const DeltaSegment> segments,
-             const DeviceInput&, FloatRows y, simt::Stream stream) const override {
+             const DeviceActivations&, FloatRows y, simt::Stream stream) const override {
     for (size_t i = 0; i < segments.size(); ++i) {
       VectorPlan plan;
       plan.Add(segments[i], deltas[i]->vector());
@@ -163,6 +141,13 @@ class DeviceVector final : public DeviceDelta {
   }
 
  private:
+  template <typename T>
+  void Multiply(const DeltaSegment& segment, cuda::DeviceRows<T> rows, simt::Stream stream) const {
+    VectorPlan plan;
+    plan.Add(segment, values_);
+    plan.Run(cuda::VectorStep::kMultiply, rows, stream);
+  }
+
   const Kind kind_;
   const std::vector<float> values_;
 };
@@ -186,16 +171,51 @@ struct Maker {
   std::unique_ptr<DeviceDelta> operator()(const LowRank& op) const {
     return std::make_unique<DeviceLowRank>(op, exact);
   }
-  template <typename Op>
-  std::unique_ptr<DeviceDelta> operator()(const Op&) const {
-    return nullptr;
+  std::unique_ptr<DeviceDelta> operator()(const Dense& op) const {
+    return MakeDeviceDense(op, exact);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const Bottleneck& op) const {
+    return MakeDeviceBottleneck(op, exact);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const DenseRows& op) const {
+    return MakeDeviceRows(op, exact);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const Sparse& op) const {
+    return MakeDeviceSparse(op, exact);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const Kronecker& op) const {
+    return MakeDeviceKronecker(op, exact);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const BlockRotation& op) const {
+    return MakeDeviceRotation(op, exact);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const PairRotation& op) const {
+    return MakeDeviceRotation(op);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const EmbeddingRows& op) const {
+    return MakeDeviceEmbedding(op);
+  }
+  std::unique_ptr<DeviceDelta> operator()(const EmbeddingLowRank& op) const {
+    return MakeDeviceEmbedding(op);
   }
 };
 
 }  // namespace
 
-float ElementOf(const TensorView& tensor, int64_t row, int64_t col) {
-  return static_cast<float>(ref::ReadElement(tensor, row, col));
+void DeviceDelta::Apply(std::span<const DeviceDelta* const>, std::span<const DeltaSegment>,
+                        const DeviceActivations&, FloatRows, simt::Stream) const {
+  KERNEL_CHECK(false, "Apply takes deltas and bottlenecks only");
+}
+void DeviceDelta::TransformInput(const DeltaSegment&, const DeviceActivations&, ActivationRows,
+                                 simt::Stream) const {
+  KERNEL_CHECK(false, "an input op");
+}
+void DeviceDelta::TransformOutput(const DeltaSegment&, FloatRows, simt::Stream) const {
+  KERNEL_CHECK(false, "an output op");
+}
+void DeviceDelta::TransformEmbedding(const DeltaSegment&, std::span<const int32_t>, FloatRows,
+                                     simt::Stream) const {
+  KERNEL_CHECK(false, "an embedding op");
 }
 
 void VectorPlan::Add(const DeltaSegment& segment, std::span<const float> values) {
@@ -207,28 +227,6 @@ void VectorPlan::Add(const DeltaSegment& segment, std::span<const float> values)
   for (int64_t row = segment.row_begin; row < segment.row_end; ++row) {
     items_.push_back({index, static_cast<int32_t>(row)});
   }
-}
-
-DeviceInput::DeviceInput(ActivationRows x)
-    : rows_(x.rows), cols_(x.cols), stride_(cuda::RoundUp(x.cols, cuda::kRowElements)) {
-  const bool exact = x.dtype == DType::kF32;
-  const auto count = static_cast<size_t>(rows_ * stride_);
-  std::vector<simt::Words4>& words = exact ? exact_words_ : words_;
-  words.resize(count / (exact ? 4 : 8));
-  const int64_t bytes = InfoOf(x.dtype).block_bytes;
-  for (int64_t row = 0; row < rows_; ++row) {
-    std::memcpy(reinterpret_cast<char*>(words.data()) + row * stride_ * bytes,
-                static_cast<const char*>(x.data) + row * x.stride * bytes,
-                static_cast<size_t>(cols_ * bytes));
-  }
-}
-
-cuda::DeviceRows<const simt::Bf16> DeviceInput::rows() const {
-  return {reinterpret_cast<const simt::Bf16*>(words_.data()), rows_, cols_, stride_};
-}
-
-cuda::DeviceRows<const float> DeviceInput::exact_rows() const {
-  return {reinterpret_cast<const float*>(exact_words_.data()), rows_, cols_, stride_};
 }
 
 std::unique_ptr<DeviceDelta> MakeDeviceDelta(const DeltaOp& op, bool exact) {

@@ -12,35 +12,38 @@
 #include "kernels/cuda/device_rows.h"
 #include "kernels/cuda/row_ops.cuh"
 #include "kernels/simt/simt.h"
+#include "tests/kernels/cuda/emulated_memory.h"
 
 namespace polyad::test {
 
-// Activations of a call in padded rows (device_rows.h).
-class DeviceInput {
- public:
-  explicit DeviceInput(ActivationRows x);
-  cuda::DeviceRows<const simt::Bf16> rows() const;
-  cuda::DeviceRows<const float> exact_rows() const;
-
- private:
-  int64_t rows_;
-  int64_t cols_;
-  int64_t stride_;
-  std::vector<simt::Words4> words_;  // aligned as device memory is
-  std::vector<simt::Words4> exact_words_;
-};
-
 class DeviceDelta {
  public:
-  enum Kind { kLowRank, kSignBits, kBias, kScale };
+  enum Kind {
+    kLowRank,
+    kSignBits,
+    kBias,
+    kScale,
+    kDense,
+    kBottleneck,
+    kSparse,
+    kKronecker,
+    kRotation,
+    kEmbedding
+  };
 
   virtual ~DeviceDelta() = default;
   virtual Kind kind() const = 0;
   virtual std::span<const float> vector() const { return {}; }  // of kBias and kScale
   // y += for all of `segments`, whose ops are `deltas`, all of this kind.
   virtual void Apply(std::span<const DeviceDelta* const> deltas,
-                     std::span<const DeltaSegment> segments, const DeviceInput& x, FloatRows y,
-                     simt::Stream stream) const = 0;
+                     std::span<const DeltaSegment> segments, const DeviceActivations& x,
+                     FloatRows y, simt::Stream stream) const;
+  // The segment's rows of `to`, which are those of x.
+  virtual void TransformInput(const DeltaSegment& segment, const DeviceActivations& x,
+                              ActivationRows to, simt::Stream stream) const;
+  virtual void TransformOutput(const DeltaSegment& segment, FloatRows y, simt::Stream stream) const;
+  virtual void TransformEmbedding(const DeltaSegment& segment, std::span<const int32_t> ids,
+                                  FloatRows rows, simt::Stream stream) const;
 };
 
 // The blocks of a launch of vector ops, one row of one segment each.
@@ -59,10 +62,6 @@ class VectorPlan {
   std::vector<cuda::VectorItem> items_;
 };
 
-// Null where kernels/cuda has no kernel for the op.
 std::unique_ptr<DeviceDelta> MakeDeviceDelta(const DeltaOp& op, bool exact);
-
-// Element (row, col) of a stored matrix, as fp32.
-float ElementOf(const TensorView& tensor, int64_t row, int64_t col);
 
 }  // namespace polyad::test

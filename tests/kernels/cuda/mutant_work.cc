@@ -5,6 +5,7 @@
 
 #include "kernels/api/check.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/cuda/weight_products.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/kernels/op_inputs.h"
 #include "tests/kernels/stored_weight.h"
@@ -56,6 +57,11 @@ Outcome Attend(Backend& backend, int64_t context) {
                    backend);
 }
 
+Outcome Product(Backend& backend, const StoredWeight& weight, int64_t rows) {
+  WeightProduct product = ProductOf(backend, weight, rows);
+  return {std::move(product.values), std::move(product.tolerance)};
+}
+
 Outcome RunCase(std::string_view name, Backend& backend) {
   for (const OpCase& op : ConformanceCases()) {
     if (op.name == name) return OutcomeOf(op, backend);
@@ -76,6 +82,11 @@ Outcome DoWork(std::string_view work, Backend& backend) {
   if (work == "low_rank_many") return LowRankOfRows(backend, 70);
   if (work == "attend_short") return Attend(backend, 37);
   if (work == "attend_long") return Attend(backend, 530);
+  constexpr std::string_view kProduct = "product_";
+  if (work == "product_many") return Product(backend, MakeWeight(DType::kBF16, 70, 200, 1), 70);
+  if (work.starts_with(kProduct) && !work.starts_with("product_of_rows")) {
+    return Product(backend, MakeCoded(work.substr(kProduct.size()), 70, 192), 3);
+  }
   return RunCase(work, backend);
 }
 
