@@ -64,10 +64,15 @@ AdapterOptions GoldenOptions(const std::string& directory) {
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
                         const BackendOptions& options, int64_t kv_bytes, KvFormat kv_format,
                         KvPlacement placement) {
-  TestModel loaded;
   StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(backend_name, options);
   POLYAD_CHECK(backend.ok(), backend.status().ToString().c_str());
-  loaded.backend = std::move(*backend);
+  return LoadTestModel(path, *std::move(backend), kv_bytes, kv_format, placement);
+}
+
+TestModel LoadTestModel(const std::string& path, std::unique_ptr<Backend> backend,
+                        int64_t kv_bytes, KvFormat kv_format, KvPlacement placement) {
+  TestModel loaded;
+  loaded.backend = std::move(backend);
   StatusOr<ModelFiles> files = OpenModel(path);
   POLYAD_CHECK(files.ok(), files.status().ToString().c_str());
   loaded.files = std::make_shared<const ModelFiles>(std::move(*files));

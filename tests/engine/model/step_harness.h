@@ -83,6 +83,9 @@ struct TestModel {
   std::unique_ptr<Model> model;
   std::unique_ptr<AdapterStore> adapters;
 };
+TestModel LoadTestModel(const std::string& path, std::unique_ptr<Backend> backend,
+                        int64_t kv_bytes = 16 << 20, KvFormat kv_format = KvFormat::kAuto,
+                        KvPlacement placement = KvPlacement::kByLayer);
 TestModel LoadTestModel(const std::string& path, const std::string& backend_name,
                         const BackendOptions& options, int64_t kv_bytes = 16 << 20,
                         KvFormat kv_format = KvFormat::kAuto,

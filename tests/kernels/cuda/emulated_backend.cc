@@ -106,14 +106,14 @@ void EmulatedBackend::Copy(FloatRows from, FloatRows to) {
   MoveAll(cuda::Move::kCopy, ConstRowsOf(from), RowsOf(to));
 }
 void EmulatedBackend::Copy(ActivationRows from, ActivationRows to) {
-  if (exact()) {
+  if (to.dtype == DType::kF32) {
     MoveAll(cuda::Move::kCopy, ConstRowsOf<float>(from), RowsOf<float>(to));
   } else {
     MoveAll(cuda::Move::kCopy, ConstRowsOf<simt::Bf16>(from), RowsOf<simt::Bf16>(to));
   }
 }
 void EmulatedBackend::Convert(FloatRows from, ActivationRows to) {
-  if (exact()) {
+  if (to.dtype == DType::kF32) {
     MoveAll(cuda::Move::kCopy, ConstRowsOf(from), RowsOf<float>(to));
   } else {
     MoveAll(cuda::Move::kCopy, ConstRowsOf(from), RowsOf<simt::Bf16>(to));
@@ -130,7 +130,7 @@ void EmulatedBackend::Norm(const NormArgs& args, FloatRows x, ActivationRows y) 
   const cuda::NormRowArgs own{args.kind == NormKind::kRms, args.eps, args.weight, args.bias,
                               ConstRowsOf(x)};
   const simt::LaunchShape shape{x.rows, cuda::kRowThreads};
-  if (exact()) {
+  if (y.dtype == DType::kF32) {  // hooks norm fp32 rows in either mode
     simt::Launch(shape, &stream_, cuda::NormRows<float>, own, RowsOf<float>(y));
   } else {
     simt::Launch(shape, &stream_, cuda::NormRows<simt::Bf16>, own, RowsOf<simt::Bf16>(y));
@@ -163,7 +163,7 @@ void EmulatedBackend::Attention(const AttentionArgs& args) {
 
 void EmulatedBackend::Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) {
   const simt::LaunchShape shape{x.rows, cuda::kRowThreads};
-  if (exact()) {
+  if (y.dtype == DType::kF32) {
     simt::Launch(shape, &stream_, cuda::ActivateRows<float>, kind, gated, ConstRowsOf(x),
                  RowsOf<float>(y));
   } else {
