@@ -118,6 +118,16 @@ def test_compose_mounts_what_is_there(compose):
         assert yaml.safe_load(pathlib.Path(config["file"]).read_text())
 
 
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool")
+def test_prometheus_takes_its_configuration(compose, tmp_path):
+    """As its container has it: rules beside it, the token too."""
+    mounts = {mount["target"]: mount["source"] for mount in compose["services"]["prometheus"]["volumes"] if mount["type"] == "bind"}
+    shutil.copy(compose["configs"]["prometheus"]["file"], tmp_path / "prometheus.yml")
+    (tmp_path / "metrics.token").write_text("token")
+    (tmp_path / "rules").symlink_to(mounts["/etc/prometheus/rules"])
+    assert "SUCCESS" in output_of("promtool", "check", "config", tmp_path / "prometheus.yml")
+
+
 def test_secrets_are_what_the_containers_read(compose, tmp_path):
     folder = tmp_path / "secrets"
     printed = output_of(DEPLOY / "compose/make_secrets", folder, "polyad.example")
