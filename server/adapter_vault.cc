@@ -1,13 +1,12 @@
 #include "server/adapter_vault.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <filesystem>
-#include <string_view>
 #include <system_error>
 #include <vector>
 
+#include "engine/adapters/adapter_files.h"
 #include "engine/io/durable_file.h"
 #include "engine/io/quote.h"
 
@@ -15,12 +14,6 @@ namespace polyad {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool MayBeRead(std::string_view name) {
-  constexpr std::array<std::string_view, 3> kEndings = {".json", ".safetensors", ".gguf"};
-  return std::any_of(kEndings.begin(), kEndings.end(),
-                     [&](std::string_view ending) { return name.ends_with(ending); });
-}
 
 Status MakeDirectory(const std::string& path) {
   std::error_code error;
@@ -44,7 +37,7 @@ class Copier {
                                  AdapterVault::kMaxFiles);
       }
       const std::string target = to + "/" + name;
-      if (MayBeRead(name)) {
+      if (IsAdapterFile(name)) {
         POLYAD_RETURN_IF_ERROR(CopyFile(from, name, target));
       } else if (StatusOr<Directory> inner = from.OpenDirectory(name); inner.ok()) {
         if (depth == AdapterVault::kMaxDepth) {
@@ -65,8 +58,8 @@ class Copier {
                                max_bytes_);
     }
     num_bytes_ += file.size();
-    POLYAD_ASSIGN_OR_RETURN(const std::string bytes, file.ReadAll(max_bytes_));
-    return WriteNewFile(target, bytes);
+    POLYAD_RETURN_IF_ERROR(CheckAdapterFile(from, name));
+    return CopyToNewFile(file, target);
   }
 
   const int64_t max_bytes_;

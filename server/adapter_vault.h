@@ -26,8 +26,8 @@ class AdapterVault {
       : root_(std::move(other.root_)), next_(other.next_.load()) {}
 
   const std::string& root() const { return root_; }
-  // Copies what a server may read of an adapter (.json, .safetensors and .gguf); returns the
-  // folder's name.
+  // Copies the files that an adapter may be made of (adapter_files.h) and returns the
+  // folder's name. One that is refused by its size or header is refused here, before it is copied.
   StatusOr<std::string> Take(const Directory& from, int64_t max_bytes);
   bool Holds(const std::string& folder) const;
   void Drop(const std::string& folder);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/adapters/adapter_files.h"
 #include "engine/adapters/adapterhub_setup.h"
 #include "engine/adapters/base_record.h"
 #include "engine/adapters/xlora_config.h"
@@ -16,31 +17,7 @@
 namespace polyad {
 namespace {
 
-struct FormatFiles {
-  AdapterFormat format;
-  const char* config;
-  const char* tensors;
-};
-// In the order they are looked for.
-constexpr FormatFiles kFormats[] = {
-    {AdapterFormat::kPeft, "adapter_config.json", "adapter_model.safetensors"},
-    {AdapterFormat::kPeftXlora, "adapter_config.json", "adapter_model.safetensors"},
-    {AdapterFormat::kAdapterHub, "adapter_config.json", "adapter.safetensors"},
-    {AdapterFormat::kAdapterHubSetup, "adapter_setup.json", "adapter.safetensors"},
-    {AdapterFormat::kContainer, "zoo.json", "zoo.safetensors"},
-    {AdapterFormat::kGguf, nullptr, "adapter.gguf"}};  // its keys are in the file itself
-constexpr char kModelConfig[] = "config.json";
-constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
-// More than a router's layers of experts have, each with a matrix pair; a header's entry takes some
-// hundreds of bytes of memory before it can be looked at.
-constexpr int64_t kMaxTensors = int64_t{1} << 16;
 constexpr int64_t kPieceBytes = 64 * 1024;  // read and hashed before it gives way
-
-SafetensorsLimits TensorLimits() {
-  SafetensorsLimits limits;
-  limits.max_tensors = kMaxTensors;
-  return limits;
-}
 
 // Exponent bits all set means infinity or NaN, in every IEEE format.
 template <typename Bits>
@@ -90,20 +67,20 @@ OrderedJson ScalarsOf(const GgufMetadata& metadata) {
 }
 
 const FormatFiles& FilesOf(AdapterFormat format) {
-  for (const FormatFiles& files : kFormats) {
+  for (const FormatFiles& files : kFormatFiles) {
     if (files.format == format) return files;
   }
   POLYAD_CHECK(false, "an adapter format without files");
-  return kFormats[0];
+  return kFormatFiles[0];
 }
 
 // PEFT's where there is no tensor file at all: its errors then name what is missing.
 const FormatFiles& FormatOf(const Directory& directory) {
-  for (const FormatFiles& files : kFormats) {
+  for (const FormatFiles& files : kFormatFiles) {
     if (files.format == AdapterFormat::kAdapterHubSetup) continue;  // told by its config
     if (directory.Contains(files.tensors)) return files;
   }
-  return kFormats[0];
+  return kFormatFiles[0];
 }
 
 // Whole, piece by piece, each digested while it is in cache.
@@ -140,13 +117,13 @@ StatusOr<AdapterSource> AdapterSource::Open(const Directory& directory, int64_t 
   source.set_base_digest(std::move(base_digest));
   if (directory.Contains(kModelConfig)) {
     POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile config, directory.OpenFile(kModelConfig));
-    POLYAD_ASSIGN_OR_RETURN(source.model_config_, config.ReadAll(kMaxConfigBytes));
+    POLYAD_ASSIGN_OR_RETURN(source.model_config_, config.ReadAll(kMaxAdapterConfigBytes));
   }
   return source;
 }
 
 StatusOr<AdapterSource> AdapterSource::OpenAny(const Directory& directory, int64_t max_file_bytes) {
-  if (directory.Contains("adapter_setup.json")) return OpenSetup(directory, max_file_bytes);
+  if (directory.Contains(kHubSetup)) return OpenSetup(directory, max_file_bytes);
   POLYAD_ASSIGN_OR_RETURN(AdapterSource source, OpenFiles(directory, max_file_bytes));
   if (source.format_ != AdapterFormat::kPeft || !IsXlora(source.config_)) return source;
   return OpenXlora(directory, std::move(source), max_file_bytes);
@@ -160,13 +137,14 @@ StatusOr<AdapterSource> AdapterSource::OpenFiles(const Directory& directory,
   std::string text;
   if (files.config != nullptr) {
     POLYAD_ASSIGN_OR_RETURN(RandomAccessFile config, directory.OpenFile(files.config));
-    POLYAD_ASSIGN_OR_RETURN(text, config.ReadAll(kMaxConfigBytes));
+    POLYAD_ASSIGN_OR_RETURN(text, config.ReadAll(kMaxAdapterConfigBytes));
   }
   POLYAD_ASSIGN_OR_RETURN(RandomAccessFile file, directory.OpenFile(files.tensors));
   if (file.size() > max_file_bytes) {
     return ResourceExhausted("%s: %d bytes, the limit is %d", files.tensors, file.size(),
                              max_file_bytes);
   }
+  POLYAD_RETURN_IF_ERROR(CheckAdapterFile(directory, files.tensors));
   // Read once, whole: what is hashed is what is parsed, whatever happens to the file meanwhile.
   Sha256 sha;
   sha.UpdateInt(static_cast<int64_t>(text.size()));
@@ -245,21 +223,21 @@ StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
     sha.Update(bytes);
     source.file_bytes_ += static_cast<int64_t>(bytes.size());
   };
-  POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile file, directory.OpenFile("adapter_setup.json"));
-  POLYAD_ASSIGN_OR_RETURN(const std::string setup, file.ReadAll(kMaxConfigBytes));
+  POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile file, directory.OpenFile(kHubSetup));
+  POLYAD_ASSIGN_OR_RETURN(const std::string setup, file.ReadAll(kMaxAdapterConfigBytes));
   keep(setup);
   POLYAD_ASSIGN_OR_RETURN(source.config_["setup"],
-                          ParseOrderedJson(setup, "adapter_setup.json", JsonLimits{}));
+                          ParseOrderedJson(setup, kHubSetup, JsonLimits{}));
   POLYAD_ASSIGN_OR_RETURN(const HubSetup parsed, ParseHubSetup(source.config_["setup"]));
   for (const std::string& folder : parsed.Folders()) {
     POLYAD_ASSIGN_OR_RETURN(const Directory part, directory.OpenDirectory(folder));
     const bool fuses =
         std::find(parsed.fusions.begin(), parsed.fusions.end(), folder) != parsed.fusions.end();
-    const char* config_name = fuses ? "adapter_fusion_config.json" : "adapter_config.json";
-    const char* tensors_name = fuses ? "model_adapter_fusion.safetensors" : "adapter.safetensors";
+    const char* config_name = fuses ? kHubFusionConfig : kAdapterConfig;
+    const char* tensors_name = fuses ? kHubFusionTensors : kHubTensors;
     if (!part.Contains(tensors_name)) POLYAD_RETURN_IF_ERROR(RefusePickle(part));
     POLYAD_ASSIGN_OR_RETURN(const RandomAccessFile config, part.OpenFile(config_name));
-    POLYAD_ASSIGN_OR_RETURN(const std::string text, config.ReadAll(kMaxConfigBytes));
+    POLYAD_ASSIGN_OR_RETURN(const std::string text, config.ReadAll(kMaxAdapterConfigBytes));
     keep(text);
     POLYAD_ASSIGN_OR_RETURN(source.config_["parts"][folder],
                             ParseOrderedJson(text, config_name, JsonLimits{}));
@@ -269,12 +247,13 @@ StatusOr<AdapterSource> AdapterSource::OpenSetup(const Directory& directory,
       return ResourceExhausted("%s/%s: %d bytes, the limit leaves %d", folder, tensors_name,
                                tensors.size(), left);
     }
+    POLYAD_RETURN_IF_ERROR(CheckAdapterFile(part, tensors_name));
     POLYAD_ASSIGN_OR_RETURN(std::string bytes, tensors.ReadAll(left));
     keep(bytes);
     POLYAD_ASSIGN_OR_RETURN(
         const SafetensorsFile read,
         SafetensorsFile::FromFile(RandomAccessFile::FromBytes(std::move(bytes), tensors_name),
-                                  TensorLimits()));
+                                  AdapterTensorLimits()));
     POLYAD_RETURN_IF_ERROR(source.ReadAll(read, folder + "/"));
   }
   source.digest_ = sha.Finish();
@@ -310,7 +289,7 @@ StatusOr<AdapterSource> AdapterSource::Build(AdapterFormat format, const std::st
   POLYAD_ASSIGN_OR_RETURN(source.config_,
                           ParseOrderedJson(config, FilesOf(format).config, JsonLimits{}));
   POLYAD_ASSIGN_OR_RETURN(const SafetensorsFile file,
-                          SafetensorsFile::FromFile(std::move(tensors), TensorLimits()));
+                          SafetensorsFile::FromFile(std::move(tensors), AdapterTensorLimits()));
   POLYAD_RETURN_IF_ERROR(source.ReadAll(file));
   if (format == AdapterFormat::kPeftXlora) return BuildXlora(std::move(source));
   return source;

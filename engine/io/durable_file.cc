@@ -5,17 +5,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <utility>
 
+#include "engine/io/file.h"
 #include "engine/io/quote.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 namespace {
 
 constexpr mode_t kOwnerOnly = 0600;
+constexpr int64_t kPieceBytes = int64_t{1} << 20;  // copied at a time
 
 Status Failure(const std::string& what, int error) {
   if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
@@ -48,6 +52,17 @@ Status WriteAll(int descriptor, std::string_view bytes) {
     bytes.remove_prefix(static_cast<size_t>(written));
   }
   return absl::OkStatus();
+}
+
+bool IsAllZeros(const uint8_t* bytes, int64_t size) {
+  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, static_cast<size_t>(size - 1)) == 0;
+}
+
+StatusOr<int> CreateNew(const std::string& path) {
+  const int file =
+      open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, kOwnerOnly);
+  if (file < 0) return Failure(Quote(path), errno);
+  return file;
 }
 
 Status Sync(int descriptor) {
@@ -113,10 +128,29 @@ Status AppendFile::Cut(int64_t size) {
 }
 
 Status WriteNewFile(const std::string& path, std::string_view bytes) {
-  const Descriptor file(
-      open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, kOwnerOnly));
-  if (file.get() < 0) return Failure(Quote(path), errno);
+  POLYAD_ASSIGN_OR_RETURN(const int created, CreateNew(path));
+  const Descriptor file(created);
   POLYAD_RETURN_IF_ERROR(WriteAll(file.get(), bytes));
+  return Sync(file.get());
+}
+
+Status CopyToNewFile(const RandomAccessFile& from, const std::string& path) {
+  POLYAD_ASSIGN_OR_RETURN(const int created, CreateNew(path));
+  const Descriptor file(created);
+  POLYAD_ASSIGN_OR_RETURN(OwnedBytes piece,
+                          OwnedBytes::Allocate(std::min(kPieceBytes, from.size())));
+  for (int64_t at = 0; at < from.size(); at += kPieceBytes) {
+    const int64_t size = std::min(kPieceBytes, from.size() - at);
+    POLYAD_RETURN_IF_ERROR(from.ReadAt(at, piece.data(), size));
+    if (IsAllZeros(piece.data(), size)) {
+      if (lseek(file.get(), size, SEEK_CUR) < 0) return Failure("seek", errno);
+    } else {
+      const char* bytes = reinterpret_cast<const char*>(piece.data());
+      POLYAD_RETURN_IF_ERROR(WriteAll(file.get(), {bytes, static_cast<size_t>(size)}));
+    }
+    GiveWay();
+  }
+  if (ftruncate(file.get(), from.size()) != 0) return Failure("truncate", errno);
   return Sync(file.get());
 }
 

@@ -13,6 +13,8 @@
 
 namespace polyad {
 
+class RandomAccessFile;  // file.h
+
 // A file that grows at its end.
 class AppendFile {
  public:
@@ -36,6 +38,9 @@ class AppendFile {
 
 // Writes a new file. The directory is not told: SyncDirectory, once for all its files.
 Status WriteNewFile(const std::string& path, std::string_view bytes);
+// The same with another file's bytes, a mebibyte of memory at a time; a long run of zeros stays a
+// hole in the new file. It gives way (give_way.h) between two pieces.
+Status CopyToNewFile(const RandomAccessFile& from, const std::string& path);
 // The file has the new content or the old, whenever the power fails.
 Status ReplaceFile(const std::string& path, std::string_view bytes);
 // Makes what is missing of a path of directories, each entered in its parent for good.

@@ -416,10 +416,13 @@ void Table::AddDirectories() {
       ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
       ::close(fd);
     });
-    replaced("a sparse terabyte", name, [](const fs::path& path) {
-      Write(path, "");
-      fs::resize_file(path, uintmax_t{1} << 40);
-    });
+    for (const auto& [what, bytes] : {std::pair("a sparse terabyte", uintmax_t{1} << 40),
+                                      std::pair("a sparse gibibyte", uintmax_t{1} << 30)}) {
+      replaced(what, name, [bytes = bytes](const fs::path& path) {
+        Write(path, "");
+        fs::resize_file(path, bytes);
+      });
+    }
   }
 }
 

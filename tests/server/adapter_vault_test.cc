@@ -45,6 +45,7 @@ TEST_F(AdapterVaultTest, WhatAServerReadsIsCopiedAndNothingElse) {
   Write("expert/0/adapter_model.safetensors", 7);
   Write("optimizer.pt", 5000);
   Write("README.md", 5000);
+  Write("tokenizer.json", 5000);
   AdapterVault vault = Vault();
   const auto folder = Take(vault);
   ASSERT_TRUE(folder.ok()) << folder.status();
@@ -52,6 +53,7 @@ TEST_F(AdapterVaultTest, WhatAServerReadsIsCopiedAndNothingElse) {
   EXPECT_EQ(fs::file_size(Kept(*folder) / "expert/0/adapter_model.safetensors"), 7u);
   EXPECT_FALSE(fs::exists(Kept(*folder) / "optimizer.pt"));
   EXPECT_FALSE(fs::exists(Kept(*folder) / "README.md"));
+  EXPECT_FALSE(fs::exists(Kept(*folder) / "tokenizer.json"));
 }
 
 TEST_F(AdapterVaultTest, LinksAndExcessAreRefusedAndLeaveNothing) {
@@ -62,6 +64,21 @@ TEST_F(AdapterVaultTest, LinksAndExcessAreRefusedAndLeaveNothing) {
   fs::remove_all(root_ / "tenant" / "a" / "1");
   fs::create_symlink("/etc/passwd", root_ / "tenant" / "a" / "config.json");
   EXPECT_FALSE(Take(vault).ok());
+  EXPECT_TRUE(fs::is_empty(root_ / "state" / "adapters"));
+}
+
+TEST_F(AdapterVaultTest, WhatAHeaderRefusesIsNotCopied) {
+  AdapterVault vault = Vault();
+  constexpr int64_t kLimit = int64_t{1} << 40;
+  Write("adapter_model.safetensors", 0);
+  fs::resize_file(root_ / "tenant" / "a" / "adapter_model.safetensors", uintmax_t{1} << 38);
+  const Status zeros = Take(vault, kLimit).status();
+  EXPECT_EQ(zeros.code(), absl::StatusCode::kInvalidArgument) << zeros;
+  fs::remove(root_ / "tenant" / "a" / "adapter_model.safetensors");
+  fs::resize_file(root_ / "tenant" / "a" / "adapter_config.json", (1 << 20) + 1);
+  const Status config = Take(vault, kLimit).status();
+  EXPECT_EQ(config.code(), absl::StatusCode::kResourceExhausted) << config;
+  EXPECT_NE(std::string(config.message()).find("adapter_config.json"), std::string::npos);
   EXPECT_TRUE(fs::is_empty(root_ / "state" / "adapters"));
 }
 

@@ -1,6 +1,7 @@
 #include "engine/io/durable_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -53,6 +54,29 @@ TEST_F(DurableFileTest, AFullDiskTakesAllOrNothing) {
   auto file = AppendFile::Open("/dev/full");
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->Append("bytes").code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(DurableFileTest, ACopyIsTheSameBytesAndZerosTakeNoRoom) {
+  constexpr size_t kMiB = size_t{1} << 20;
+  std::string mixed(5 * kMiB + 17, '\0');  // zeros first, amid and last
+  for (size_t i = kMiB; i < 2 * kMiB; ++i) mixed[i] = static_cast<char>(i * 31);
+  mixed[3 * kMiB + 5] = 'x';
+  for (const std::string& bytes :
+       {std::string(), std::string("short"), std::string(3, '\0'), mixed, mixed + "end"}) {
+    ASSERT_TRUE(CopyToNewFile(RandomAccessFile::FromBytes(bytes, "from"), Path("to")).ok());
+    const auto copied = ReadFileLimited(Path("to"), 16 << 20);
+    ASSERT_TRUE(copied.ok()) << copied.status();
+    EXPECT_TRUE(*copied == bytes) << bytes.size();
+    EXPECT_FALSE(CopyToNewFile(RandomAccessFile::FromBytes(bytes, "from"), Path("to")).ok());
+    fs::remove(Path("to"));
+  }
+  ASSERT_TRUE(
+      CopyToNewFile(RandomAccessFile::FromBytes(std::string(64 * kMiB, '\0'), "from"), Path("to"))
+          .ok());
+  struct stat info = {};
+  ASSERT_EQ(stat(Path("to").c_str(), &info), 0);
+  EXPECT_EQ(info.st_size, static_cast<off_t>(64 * kMiB));
+  EXPECT_LT(info.st_blocks * 512, static_cast<off_t>(kMiB));
 }
 
 TEST_F(DurableFileTest, ReplacingLeavesNothingElse) {
