@@ -147,10 +147,4 @@ StatusOr<TenantLimits> Credentials::LimitsOf(std::string_view tenant) const {
   return *limits;
 }
 
-bool IsLoopback(std::string_view host) {
-  if (host == "localhost" || host == "::1" || host == "[::1]") return true;
-  if (!host.starts_with("127.") || host.size() > 15) return false;
-  return host.find_first_not_of("0123456789.") == std::string_view::npos;
-}
-
 }  // namespace polyad

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "server/config.h"
+#include "server/config_files.h"
 #include "server/field_error.h"
 
 namespace polyad {
@@ -83,7 +83,8 @@ int RunCheckConfig(const Arguments& args) {
   if (WantsHelp(args)) {
     std::printf(
         "usage: polyad check-config [flags of serve]\n\n"
-        "Reads flags, environment and --config FILE as serve does and prints what it would use.\n"
+        "Reads flags, environment and --config FILE as serve does, then the credentials and TLS\n"
+        "files that they name, and prints what it would use.\n"
         "Exit codes: 0 fine, 2 something is wrong.\n");
     return kExitOk;
   }
@@ -91,6 +92,9 @@ int RunCheckConfig(const Arguments& args) {
   if (!config.ok()) return PrintError(config.status(), kExitUsage);
   if (const Status status = CheckConfig(*config); !status.ok()) {
     return PrintError(status, kExitUsage);
+  }
+  if (const auto files = ReadConfigFiles(*config); !files.ok()) {
+    return PrintError(files.status(), kExitUsage);
   }
   std::fputs(ConfigAsJson(*config).c_str(), stdout);
   return kExitOk;

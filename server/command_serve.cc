@@ -10,8 +10,7 @@
 #include "server/adapter_watch.h"
 #include "server/admin_service.h"
 #include "server/command.h"
-#include "server/config.h"
-#include "server/credential_files.h"
+#include "server/config_files.h"
 #include "server/engine_setup.h"
 #include "server/grpc_server.h"
 #include "server/grpc_service.h"
@@ -102,20 +101,12 @@ struct Tls {
   std::unique_ptr<TlsFiles> files;
 };
 
-StatusOr<Tls> OpenTls(const ServerConfig& config, const CredentialTable& credentials,
-                      Metrics& metrics) {
-  if (config.tls_client_ca.empty() && credentials.tenants.num_identities() > 0) {
-    return InvalidArgument(
-        "tenants file: identities: expected --tls-client-ca, which says whose certificates have "
-        "them, got none");
-  }
-  const TlsPaths paths{config.tls_cert, config.tls_key, config.tls_client_ca,
-                       config.tls_require_client_cert};
+Tls OpenTls(const ServerConfig& config, std::shared_ptr<const TlsMaterial> material,
+            Metrics& metrics) {
   Tls tls;
-  if (!paths.any()) return tls;
-  POLYAD_ASSIGN_OR_RETURN(std::shared_ptr<const TlsMaterial> material, TlsMaterial::Load(paths));
+  if (material == nullptr) return tls;
   tls.store = std::make_unique<TlsStore>(std::move(material));
-  tls.files = std::make_unique<TlsFiles>(paths, *tls.store, metrics);
+  tls.files = std::make_unique<TlsFiles>(TlsPathsOf(config), *tls.store, metrics);
   return tls;
 }
 
@@ -177,24 +168,17 @@ void StopFronts(Fronts& fronts) {
 
 int Serve(const ServerConfig& config, BackendMaker make_backend) {
   const sigset_t signals = BlockSignals();
-  const CredentialPaths paths{config.tenants_file, config.admin_token_file,
-                              config.metrics_token_file};
-  auto table = LoadCredentials(paths);
-  if (!table.ok()) return PrintError(table.status(), kExitUsage);
+  auto read = ReadConfigFiles(config);
+  if (!read.ok()) return PrintError(read.status(), kExitUsage);
   RealClock clock;
   Metrics metrics;
-  const auto tls = OpenTls(config, *table, metrics);
-  if (!tls.ok()) return PrintError(tls.status(), kExitUsage);
-  Credentials credentials(*std::move(table));
-  CredentialFiles files(paths, credentials, metrics);
+  const Tls tls = OpenTls(config, std::move(read->tls), metrics);
+  Credentials credentials(std::move(read->credentials));
+  CredentialFiles files(CredentialPathsOf(config), credentials, metrics);
   TenantGate gate(
       {config.max_queued_tokens, config.max_request_mib << 20, config.max_wait_ms * 1000}, clock);
   std::unique_ptr<TraceExporter> traces;  // both outlive the engine, whose last events go there
-  if (!config.otlp_endpoint.empty()) {
-    auto endpoint = TraceExporter::ParseEndpoint(config.otlp_endpoint);
-    if (!endpoint.ok()) return PrintError(endpoint.status(), kExitUsage);
-    traces = std::make_unique<TraceExporter>(*std::move(endpoint));
-  }
+  if (read->collector) traces = std::make_unique<TraceExporter>(*std::move(read->collector));
   WorkerPool embedders(kEmbedderThreads, kMaxEmbedderTasks);
   auto engine = MakeEngine(config, make_backend, clock, &metrics);
   if (!engine.ok()) return PrintError(engine.status(), kExitModel);
@@ -219,7 +203,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                   .adapter_roots = config.adapter_roots,
                   .traces = traces.get()};
   Fronts fronts(serving);
-  if (const Status started = StartFronts(config, clock, tls->store.get(), fronts); !started.ok()) {
+  if (const Status started = StartFronts(config, clock, tls.store.get(), fronts); !started.ok()) {
     return PrintError(started, kExitListen);
   }
   serving.on_readiness = [&fronts](bool ready) {
@@ -230,7 +214,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
               fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
   std::fflush(stdout);
   Watchdog watchdog(serving, config.stall_ms);
-  DrainAfter(Supervise(signals, watchdog, files, tls->files.get()), signals, config, serving,
+  DrainAfter(Supervise(signals, watchdog, files, tls.files.get()), signals, config, serving,
              fronts);
   StopFronts(fronts);
   embedders.Close();

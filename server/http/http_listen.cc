@@ -53,20 +53,6 @@ int BoundPort(int fd) {
 
 }  // namespace
 
-StatusOr<std::pair<std::string, int>> ParseListenAddress(const std::string& listen) {
-  const size_t colon = listen.rfind(':');
-  const std::string port = colon == std::string::npos ? "" : listen.substr(colon + 1);
-  if (colon == 0 || port.empty() || port.size() > 5 ||
-      port.find_first_not_of("0123456789") != std::string::npos || std::stoi(port) > 65535) {
-    return InvalidArgument("listen address: expected HOST:PORT, got '%s'", listen);
-  }
-  std::string host = listen.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  return std::make_pair(host, std::stoi(port));
-}
-
 Status HttpServer::Listen() {
   using HostPort = std::pair<std::string, int>;
   POLYAD_ASSIGN_OR_RETURN(const HostPort host_port, ParseListenAddress(options_.listen));
