@@ -1,11 +1,13 @@
 #include "server/tenants.h"
 
+#include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 
+#include "absl/strings/str_join.h"
 #include "engine/base/adapter_name.h"
 #include "engine/io/json.h"
+#include "server/config.h"
 #include "server/tls/peer_identity.h"
 
 namespace polyad {
@@ -59,14 +61,22 @@ std::string Quotable(std::string_view name) {
   return IsAdapterName(name) && name.size() < 64 ? std::string(name) : "(not a name)";
 }
 
+// A member's name is quoted where it may be one that was mistyped.
+std::string Misspelt(const std::string& name, std::vector<std::string> known) {
+  known.insert(known.end(), {"keys", "identities"});  // which stand in another place
+  const std::string nearest = NearestName(name, known);
+  const bool is_like = !nearest.empty() && name.size() <= nearest.size() + 3;
+  return is_like ? "'" + name + "'" : "another (hidden)";
+}
+
 Status CheckMembers(const JsonFields& fields, bool may_have_keys) {
-  std::string known = may_have_keys ? "keys, identities, weight" : "weight";
-  for (const Member& member : kMembers) known += std::string(", ") + member.name;
+  std::vector<std::string> known = {"weight"};
+  if (may_have_keys) known.insert(known.begin(), {"keys", "identities"});
+  for (const Member& member : kMembers) known.emplace_back(member.name);
   for (const auto& [key, value] : fields.object().items()) {
-    bool found = key == "weight" || (may_have_keys && (key == "keys" || key == "identities"));
-    for (const Member& member : kMembers) found = found || key == member.name;
-    if (found) continue;
-    return InvalidArgument("%s: expected only %s, got '%s'", fields.where(), known, Quotable(key));
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    return InvalidArgument("%s: expected only %s, got %s", fields.where(),
+                           absl::StrJoin(known, ", "), Misspelt(key, known));
   }
   return absl::OkStatus();
 }
@@ -110,21 +120,27 @@ StatusOr<Entry> ReadTenant(const std::string& name, const Json& value,
   return entry;
 }
 
-// A parser quotes what it stumbled over, which may be a key's digest.
-Status WithoutDigests(const Status& status) {
-  std::string told;
-  std::string run;  // of hex digits
-  for (const char c : std::string(status.message()) + ' ') {
-    if (std::isxdigit(static_cast<unsigned char>(c)) != 0) {
-      run += c;
-      continue;
+// What the JSON reader quotes: '...' behind one of these, quotes within escaped, or a number at the
+// end, behind the last.
+constexpr std::string_view kQuotes[] = {"duplicate key '", "near '", "the string '"};
+constexpr std::string_view kNumber = ", got ";
+constexpr char kDigits[] = "-+.0123456789eE";
+
+// `message` without the values that it quotes: any of them may be a key in the wrong place.
+std::string WithoutValues(std::string message) {
+  for (const std::string_view before : kQuotes) {
+    for (size_t at = message.find(before); at != message.npos; at = message.find(before, at)) {
+      at += before.size() - 1;
+      const size_t end = std::min(message.find('\'', at + 1), message.size() - 1);
+      message.replace(at, end + 1 - at, "(hidden)");
     }
-    told += run.size() < 2 * Digest().size() ? run : "(hidden)";
-    told += c;
-    run.clear();
   }
-  told.pop_back();
-  return {status.code(), told};
+  const size_t got = message.rfind(kNumber);
+  const size_t number = got == message.npos ? message.npos : got + kNumber.size();
+  if (number < message.size() && message.find_first_not_of(kDigits, number) == message.npos) {
+    message.replace(number, message.npos, "another number");
+  }
+  return message;
 }
 
 }  // namespace
@@ -137,7 +153,8 @@ bool EqualInConstantTime(const Digest& a, const Digest& b) {
 
 StatusOr<TenantTable> TenantTable::Parse(std::string_view json) {
   StatusOr<TenantTable> table = ParseFile(json);
-  if (!table.ok()) return WithoutDigests(table.status());
+  if (!table.ok())
+    return Status(table.status().code(), WithoutValues(std::string(table.status().message())));
   return table;
 }
 
@@ -150,8 +167,9 @@ StatusOr<TenantTable> TenantTable::ParseFile(std::string_view json) {
   POLYAD_ASSIGN_OR_RETURN(const JsonFields file, JsonFields::Of(root, kFile));
   for (const auto& [key, value] : root.items()) {
     if (key != "tenants" && key != "defaults" && key != kAdmins && key != kScrapers) {
-      return InvalidArgument("%s: expected only 'tenants', 'defaults', '%s' and '%s', got '%s'",
-                             kFile, kAdmins, kScrapers, Quotable(key));
+      return InvalidArgument("%s: expected only 'tenants', 'defaults', '%s' and '%s', got %s",
+                             kFile, kAdmins, kScrapers,
+                             Misspelt(key, {"tenants", "defaults", kAdmins, kScrapers}));
     }
   }
   TenantLimits defaults;
@@ -197,7 +215,7 @@ Status TenantTable::AddKeys(const std::string& tenant, const std::vector<std::st
     }
     if (const std::string* owner = FindByKey(key.digest)) {
       return InvalidArgument("keys[%d]: expected a key of one tenant alone, got one of '%s'", i,
-                             *owner);
+                             Quotable(*owner));
     }
     if (keys_.size() == kMaxKeys) {
       return InvalidArgument("keys: expected at most %d in all, got more", kMaxKeys);

@@ -69,7 +69,7 @@ TEST(TenantsTest, AFileWithAMistakeIsRefusedByTheTenantAndTheMember) {
            {R"({"tenants": {"alice": {}}, "tenant": 1})", "'tenant'"},
            {R"({"tenants": {"al ice": {}}})", "expected a name"},
            {R"({"tenants": {"alice": []}})", "tenant 'alice'"},
-           {R"({"tenants": {"alice": {}, "alice": {}}})", "alice"},
+           {R"({"tenants": {"alice": {}, "alice": {}}})", "duplicate key"},
            {R"({"defaults": {"keys": []}, "tenants": {"alice": {}}})", "'keys'"},
            {tenant(R"("weigth": 1)"), "'weigth'"},
            {tenant(R"("weight": 0)"), "'weight'"},
@@ -98,6 +98,28 @@ TEST(TenantsTest, AFileWithAMistakeIsRefusedByTheTenantAndTheMember) {
             "one of 'alice'"}}) {
     EXPECT_FALSE(TenantTable::Parse(json).ok()) << json;
     EXPECT_NE(MessageOf(json).find(blamed), std::string::npos) << json << " -> " << MessageOf(json);
+  }
+}
+
+// Not even a short one, that is no digest, in a place of another type.
+TEST(TenantsTest, AMessageNeverQuotesAKeyItself) {
+  for (const std::string secret : {"sk-live-4711", "hunter2", "keyring", "1234567"}) {
+    for (const std::string& json :
+         {"\"" + secret + "\"", secret, R"({"tenants": ")" + secret + "\"}",
+          R"({"tenants": {"alice": ")" + secret + "\"}}",
+          R"({"tenants": {"alice": {"keys": ")" + secret + "\"}}}",
+          R"({"tenants": {"alice": {"keys": {")" + secret + R"(": 1}}}})",
+          R"({"tenants": {"alice": {"identities": [")" + secret + R"("]}}})",
+          R"({"tenants": {"alice": {"weight": ")" + secret + "\"}}}",
+          R"({"tenants": {"alice": {"weight": -)" +
+              std::string(secret == "1234567" ? secret : "7") + "}}}",
+          R"({"tenants": {"alice": {")" + secret + "\": 1}}}", R"({")" + secret + "\": 1}",
+          R"({"tenants": {"alice": {"keys": [")" + secret + R"(" ")" + secret + "\"]}}}",
+          R"({"tenants": {"alice": {}, ")" + secret + R"(": {}, ")" + secret + "\": {}}}",
+          R"({"defaults": {")" + secret + R"(": 1}, "tenants": {"alice": {}}})"}) {
+      EXPECT_FALSE(TenantTable::Parse(json).ok()) << json;
+      EXPECT_EQ(MessageOf(json).find(secret), std::string::npos) << MessageOf(json);
+    }
   }
 }
 
