@@ -55,7 +55,8 @@ void AdapterWatch::SendAll() {
 
 v1::WatchAdaptersResponse AdapterWatch::Snapshot() const {
   v1::WatchAdaptersResponse response;
-  for (const AdapterInfo& adapter : registry_.List()) {
+  for (AdapterInfo& adapter : registry_.List()) {
+    adapter.defaults.reset();  // hundreds of KiB each
     EncodeAdapter(adapter, *response.add_adapters());
   }
   return response;

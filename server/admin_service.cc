@@ -77,7 +77,8 @@ class AdminServiceImpl final : public RawApi {
   UnaryReactor* ListAdapters(Context* context, const Bytes* in, Bytes* out) override {
     return Handle<v1::ListAdaptersRequest, v1::ListAdaptersResponse>(
         "ListAdapters", context, in, out, [this](const auto&, auto& response) -> Status {
-          for (const AdapterInfo& adapter : serving_.registry.List()) {
+          for (AdapterInfo& adapter : serving_.registry.List()) {
+            adapter.defaults.reset();  // hundreds of KiB each
             EncodeAdapter(adapter, *response.add_adapters());
           }
           return absl::OkStatus();

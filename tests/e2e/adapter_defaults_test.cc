@@ -51,6 +51,23 @@ class AdapterDefaultsE2e : public testing::Test {
         grpc::CreateChannel(server_->Address("grpc"), grpc::InsecureChannelCredentials()));
   }
 
+  // They name every adapter, and stay small however large the defaults are.
+  void ExpectListsWithoutDefaults() {
+    v1::ListAdaptersResponse list;
+    grpc::ClientContext context;
+    ASSERT_TRUE(admin_->ListAdapters(&context, {}, &list).ok());
+    grpc::ClientContext watching;
+    const auto reader = admin_->WatchAdapters(&watching, {});
+    v1::WatchAdaptersResponse watched;
+    ASSERT_TRUE(reader->Read(&watched));
+    watching.TryCancel();
+    reader->Finish();
+    EXPECT_GT(list.adapters_size(), 1);
+    EXPECT_EQ(watched.adapters_size(), list.adapters_size());
+    for (const v1::Adapter& adapter : list.adapters()) EXPECT_FALSE(adapter.has_defaults());
+    for (const v1::Adapter& adapter : watched.adapters()) EXPECT_FALSE(adapter.has_defaults());
+  }
+
   grpc::Status Load(const std::string& name, const v1::AdapterDefaults& defaults) {
     v1::LoadAdapterRequest request;
     request.set_name(name);
@@ -165,6 +182,7 @@ TEST_F(AdapterDefaultsE2e, WhatIsLeftToThemIsAsIfSaidAndSurvivesAKill) {
     grpc::ClientContext context;
     ASSERT_TRUE(admin_->GetAdapter(&context, get, &got).ok());
     EXPECT_EQ(got.adapter().defaults().SerializeAsString(), own.SerializeAsString()) << life;
+    ExpectListsWithoutDefaults();
     Start();
   }
 }
