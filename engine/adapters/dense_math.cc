@@ -7,6 +7,7 @@
 
 #include "engine/base/check.h"
 #include "engine/io/float_bits.h"
+#include "kernels/api/wide_lanes.h"
 
 namespace polyad {
 
@@ -54,8 +55,7 @@ __attribute__((target("avx512f"))) void AddScaledWide(double factor, const float
 
 void AddScaled(double factor, const float* row, double* sums, int64_t n) {
 #if defined(__x86_64__)
-  static const bool wide = __builtin_cpu_supports("avx512f") != 0;
-  if (wide) return AddScaledWide(factor, row, sums, n);
+  if (UsesWideLanes()) return AddScaledWide(factor, row, sums, n);
 #endif
   AddScaledLoop(factor, row, sums, n);
 }

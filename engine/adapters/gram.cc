@@ -5,6 +5,8 @@
 
 #include "engine/base/check.h"
 #include "engine/io/float_bits.h"
+#include "kernels/api/round_up.h"
+#include "kernels/api/wide_lanes.h"
 
 namespace polyad {
 namespace {
@@ -17,10 +19,6 @@ constexpr int64_t kColumnRows = 256;  // so many rows are widened at a time
 // A row's square, if no number's in fp32 was an infinity and the largest were normal ones.
 constexpr double kMostSquare = 1e38;
 constexpr double kLeastSquare = 1e-28;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 struct Half {
   uint16_t bits;
@@ -155,13 +153,12 @@ template <bool kOfRows, typename T>
 __attribute__((target("avx512f"))) void LoopWide(const T* values, GramTask& task) {
   Loop<kOfRows>(values, task);
 }
-const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #endif
 
 template <bool kOfRows, typename T>
 void AddGram(const T* values, GramTask& task) {
 #if defined(__x86_64__)
-  if (kWide) return LoopWide<kOfRows>(values, task);
+  if (UsesWideLanes()) return LoopWide<kOfRows>(values, task);
 #endif
   Loop<kOfRows>(values, task);
 }

@@ -6,6 +6,7 @@
 #include "engine/adapters/gram.h"
 #include "engine/adapters/lowering_ops.h"
 #include "kernels/api/give_way.h"
+#include "kernels/api/wide_lanes.h"
 
 namespace polyad {
 namespace {
@@ -61,10 +62,8 @@ __attribute__((target("avx512f"))) void TermsWide(const Terms& of, const float* 
                                                   int64_t row) {
   TermsLoop(of, turned, row);
 }
-const bool kWide = __builtin_cpu_supports("avx512f") != 0;
 #else
 void TermsWide(const Terms& of, const float* turned, int64_t row) { TermsLoop(of, turned, row); }
-constexpr bool kWide = false;
 #endif
 
 struct RowTerms {
@@ -97,8 +96,9 @@ RowTerms TermsOf(const Matrix& b, const std::vector<double>& gram,
       }
     }
   };
+  const bool wide = UsesWideLanes();
   const auto run = [&](const Terms& of, int64_t row) {
-    if (kWide) return TermsWide(of, turned.data(), row);
+    if (wide) return TermsWide(of, turned.data(), row);
     TermsLoop(of, turned.data(), row);
   };
   const Terms all{upper.data(),        unit, rank, products.data(), out, terms.forms.data(),

@@ -18,6 +18,7 @@
 #include "engine/io/checked_math.h"
 #include "engine/io/quote.h"
 #include "kernels/api/huge_pages.h"
+#include "kernels/api/round_up.h"
 
 namespace polyad {
 
@@ -31,10 +32,6 @@ constexpr int64_t kHugeBytes = 2 * kHugePage;
 constexpr int64_t kMaxReadChunk = int64_t{1} << 30;  // read(2) stops near 2 GiB
 constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxComponents = 64;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // Huge pages come in eighths of a power of two, so that a file finds what one of nearly its size
 // gave back. Pages that it does not touch cost nothing.

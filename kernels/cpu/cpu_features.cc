@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/strings/str_format.h"
+#include "kernels/api/wide_lanes.h"
 
 namespace polyad::cpu {
 namespace {
@@ -80,11 +81,20 @@ Isa BestIsa() {
   return best;
 }
 
+namespace {
+
+Isa Chosen(Isa isa) {
+  AllowWideLanes(isa >= Isa::kAvx512);
+  return isa;
+}
+
+}  // namespace
+
 absl::StatusOr<Isa> ChooseIsa(std::string_view wanted) {
-  if (wanted == "auto") return BestIsa();
+  if (wanted == "auto") return Chosen(BestIsa());
   for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (wanted != NameOf(isa)) continue;
-    if (isa <= BestIsa()) return isa;
+    if (isa <= BestIsa()) return Chosen(isa);
     return absl::FailedPreconditionError(
         absl::StrFormat("isa %s: this machine offers at most %s", wanted, NameOf(BestIsa())));
   }

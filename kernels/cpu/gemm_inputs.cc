@@ -5,8 +5,8 @@
 
 #include "absl/functional/function_ref.h"
 #include "kernels/api/check.h"
+#include "kernels/api/round_up.h"
 #include "kernels/cpu/number_format.h"
-#include "kernels/cpu/round_up.h"
 #include "kernels/cpu/scratch.h"
 
 namespace polyad::cpu {

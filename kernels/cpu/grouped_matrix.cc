@@ -6,10 +6,10 @@
 #include <cstring>
 
 #include "absl/strings/str_format.h"
+#include "kernels/api/round_up.h"
 #include "kernels/cpu/number_format.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/packed_memory.h"
-#include "kernels/cpu/round_up.h"
 #include "kernels/cpu/scratch.h"
 
 namespace polyad::cpu {

@@ -6,7 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/api/huge_pages.h"
 #include "kernels/api/pack_arena.h"
-#include "kernels/cpu/round_up.h"
+#include "kernels/api/round_up.h"
 
 namespace polyad::cpu {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <memory>
 
+#include "kernels/api/round_up.h"
 #include "kernels/cpu/packed_memory.h"
 #include "kernels/cpu/panel_tiles.h"
-#include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
 namespace {

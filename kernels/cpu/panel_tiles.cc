@@ -181,15 +181,6 @@ void WriteTiles(const Rows<Source>& rows, int64_t columns, bool wide, char* pane
 
 }  // namespace
 
-bool HasWideTiles() {
-#if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("avx512bw") != 0;
-  return has;
-#else
-  return false;
-#endif
-}
-
 void WriteFloatTiles(const float* rows, int64_t in, int64_t columns, char* panel, bool wide) {
   WriteTiles<float>(Rows<float>{rows, 1.0f, in}, columns, wide, panel);
 }

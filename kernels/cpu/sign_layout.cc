@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/api/round_up.h"
 #include "kernels/cpu/packed_memory.h"
-#include "kernels/cpu/round_up.h"
 
 namespace polyad::cpu {
 namespace {

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "kernels/api/wide_lanes.h"
 
 namespace polyad::cpu {
 namespace {
@@ -23,6 +24,19 @@ TEST(ChooseIsaTest, GivesEveryLevelUpToTheBestAndRefusesThoseAbove) {
       EXPECT_EQ(chosen.status().code(), absl::StatusCode::kFailedPrecondition) << NameOf(isa);
     }
   }
+}
+
+TEST(ChooseIsaTest, CodeOutsideTheKernelsFollowsTheChoice) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (isa > BestIsa()) continue;
+    ASSERT_TRUE(ChooseIsa(NameOf(isa)).ok());
+    EXPECT_EQ(UsesWideLanes(), isa >= Isa::kAvx512) << NameOf(isa);
+  }
+  const bool before = UsesWideLanes();
+  EXPECT_FALSE(ChooseIsa("sse9").ok());
+  EXPECT_EQ(UsesWideLanes(), before) << "what is refused changes nothing";
+  ASSERT_TRUE(ChooseIsa("auto").ok());
+  EXPECT_EQ(UsesWideLanes(), BestIsa() >= Isa::kAvx512);
 }
 
 TEST(ChooseIsaTest, NamesTheWordItDoesNotKnow) {

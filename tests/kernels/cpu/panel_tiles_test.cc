@@ -49,7 +49,7 @@ constexpr int64_t kColumns[] = {1, 7, 16, 17, 31, 32};
 class PanelTilesTest : public testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
-    if (GetParam() && !HasWideTiles()) GTEST_SKIP() << "this machine has no AVX-512";
+    if (GetParam() && !UsesWideLanes()) GTEST_SKIP() << "this machine has no AVX-512";
   }
 };
 INSTANTIATE_TEST_SUITE_P(Wide, PanelTilesTest, testing::Bool());
