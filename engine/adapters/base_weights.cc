@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/adapters/dense_math.h"
+#include "kernels/api/give_way.h"
 
 namespace polyad {
 
@@ -15,6 +16,7 @@ StatusOr<std::vector<double>> BaseWeights::RowSquares(SiteRef site, int64_t in) 
   std::vector<double> squares(weight.size() / static_cast<size_t>(in));
   for (size_t i = 0; i < squares.size(); ++i) {
     squares[i] = SumOfSquares(weight.data() + static_cast<int64_t>(i) * in, in);
+    GiveWay();
   }
   return squares;
 }

@@ -17,6 +17,7 @@
 #include "engine/base/check.h"
 #include "engine/io/checked_math.h"
 #include "engine/io/quote.h"
+#include "kernels/api/give_way.h"
 #include "kernels/api/huge_pages.h"
 #include "kernels/api/round_up.h"
 
@@ -30,6 +31,7 @@ constexpr int64_t kNumberAlignment = 8;  // of the widest number that a tensor h
 // of the time an adapter of 10 MB took to read.
 constexpr int64_t kHugeBytes = 2 * kHugePage;
 constexpr int64_t kMaxReadChunk = int64_t{1} << 30;  // read(2) stops near 2 GiB
+constexpr int64_t kPieceBytes = int64_t{1} << 19;    // 49 us from the system's cache
 constexpr size_t kMaxPath = 4096;
 constexpr size_t kMaxComponents = 64;
 
@@ -218,7 +220,14 @@ StatusOr<OwnedBytes> RandomAccessFile::ReadBytes(int64_t offset, int64_t bytes) 
     return bytes_.Part(offset, bytes);
   }
   POLYAD_ASSIGN_OR_RETURN(OwnedBytes copy, OwnedBytes::Allocate(bytes));
-  POLYAD_RETURN_IF_ERROR(ReadAt(offset, copy.data(), bytes));
+  if (!inside || bytes == 0) {
+    POLYAD_RETURN_IF_ERROR(ReadAt(offset, copy.data(), bytes));
+  }
+  for (int64_t at = 0; at < bytes; at += kPieceBytes) {
+    POLYAD_RETURN_IF_ERROR(
+        ReadAt(offset + at, copy.data() + at, std::min(kPieceBytes, bytes - at)));
+    GiveWay();  // a loader may read a matrix of the base
+  }
   return copy;
 }
 

@@ -1,13 +1,16 @@
 #include "engine/io/file.h"
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/api/give_way.h"
 #include "tests/engine/io/file_builders.h"
 
 namespace polyad {
@@ -69,6 +72,27 @@ TEST(FileTest, ReadFileLimitedHoldsItsLimit) {
   EXPECT_EQ(ReadFileLimited(path, 9).status().code(), absl::StatusCode::kResourceExhausted);
   std::filesystem::resize_file(path, uintmax_t{1} << 40);
   EXPECT_EQ(ReadFileLimited(path, 1 << 20).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+// A worker that runs and lends nothing keeps whoever gives way waiting: each wait is a switch to
+// another thread, and a read alone makes none.
+TEST(FileTest, ALongReadGivesWayBetweenItsPieces) {
+  const std::string path = ::testing::TempDir() + "/pieces-" + std::to_string(::getpid());
+  { std::ofstream made(path); }
+  ASSERT_EQ(::truncate(path.c_str(), 16 << 20), 0);
+  const auto file = RandomAccessFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  rusage before = {};
+  rusage after = {};
+  BeginRuns();
+  getrusage(RUSAGE_THREAD, &before);
+  const auto bytes = file->ReadBytes(5, (16 << 20) - 5);
+  getrusage(RUSAGE_THREAD, &after);
+  EndRuns();
+  ::unlink(path.c_str());
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_EQ(bytes->size(), (16 << 20) - 5);
+  EXPECT_GE(after.ru_nvcsw - before.ru_nvcsw, 4);
 }
 
 TEST(OwnedBytesTest, AreAlignedAndAsManyAsAsked) {

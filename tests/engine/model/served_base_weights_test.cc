@@ -51,6 +51,29 @@ TEST_P(ServedBaseWeightsTest, GivesEverySitesOwnRows) {
 INSTANTIATE_TEST_SUITE_P(Models, ServedBaseWeightsTest,
                          ::testing::Values("llama", "mistral", "qwen2", "gpt2"));
 
+// Bit for bit: DoRA's lengths on a quantised base are those of the whole matrix.
+TEST(RowSquaresTest, AreThoseOfTheMatrixWhateverItIsStoredAs) {
+  for (const char* name : {"llama", "gpt2", "llama_nf4_double", "llama_gptq_act_order",
+                           "llama_polyad4", "llama_gguf_q4_0/model.gguf"}) {
+    auto files = OpenModel(GoldenPath(std::string("models/") + name));
+    ASSERT_TRUE(files.ok()) << name << ": " << files.status();
+    const auto shared = std::make_shared<const ModelFiles>(*std::move(files));
+    const FileBaseWeights from_file(shared);
+    for (const Site site : LayerSites(shared->spec())) {
+      const SiteRef ref{0, site};
+      const auto matrix = from_file.Matrix(ref);
+      const int64_t in = ShapeOf(shared->spec(), site).in;
+      const auto squares = from_file.RowSquares(ref, in);
+      ASSERT_TRUE(matrix.ok() && squares.ok()) << name;
+      ASSERT_EQ(static_cast<int64_t>(squares->size()) * in, std::ssize(*matrix)) << name;
+      for (size_t i = 0; i < squares->size(); ++i) {
+        EXPECT_EQ((*squares)[i], SumOfSquares(matrix->data() + static_cast<int64_t>(i) * in, in))
+            << name << " row " << i;
+      }
+    }
+  }
+}
+
 TEST(WeightBytesTest, AreMeasuredAsALoadedModelHoldsThem) {
   for (const char* name : {"llama", "gpt2", "llama_nf4_double", "llama_polyad4"}) {
     const TestModel test =
