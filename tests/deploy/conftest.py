@@ -12,6 +12,7 @@ FOLDER = pathlib.Path(os.environ["POLYAD_DEPLOY_FOLDER"])
 @pytest.fixture(scope="session")
 def store():
     store = image.Store(FOLDER / "images")
+    store.clean()
     store.add_base(image.BASE, FOLDER / "base.tar")
     return store
 

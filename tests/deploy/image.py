@@ -46,10 +46,17 @@ class Store:
         return subprocess.run([*self._command, "images", "-q", image], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL, check=False).returncode == 0
 
+    def clean(self):
+        """Away with what a run that was ended left behind."""
+        self.run("rm", "-a")
+        self.run("rmi", "--prune")
+
     def add_base(self, name, tar):
         stamp = str(tar.stat().st_mtime_ns)
         if self.has(name) and self.config_of(name)["config"].get("Labels", {}).get("stamp") == stamp:
             return
+        if self.has(name):
+            self.run("rmi", "-f", name)
         container = self.run("from", "scratch")
         self.run("add", "-q", container, tar, "/")
         self.run("config", "--label", f"stamp={stamp}", container)
