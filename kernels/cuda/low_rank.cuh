@@ -159,7 +159,7 @@ SIMT_KERNEL(kBlockThreads) void LowRankExpandFew(LowRankArgs args) {
   AddToOutput(args, s, out, item.row, sums);
 }
 
-SIMT_KERNEL(kBlockThreads) void LowRankExpandMany(LowRankArgs args) {
+SIMT_KERNEL(kBlockThreads, 5) void LowRankExpandMany(LowRankArgs args) {
   SIMT_SHARED(simt::Bf16, staged, 2 * kStageElements);
   const WorkItem item = args.items[simt::BlockIndex()];
   const LowRankSegment s = args.segments[item.segment];

@@ -10,7 +10,8 @@
 #include <cstdint>
 #include <type_traits>
 
-#define SIMT_KERNEL(max_threads) __global__ __launch_bounds__(max_threads)
+// Threads of a block, and where it matters the blocks that a multiprocessor shall hold at once.
+#define SIMT_KERNEL(...) __global__ __launch_bounds__(__VA_ARGS__)
 #define SIMT_FUNCTION __device__ __forceinline__
 #define SIMT_HOST_DEVICE __host__ __device__ inline
 #define SIMT_UNROLL _Pragma("unroll")

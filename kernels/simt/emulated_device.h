@@ -15,7 +15,7 @@
 #include "kernels/simt/emulated_matrix.h"
 #include "kernels/simt/emulated_stream.h"
 
-#define SIMT_KERNEL(max_threads) inline
+#define SIMT_KERNEL(...) inline
 #define SIMT_FUNCTION inline
 #define SIMT_HOST_DEVICE inline
 #define SIMT_UNROLL
