@@ -31,7 +31,8 @@ CASES = {
     "monitored": {"serviceMonitor": {"enabled": True, "labels": {"release": "kube-prometheus-stack"}}},
     "clients' certificates": {"tls": {"clientCa": True, "requireClientCert": True}},
     "without TLS": {"tls": {"existingSecret": ""}, "insecure": True, "serviceMonitor": {"enabled": True}},
-    "gpu": {"gpus": 2, "nodeSelector": {"gpu": "h100"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "gpu": {"gpus": 2, "image": {"repository": "registry.example/polyad", "digest": "sha256:" + 64 * "0"},
+            "nodeSelector": {"gpu": "h100"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
             "priorityClassName": "serving", "imagePullSecrets": [{"name": "registry"}], "podLabels": {"team": "a"},
             "podAnnotations": {"a": "b"}, "service": {"type": "LoadBalancer", "annotations": {"c": "d"}}},
     "network policy": {"networkPolicy": {"enabled": True, "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "otel"}}}]}]}},
@@ -139,6 +140,16 @@ def test_names_meet(objects):
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = pod["containers"][0][name]
         assert (probe.get("httpGet") or probe.get("tcpSocket"))["port"] in ports
+
+
+def test_everything_is_in_the_releases_namespace(objects):
+    assert {value["metadata"]["namespace"] for value in objects} == {manifests.NAMESPACE}
+
+
+def test_a_digest_beats_a_tag():
+    image = {"repository": "registry.example/polyad", "tag": "x", "digest": "sha256:" + 64 * "0"}
+    (container,) = workload_of(manifests.render({"image": image}))["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry.example/polyad@{image['digest']}"
 
 
 def test_only_operators_reach_the_admin_port():

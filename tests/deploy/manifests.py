@@ -47,6 +47,7 @@ def as_kustomize_has_it(objects):
     """The same without what is Helm's own."""
     objects = copy.deepcopy(objects)
     for value in objects:
+        del value["metadata"]["namespace"]  # kustomization.yaml has it, and patches name objects without
         for label in _HELM_LABELS:
             value["metadata"]["labels"].pop(label)
         template = value.get("spec", {}).get("template", {}).get("metadata", {})
