@@ -19,8 +19,10 @@ struct Fetcher {
     const TlsMaterial& material = *current.material;
     const grpc_ssl_pem_key_cert_pair pair = {material.key_pem().c_str(),
                                              material.certificate_pem().c_str()};
-    const char* authorities =
-        material.client_ca_pem().empty() ? nullptr : material.client_ca_pem().c_str();
+    // Debian's gRPC 1.51 ends the process where there are none; nobody is asked for a certificate
+    // then, so that these are never looked at.
+    const char* authorities = material.client_ca_pem().empty() ? material.certificate_pem().c_str()
+                                                               : material.client_ca_pem().c_str();
     *config = grpc_ssl_server_certificate_config_create(authorities, &pair, 1);
     fetcher.version = current.version;
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;

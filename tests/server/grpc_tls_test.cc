@@ -37,8 +37,9 @@ class GrpcTlsTest : public testing::Test {
                               folder_.Path("ca.pem"), required})
         .value();
   }
-  void Start(bool required = false) {
-    store_ = std::make_unique<TlsStore>(Load(required));
+  void Start(bool required = false) { StartWith(Load(required)); }
+  void StartWith(std::shared_ptr<const TlsMaterial> material) {
+    store_ = std::make_unique<TlsStore>(std::move(material));
     inference_ = MakeInferenceService(fixture_.serving);
     server_ = GrpcServer::Start("127.0.0.1:0", "polyad.v1.InferenceService", *inference_, {},
                                 store_.get())
@@ -115,6 +116,16 @@ TEST_F(GrpcTlsTest, WhereOneIsRequiredAKeyIsNotEnough) {
   Start(true);
   EXPECT_EQ(Sees({}, "alice-key"), kUnavailable);
   EXPECT_EQ(Sees(Client("anybody"), "alice-key"), "of-alice");
+}
+
+TEST_F(GrpcTlsTest, WithoutAuthoritiesNobodyIsAskedForACertificate) {
+  StartWith(
+      TlsMaterial::Load({folder_.Path("cert.pem"), folder_.Path("key.pem"), "", false}).value());
+  EXPECT_EQ(Sees({}, "alice-key"), "of-alice");
+  EXPECT_EQ(Sees({}), kUnauthenticated);
+  EXPECT_EQ(Sees(Client("bob")), kUnauthenticated);
+  EXPECT_EQ(Sees(authority_.Sign({.common_name = "bob", .names = ""})), kUnauthenticated)
+      << "the server's own certificate is no authority";
 }
 
 TEST_F(GrpcTlsTest, PlainConnectionsAndOldVersionsAreRefused) {
