@@ -16,6 +16,13 @@
 
 namespace polyad {
 
+// What became of the registry on disk since start-up.
+struct RegistryHealth {
+  bool is_durable = false;       // there is a state directory
+  int64_t write_failures = 0;    // changes made that will not survive the process
+  int64_t restore_failures = 0;  // adapters, aliases and shares that a start could not bring back
+};
+
 class AdapterRegistry {
  public:
   virtual ~AdapterRegistry() = default;
@@ -38,6 +45,7 @@ class AdapterRegistry {
   virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
   virtual PrecisionBytes resident_bytes() const = 0;
   virtual AdapterStore::SwapCounts swap_counts() const = 0;
+  virtual RegistryHealth health() const { return {}; }
 };
 
 // The real one; `store` outlives it.

@@ -83,11 +83,13 @@ void DurableRegistry::RestoreRoutes() {
   for (const auto& [name, split] : journal_.state().splits) {
     const Status set = store_.ShiftTraffic({name, split.version, split.share, std::nullopt});
     if (set.ok()) continue;
+    ++restore_failures_;
     Log(LogLevel::kError, "split_not_restored",
         {{"name", name}, {"version", split.version}, {"error", set.ToString()}});
   }
   for (const auto& [alias, target] : journal_.state().aliases) {
     if (const Status set = store_.SetAlias(alias, target); !set.ok()) {
+      ++restore_failures_;
       Log(LogLevel::kError, "alias_not_restored",
           {{"alias", alias}, {"target", target}, {"error", set.ToString()}});
     }
@@ -99,6 +101,7 @@ void DurableRegistry::RestoreOne(const state::v1::Loaded& adapter, bool kept) {
   const v1::LoadReport& report = adapter.report();
   const Status restored = TryRestore(adapter, kept);
   if (restored.ok()) return;
+  ++restore_failures_;
   store_.SkipVersions(report.name(), report.version());  // its record's stays the last one
   Log(LogLevel::kError, "adapter_not_restored",
       {{"name", report.name()}, {"folder", adapter.folder()}, {"error", restored.ToString()}});
@@ -123,6 +126,7 @@ Status DurableRegistry::Record(const state::v1::Record& record, std::string_view
     }
     return status;
   }
+  ++write_failures_;
   Log(LogLevel::kError, "registry_not_written", {{"error", status.ToString()}});
   return Annotate(status, "the change was made, but will not survive this process");
 }

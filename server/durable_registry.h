@@ -5,6 +5,7 @@
 // there again by name, version and digest, and each is read and verified when it is first asked
 // for; pinned ones at once. Thread-safe.
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -54,6 +55,9 @@ class DurableRegistry final : public AdapterRegistry {
   }
   PrecisionBytes resident_bytes() const override { return live_.resident_bytes(); }
   AdapterStore::SwapCounts swap_counts() const override { return live_.swap_counts(); }
+  RegistryHealth health() const override {
+    return {true, write_failures_.load(), restore_failures_.load()};
+  }
 
  private:
   DurableRegistry(AdapterStore& store, std::vector<std::string> roots,
@@ -79,6 +83,8 @@ class DurableRegistry final : public AdapterRegistry {
   AdapterVault vault_;
   std::mutex mutex_;  // a change and its record
   RegistryJournal journal_;
+  std::atomic<int64_t> write_failures_{0};
+  std::atomic<int64_t> restore_failures_{0};
 };
 
 }  // namespace polyad

@@ -35,6 +35,7 @@ EmbedCall::EmbedCall(Serving& serving, std::vector<RequestSpec> specs)
       specs_(std::move(specs)),
       tenant_(specs_.front().tenant),
       client_id_(specs_.front().request_id),
+      metrics_(serving.metrics),
       traces_(serving.traces) {
   ended_.request_id = UniqueRequestId(client_id_);
   ended_.tenant = tenant_;
@@ -48,7 +49,8 @@ EmbedCall::EmbedCall(Serving& serving, std::vector<RequestSpec> specs)
 void EmbedCall::Run(Serving& serving, Done done) {
   auto pass = EnterGate(serving, specs_);
   if (!pass.ok()) {
-    serving.metrics.OnRejected(pass.status().code(), BlamedQuota(pass.status()));
+    metrics_.OnRejected(pass.status().code(), BlamedQuota(pass.status()));
+    metrics_.OnTenantRefused(tenant_);
     done(pass.status());
     return;
   }
@@ -176,6 +178,7 @@ void EmbedCall::EndIfOver() {
   ended_.reason = failure_.ok() ? "embedding" : absl::IsCancelled(failure_) ? "cancelled" : "error";
   ended_.status = failure_;
   NoteEnd(ended_, traces_);
+  metrics_.OnRequestEnded(ended_);
   pass.reset();
   if (failure_.ok()) {
     done(std::move(result_));

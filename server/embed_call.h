@@ -52,6 +52,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   std::vector<RequestSpec> specs_;  // one is given away when its input is submitted
   const std::string tenant_;
   const std::string client_id_;
+  Metrics& metrics_;
   TraceExporter* const traces_;
 
   std::mutex mutex_;  // guards all below

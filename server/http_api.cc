@@ -174,6 +174,10 @@ void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
   snapshot.max_adapters = serving_.max_adapters;
   snapshot.now_unix_seconds = UnixSeconds();
   snapshot.gate = serving_.gate.counts();
+  snapshot.tenants = serving_.gate.tenant_counts();
+  snapshot.registry = serving_.registry.health();
+  snapshot.process = ReadProcessUsage();
+  snapshot.version = serving_.version;
   snapshot.stalled = serving_.stalled.load();
   exchange->Respond(200, "text/plain; version=0.0.4; charset=utf-8",
                     serving_.metrics.Render(snapshot));

@@ -1,6 +1,8 @@
 #include "server/metric_families.h"
 
-#include <algorithm>
+#include <map>
+#include <string_view>
+#include <utility>
 
 namespace polyad {
 namespace {
@@ -50,10 +52,13 @@ std::string Join(const std::vector<std::string>& names) {
 constexpr char kResidentTier[] = "device";
 constexpr char kFileTier[] = "disk";
 
-std::vector<std::string> ServingNames(const MetricsSnapshot& snapshot) {
+// Those that a request need not wait for.
+std::vector<std::string> ResidentNames(const MetricsSnapshot& snapshot) {
   std::vector<std::string> names;
   for (const AdapterInfo& adapter : snapshot.adapters) {
-    if (!adapter.retired && !adapter.kept) names.push_back(adapter.report.name);
+    if (!adapter.retired && !adapter.kept && adapter.resident) {
+      names.push_back(adapter.report.name);
+    }
   }
   return names;
 }
@@ -145,12 +150,12 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot, Families& families) {
 }
 
 void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) {
-  // One series always. "Running" means ready to serve, which is what a router wants to know.
+  // One series always. "Running" means in memory, which is what a router wants to know.
   AddValue(AddFamily("vllm:lora_requests_info",
                      "Adapters ready and waiting; the value is the time of this line.",
                      MetricType::Gauge, families),
            {{"max_lora", std::to_string(snapshot.max_adapters)},
-            {"running_lora_adapters", Join(ServingNames(snapshot))},
+            {"running_lora_adapters", Join(ResidentNames(snapshot))},
             {"waiting_lora_adapters", Join(snapshot.load.waiting_adapters)}},
            static_cast<double>(snapshot.now_unix_seconds));
   std::map<std::pair<const char*, std::string>, int64_t> by_family;
@@ -171,62 +176,125 @@ void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) 
   AppendBytes(snapshot, families);
 }
 
-void AdapterTraffic::Counts::Add(const Usage& usage) {
-  ++requests;
-  prompt_tokens += usage.prompt_tokens;
-  generated_tokens += usage.completion_tokens;
+void AppendProcessFamilies(const MetricsSnapshot& snapshot, Families& families) {
+  AddValue(AddFamily("polyad_build_info", "The program's version.", MetricType::Gauge, families),
+           {{"version", snapshot.version}}, 1);
+  AddGauge("polyad_registry_durable", "1 where adapters loaded while serving survive the process.",
+           snapshot.registry.is_durable ? 1 : 0, families);
+  AddCounter("polyad_registry_write_failures_total",
+             "Changes of adapters that were made but could not be recorded on disk.",
+             snapshot.registry.write_failures, families);
+  AddCounter("polyad_registry_restore_failures_total",
+             "Adapters, aliases and shares that the start could not bring back.",
+             snapshot.registry.restore_failures, families);
+  AddGauge("process_start_time_seconds", "When the process began, in seconds since 1970.",
+           snapshot.process.start_unix_s, families);
+  AddGauge("process_resident_memory_bytes", "Memory of the process.",
+           static_cast<double>(snapshot.process.resident_bytes), families);
+  AddValue(AddFamily("process_cpu_seconds_total", "CPU time of all threads.", MetricType::Counter,
+                     families),
+           {}, snapshot.process.cpu_seconds);
 }
 
-void AdapterTraffic::Counts::Subtract(const Counts& counts) {
-  requests -= counts.requests;
-  prompt_tokens -= counts.prompt_tokens;
-  generated_tokens -= counts.generated_tokens;
+namespace {
+
+// One column of a TopSeries as a family.
+struct Column {
+  const char* name;
+  const char* help;
+  size_t index;
+  double unit = 1;  // of what is shown, in what is counted
+};
+
+MetricFamily& AddColumn(const Column& column, const char* label, const TopSeries& series,
+                        Families& families) {
+  const auto shown = [&](const TopSeries::Sums& sums) {
+    return static_cast<double>(sums[column.index]) / column.unit;
+  };
+  MetricFamily& family = AddFamily(column.name, column.help, MetricType::Counter, families);
+  for (const auto& [name, sums] : series.shown()) AddValue(family, {{label, name}}, shown(sums));
+  AddValue(family, {{label, "other"}}, shown(series.other()));
+  return family;
 }
+
+std::string TenantLabel(const std::string& tenant) {
+  return tenant.empty() ? kNamelessTenant : tenant;
+}
+
+}  // namespace
 
 void AdapterTraffic::Add(const std::string& adapter, const Usage& usage) {
-  if (const auto shown = shown_.find(adapter); shown != shown_.end()) {
-    shown->second.Add(usage);
-    return;
-  }
-  other_.Add(usage);
-  if (tracked_.size() < max_tracked_ || tracked_.contains(adapter)) tracked_[adapter].Add(usage);
-}
-
-void AdapterTraffic::Promote() {
-  while (shown_.size() < max_series_ && !tracked_.empty()) {
-    const auto busiest = std::max_element(
-        tracked_.begin(), tracked_.end(),
-        [](const auto& a, const auto& b) { return a.second.requests < b.second.requests; });
-    Counts& counts = shown_[busiest->first];
-    if (!was_shown_) {
-      counts = busiest->second;
-      other_.Subtract(counts);
-    }
-    tracked_.erase(busiest);
-  }
-  was_shown_ = true;
+  series_.Add(adapter, {1, usage.prompt_tokens, usage.completion_tokens});
 }
 
 void AdapterTraffic::AppendFamilies(Families& families) {
-  Promote();
-  struct Column {
-    const char* name;
-    const char* help;
-    int64_t Counts::*field;
-  };
-  for (const Column& column :
-       {Column{"polyad_adapter_requests_total", "Choices ended, by adapter.", &Counts::requests},
-        Column{"polyad_adapter_prompt_tokens_total", "Prompt tokens, by adapter.",
-               &Counts::prompt_tokens},
-        Column{"polyad_adapter_generated_tokens_total", "Tokens generated, by adapter.",
-               &Counts::generated_tokens}}) {
-    MetricFamily& family = AddFamily(column.name, column.help, MetricType::Counter, families);
-    for (const auto& [name, counts] : shown_) {
-      AddValue(family, {{"adapter", name}}, static_cast<double>(counts.*column.field));
-    }
-    AddValue(family, {{"adapter", "other"}}, static_cast<double>(other_.*column.field));
-    AddValue(family, {{"adapter", "unknown"}}, static_cast<double>(unknown_.*column.field));
+  series_.Promote();
+  MetricFamily& requests =
+      AddColumn({"polyad_adapter_requests_total", "Choices ended, by adapter.", 0}, "adapter",
+                series_, families);
+  AddValue(requests, {{"adapter", "unknown"}}, static_cast<double>(num_unknown_));
+  AddColumn({"polyad_adapter_prompt_tokens_total", "Prompt tokens, by adapter.", 1}, "adapter",
+            series_, families);
+  AddColumn({"polyad_adapter_generated_tokens_total", "Tokens generated, by adapter.", 2},
+            "adapter", series_, families);
+}
+
+void AdapterTraffic::AppendResidence(const MetricsSnapshot& snapshot, Families& families) const {
+  MetricFamily& family =
+      AddFamily("polyad_adapter_resident",
+                "1 where the adapter is in memory, 0 where a request would read it back.",
+                MetricType::Gauge, families);
+  for (const AdapterInfo& adapter : snapshot.adapters) {
+    const std::string& name = adapter.report.name;
+    if (adapter.retired || adapter.kept || !series_.shown().contains(name)) continue;
+    AddValue(family, {{"adapter", name}}, adapter.resident ? 1 : 0);
   }
+}
+
+void TenantTraffic::Add(const EndedRequest& ended) {
+  const auto queue_us = static_cast<int64_t>(ended.timings.queue_ms * 1e3);
+  series_.Add(TenantLabel(ended.tenant),
+              {1, 0, ended.usage.prompt_tokens, ended.usage.completion_tokens, queue_us});
+}
+
+void TenantTraffic::AddRefused(const std::string& tenant) {
+  series_.Add(TenantLabel(tenant), {0, 1});
+}
+
+void TenantTraffic::AppendFamilies(const std::vector<TenantGate::TenantCounts>& now,
+                                   Families& families) {
+  series_.Promote();
+  for (const Column& column :
+       {Column{"polyad_tenant_requests_total", "Requests that ended, by tenant.", 0},
+        Column{"polyad_tenant_refused_total",
+               "Requests refused by a quota, the server's bounds or the engine, by tenant.", 1},
+        Column{"polyad_tenant_prompt_tokens_total", "Prompt tokens, by tenant.", 2},
+        Column{"polyad_tenant_generated_tokens_total", "Tokens generated, by tenant.", 3},
+        Column{"polyad_tenant_queue_seconds_total",
+               "Time that requests which ended had waited to be admitted, by tenant.", 4, 1e6}}) {
+    AddColumn(column, "tenant", series_, families);
+  }
+  // By label: accepted and not ended, and of those not begun.
+  std::map<std::string, std::pair<int64_t, int64_t>> counts = {{"other", {0, 0}}};
+  for (const auto& [name, sums] : series_.shown()) counts[name] = {0, 0};
+  for (const TenantGate::TenantCounts& tenant : now) {
+    const std::string label = TenantLabel(tenant.tenant);
+    auto& [requests, queued] = counts[series_.shown().contains(label) ? label : "other"];
+    requests += tenant.num_requests;
+    queued += tenant.num_queued;
+  }
+  MetricFamily requests = {"polyad_tenant_requests",
+                           "Requests accepted and not yet ended, by tenant.",
+                           MetricType::Gauge,
+                           {}};
+  MetricFamily queued = {
+      "polyad_tenant_queued", "Of those, requests that have not begun.", MetricType::Gauge, {}};
+  for (const auto& [name, count] : counts) {
+    AddValue(requests, {{"tenant", name}}, static_cast<double>(count.first));
+    AddValue(queued, {{"tenant", name}}, static_cast<double>(count.second));
+  }
+  families.push_back(std::move(requests));
+  families.push_back(std::move(queued));
 }
 
 }  // namespace polyad

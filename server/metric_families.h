@@ -1,21 +1,20 @@
 #pragma once
 
 // The part of /metrics that is made when somebody asks: the gauges and counters of an EngineLoad,
-// the adapters' residency, and per-adapter traffic with a bounded number of series. Names: the
-// Gateway API Inference Extension's model server protocol (vllm:*), so that its routers work
-// unchanged, and polyad_* beside it.
+// the adapters' residency, and traffic by adapter and by tenant with a bounded number of series.
+// Names: the Gateway API Inference Extension's model server protocol (vllm:*), so that its routers
+// work unchanged, and polyad_* beside it.
 
 #include <prometheus/metric_family.h>
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "engine/request/token_event.h"
 #include "server/metrics.h"
+#include "server/top_series.h"
 
 namespace polyad {
 
@@ -24,35 +23,40 @@ void AppendEngineFamilies(const MetricsSnapshot& snapshot,
 void AppendAdapterFamilies(const MetricsSnapshot& snapshot,
                            std::vector<prometheus::MetricFamily>& families);
 
-// Requests and tokens per adapter. Every sum that was shown once only grows: an adapter that gets
-// its own series later starts it at zero and leaves what it had in `other`. Not thread-safe.
+void AppendProcessFamilies(const MetricsSnapshot& snapshot,
+                           std::vector<prometheus::MetricFamily>& families);
+
+// Requests and tokens per adapter, the busiest apart (top_series.h). Not thread-safe.
 class AdapterTraffic {
  public:
-  AdapterTraffic(size_t max_series, size_t max_tracked)
-      : max_series_(max_series), max_tracked_(max_tracked) {}
+  AdapterTraffic(size_t max_series, size_t max_tracked) : series_(max_series, max_tracked) {}
 
   void Add(const std::string& adapter, const Usage& usage);
-  void AddUnknown() { ++unknown_.requests; }
+  void AddUnknown() { ++num_unknown_; }
   // Gives the busiest adapters the free series first.
   void AppendFamilies(std::vector<prometheus::MetricFamily>& families);
+  // Whether those of the last AppendFamilies are in memory.
+  void AppendResidence(const MetricsSnapshot& snapshot,
+                       std::vector<prometheus::MetricFamily>& families) const;
 
  private:
-  struct Counts {
-    int64_t requests = 0;
-    int64_t prompt_tokens = 0;
-    int64_t generated_tokens = 0;
-    void Add(const Usage& usage);
-    void Subtract(const Counts& counts);
-  };
-  void Promote();
+  TopSeries series_;
+  int64_t num_unknown_ = 0;
+};
 
-  const size_t max_series_;
-  const size_t max_tracked_;
-  std::map<std::string, Counts> shown_;
-  std::map<std::string, Counts> tracked_;  // adapters without a series, counted in other_ too
-  Counts other_;
-  Counts unknown_;
-  bool was_shown_ = false;
+// What each tenant had and what it was refused, the busiest apart (top_series.h). Not thread-safe.
+class TenantTraffic {
+ public:
+  TenantTraffic(size_t max_series, size_t max_tracked) : series_(max_series, max_tracked) {}
+
+  void Add(const EndedRequest& ended);
+  void AddRefused(const std::string& tenant);
+  // `now`: of the tenants that have requests now.
+  void AppendFamilies(const std::vector<TenantGate::TenantCounts>& now,
+                      std::vector<prometheus::MetricFamily>& families);
+
+ private:
+  TopSeries series_;
 };
 
 }  // namespace polyad

@@ -20,6 +20,7 @@ using prometheus::Histogram;
 using Buckets = Histogram::BucketBoundaries;
 
 constexpr size_t kMaxTrackedAdapters = 4096;
+constexpr size_t kMaxTrackedTenants = 4096;  // a tenants file's
 
 Buckets LatencyBuckets() {  // seconds: 1 ms to 2 min
   return {0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25,
@@ -102,11 +103,34 @@ struct Metrics::Series {
                                     .Register(registry)
                                     .Add({});
 
-  mutable std::mutex mutex;  // guards `adapters`
+  mutable std::mutex mutex;  // guards `adapters` and `tenants`
   mutable AdapterTraffic adapters{kMaxAdapterSeries, kMaxTrackedAdapters};
+  mutable TenantTraffic tenants{kMaxTenantSeries, kMaxTrackedTenants};
 };
 
-Metrics::Metrics() : series_(std::make_unique<Series>()) { series_->load_failures.Add({}); }
+// A counter that is there from the start: one that appears with its first event has no rate then,
+// and a sum with it has no value before.
+Metrics::Metrics() : series_(std::make_unique<Series>()) {
+  series_->load_failures.Add({});
+  for (const FinishReason reason : {FinishReason::kStop, FinishReason::kLength,
+                                    FinishReason::kCancelled, FinishReason::kError}) {
+    series_->finished.Add({{"reason", std::string(ReasonText(reason))}});
+  }
+  for (const absl::StatusCode code :
+       {absl::StatusCode::kInvalidArgument, absl::StatusCode::kNotFound,
+        absl::StatusCode::kResourceExhausted, absl::StatusCode::kFailedPrecondition,
+        absl::StatusCode::kUnavailable, absl::StatusCode::kUnauthenticated,
+        absl::StatusCode::kPermissionDenied}) {
+    series_->rejected.Add({{"reason", absl::StatusCodeToString(code)}});
+  }
+  for (const char* quota : {"max_requests", "max_queued", "tokens_per_second"}) {
+    series_->quotas.Add({{"quota", quota}});
+  }
+  for (const char* result : {"ok", "refused"}) {
+    series_->reloads.Add({{"result", result}});
+    series_->tls_reloads.Add({{"result", result}});
+  }
+}
 Metrics::~Metrics() = default;
 
 void Metrics::OnStep(int64_t num_rows, int64_t num_sequences, double step_ms) {
@@ -129,6 +153,16 @@ void Metrics::OnRequestDone(const RequestDone& done) {
   series_->finished.Add({{"reason", std::string(ReasonText(done.reason))}}).Increment();
   std::lock_guard<std::mutex> lock(series_->mutex);
   series_->adapters.Add(done.adapter, done.usage);
+}
+
+void Metrics::OnTenantRefused(const std::string& tenant) {
+  std::lock_guard<std::mutex> lock(series_->mutex);
+  series_->tenants.AddRefused(tenant);
+}
+
+void Metrics::OnRequestEnded(const EndedRequest& ended) {
+  std::lock_guard<std::mutex> lock(series_->mutex);
+  series_->tenants.Add(ended);
 }
 
 void Metrics::OnCredentials(bool ok) {
@@ -167,9 +201,12 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
   std::vector<prometheus::MetricFamily> families = series_->registry.Collect();
   AppendEngineFamilies(snapshot, families);
   AppendAdapterFamilies(snapshot, families);
+  AppendProcessFamilies(snapshot, families);
   {
     std::lock_guard<std::mutex> lock(series_->mutex);
     series_->adapters.AppendFamilies(families);
+    series_->adapters.AppendResidence(snapshot, families);
+    series_->tenants.AppendFamilies(snapshot.tenants, families);
   }
   return prometheus::TextSerializer().Serialize(families);
 }

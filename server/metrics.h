@@ -2,9 +2,9 @@
 
 // What /metrics shows. Histograms and counters are fed by the engine and delivery threads (a few
 // atomic adds each); the gauges are made from EngineLoad snapshots when somebody asks, so a scrape
-// never touches the engine thread. Labels hold names of loaded adapters only: the first
-// kMaxAdapterSeries by traffic each have a series, the rest share `other`, names nobody loaded are
-// `unknown`. Thread-safe.
+// never touches the engine thread. Labels hold names of loaded adapters and of the operator's
+// tenants only: the first kMaxAdapterSeries and kMaxTenantSeries by traffic each have a series, the
+// rest share `other`, adapters nobody loaded are `unknown`. Thread-safe.
 
 #include <cstdint>
 #include <memory>
@@ -14,11 +14,17 @@
 #include "absl/status/status.h"
 #include "engine/adapters/adapter_store.h"
 #include "engine/engine.h"
+#include "server/adapter_registry.h"
+#include "server/process_usage.h"
+#include "server/request_log.h"
 #include "server/tenant_gate.h"
 
 namespace polyad {
 
 inline constexpr size_t kMaxAdapterSeries = 32;
+inline constexpr size_t kMaxTenantSeries = 32;
+// The label of who asks where there is no tenants file; no tenant can be called that.
+inline constexpr char kNamelessTenant[] = "-";
 
 // What a scrape adds to the counters.
 struct MetricsSnapshot {
@@ -33,6 +39,10 @@ struct MetricsSnapshot {
   int64_t max_adapters = 0;
   int64_t now_unix_seconds = 0;
   TenantGate::Counts gate;
+  std::vector<TenantGate::TenantCounts> tenants;  // that have requests now
+  RegistryHealth registry;
+  ProcessUsage process;
+  std::string version;
   bool stalled = false;
 };
 
@@ -47,6 +57,9 @@ class Metrics final : public EngineObserver {
 
   // `quota` is a member of the tenants file, or empty.
   void OnRejected(absl::StatusCode code, const std::string& quota = "");
+  // Refused by a quota, the server's bounds or the engine, or ended.
+  void OnTenantRefused(const std::string& tenant);
+  void OnRequestEnded(const EndedRequest& ended);
   void OnCredentials(bool ok);  // files were read again
   void OnTlsReload(bool ok);
   void SetTlsExpiry(int64_t unix_s);  // of the certificate in force

@@ -24,11 +24,12 @@ constexpr int64_t kRequestBytes = 4096;  // of a request without its prompt
 class GatedSink final : public ResponseSink {
  public:
   GatedSink(std::unique_ptr<TenantGate::Pass> pass, const RequestSpec& spec,
-            std::shared_ptr<ResponseSink> sink, TraceExporter* traces)
+            std::shared_ptr<ResponseSink> sink, const Serving& serving)
       : pass_(std::move(pass)),
         num_choices_(spec.sampling.num_choices),
         sink_(std::move(sink)),
-        traces_(traces) {
+        metrics_(serving.metrics),
+        traces_(serving.traces) {
     ended_.request_id = spec.request_id;
     ended_.tenant = spec.tenant;
     ended_.trace = spec.trace;
@@ -58,12 +59,14 @@ class GatedSink final : public ResponseSink {
     ended_.reason = ReasonText(finish.reason);
     ended_.status = finish.status;
     NoteEnd(ended_, traces_);
+    metrics_.OnRequestEnded(ended_);
     pass_.reset();
   }
 
   std::unique_ptr<TenantGate::Pass> pass_;
   const int32_t num_choices_;
   const std::shared_ptr<ResponseSink> sink_;
+  Metrics& metrics_;
   TraceExporter* const traces_;
   int32_t num_finished_ = 0;
   EndedRequest ended_;
@@ -135,7 +138,7 @@ Status Admit(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> s
   POLYAD_ASSIGN_OR_RETURN(std::unique_ptr<TenantGate::Pass> pass,
                           EnterGate(serving, std::span(&spec, 1)));
   const std::string tenant = spec.tenant;
-  auto gated = std::make_shared<GatedSink>(std::move(pass), spec, std::move(sink), serving.traces);
+  auto gated = std::make_shared<GatedSink>(std::move(pass), spec, std::move(sink), serving);
   const auto id = serving.engine.Submit(std::move(spec), std::move(gated));
   if (id.ok()) return absl::OkStatus();
   return WithRetry(id.status(), serving.gate.RetryMillisOf(tenant));
@@ -225,8 +228,11 @@ std::string UniqueRequestId(const std::string& client_id) {
 }
 
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink) {
+  const std::string tenant = spec.tenant;
   Status status = Admit(serving, std::move(spec), std::move(sink));
-  if (!status.ok()) serving.metrics.OnRejected(status.code(), BlamedQuota(status));
+  if (status.ok()) return status;
+  serving.metrics.OnRejected(status.code(), BlamedQuota(status));
+  serving.metrics.OnTenantRefused(tenant);
   return status;
 }
 

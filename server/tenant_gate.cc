@@ -123,6 +123,15 @@ TenantGate::Counts TenantGate::counts() const {
   return {queue_.num_queued(), queued_tokens_, held_bytes_};
 }
 
+std::vector<TenantGate::TenantCounts> TenantGate::tenant_counts() const {
+  std::vector<TenantCounts> out;
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [name, tenant] : tenants_) {
+    if (tenant.num_requests > 0) out.push_back({name, tenant.num_requests, tenant.num_queued});
+  }
+  return out;
+}
+
 void TenantGate::Begin(Pass& pass) {
   const int64_t now_us = clock_.NowMicros();
   std::lock_guard<std::mutex> lock(mutex_);

@@ -16,6 +16,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "engine/base/clock.h"
 #include "engine/base/status.h"
@@ -42,6 +43,12 @@ class TenantGate {
     int64_t queued_requests = 0;
     int64_t queued_tokens = 0;
     int64_t held_bytes = 0;
+  };
+
+  struct TenantCounts {
+    std::string tenant;
+    int64_t num_requests = 0;  // accepted and not ended
+    int64_t num_queued = 0;    // of those, that have not begun
   };
 
   // A request that passed. Ends with it.
@@ -71,6 +78,8 @@ class TenantGate {
   // When the tenant's next request may find room in the queue.
   int64_t RetryMillisOf(const std::string& tenant);
   Counts counts() const;
+  // Of the tenants that have requests now.
+  std::vector<TenantCounts> tenant_counts() const;
 
  private:
   static constexpr size_t kMaxIdleTenants = 8192;

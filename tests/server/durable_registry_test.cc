@@ -3,8 +3,10 @@
 #include "server/durable_registry.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
@@ -232,12 +234,29 @@ TEST_F(DurableRegistryTest, ASpoiledCopyIsNeverServed) {
   EXPECT_EQ(Ask("a").status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(Ask("b").ok());
   fs::remove_all(root_ / "state" / "adapters" / "2");
+  EXPECT_EQ(registry_->health().restore_failures, 0);
   Start();  // what is missing is named in the log and nobody else's trouble
+  EXPECT_TRUE(registry_->health().is_durable);
+  EXPECT_EQ(registry_->health().restore_failures, 1);
   EXPECT_FALSE(registry_->Get("b").ok());
   EXPECT_TRUE(registry_->Get("a").ok());
   EXPECT_EQ(Load("b", "rslora")->version, 2);  // and it may be loaded again for good
   Start();
   EXPECT_TRUE(Ask("b").ok());
+}
+
+TEST_F(DurableRegistryTest, AChangeThatCannotBeWrittenIsCounted) {
+  ASSERT_TRUE(Load("a", "plain").ok());
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit none = {0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  const Status pinned = registry_->Pin("a", true);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_FALSE(pinned.ok());
+  EXPECT_EQ(registry_->health().write_failures, 1);
+  EXPECT_TRUE(registry_->Get("a")->pinned) << "the change itself was made";
 }
 
 TEST_F(DurableRegistryTest, AThousandAreThereWithinASecond) {

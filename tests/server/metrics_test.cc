@@ -84,6 +84,16 @@ TEST(MetricsTest, WeightBytesAreToldByPartAndPrecision) {
   }
 }
 
+TEST(MetricsTest, CountersAreThereBeforeTheirFirstEvent) {
+  const std::string text = Metrics().Render(Snapshot());
+  for (const char* line : {R"(polyad_requests_finished_total{reason="error"} 0)",
+                           R"(polyad_requests_rejected_total{reason="RESOURCE_EXHAUSTED"} 0)",
+                           R"(polyad_quota_refusals_total{quota="max_queued"} 0)",
+                           R"(polyad_tls_reloads_total{result="refused"} 0)"}) {
+    EXPECT_TRUE(HasLine(text, line)) << line << " in\n" << text;
+  }
+}
+
 TEST(MetricsTest, LoraInfoIsOneSeriesHoweverOftenItChanges) {
   Metrics metrics;
   MetricsSnapshot snapshot = Snapshot();
@@ -138,6 +148,114 @@ TEST(MetricsTest, SeriesStayBoundedHoweverManyAdapters) {
   for (int i = 0; i < 1000; ++i) metrics.OnRejected(absl::StatusCode::kNotFound);
   EXPECT_TRUE(HasLine(metrics.Render(Snapshot()),
                       R"(polyad_adapter_requests_total{adapter="unknown"} 1000)"));
+}
+
+std::set<std::string> SeriesOf(const std::string& text) {
+  std::set<std::string> series;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("#")) continue;
+    EXPECT_TRUE(series.insert(line.substr(0, line.rfind(' '))).second) << line;
+  }
+  return series;
+}
+
+EndedRequest Ended(const std::string& tenant) {
+  EndedRequest ended;
+  ended.tenant = tenant;
+  ended.usage = {10, 0, 5};
+  ended.timings.queue_ms = 250;
+  return ended;
+}
+
+TEST(MetricsTest, TenantsAreToldApart) {
+  Metrics metrics;
+  metrics.OnRequestEnded(Ended("acme"));
+  metrics.OnRequestEnded(Ended("acme"));
+  metrics.OnRequestEnded(Ended(""));
+  metrics.OnTenantRefused("initech");
+  MetricsSnapshot snapshot = Snapshot();
+  snapshot.tenants = {{"acme", 3, 2}, {"newcomer", 4, 4}};
+  const std::string text = metrics.Render(snapshot);
+  for (const char* line :
+       {R"(polyad_tenant_requests_total{tenant="acme"} 2)",
+        R"(polyad_tenant_requests_total{tenant="-"} 1)",
+        R"(polyad_tenant_requests_total{tenant="initech"} 0)",
+        R"(polyad_tenant_refused_total{tenant="initech"} 1)",
+        R"(polyad_tenant_prompt_tokens_total{tenant="acme"} 20)",
+        R"(polyad_tenant_generated_tokens_total{tenant="acme"} 10)",
+        R"(polyad_tenant_queue_seconds_total{tenant="acme"} 0.5)",
+        R"(polyad_tenant_requests{tenant="acme"} 3)", R"(polyad_tenant_queued{tenant="acme"} 2)",
+        R"(polyad_tenant_requests{tenant="initech"} 0)",
+        R"(polyad_tenant_queued{tenant="other"} 4)"}) {
+    EXPECT_TRUE(HasLine(text, line)) << line << " in\n" << text;
+  }
+}
+
+TEST(MetricsTest, WhatIsSwappedOutIsNotRunning) {
+  Metrics metrics;
+  metrics.OnRequestDone(Done("a"));
+  metrics.OnRequestDone(Done("b"));
+  MetricsSnapshot snapshot = Snapshot();
+  snapshot.adapters.front().resident = false;
+  const std::string text = metrics.Render(snapshot);
+  EXPECT_NE(text.find("running_lora_adapters=\"b\""), std::string::npos) << text;
+  EXPECT_TRUE(HasLine(text, R"(polyad_adapter_resident{adapter="a"} 0)"));
+  EXPECT_TRUE(HasLine(text, R"(polyad_adapter_resident{adapter="b"} 1)"));
+}
+
+TEST(MetricsTest, TheRegistryAndTheProcessAreTold) {
+  MetricsSnapshot snapshot = Snapshot();
+  snapshot.registry = {true, 2, 1};
+  snapshot.process = {4096, 1.5, 1.7e9};
+  snapshot.version = "1.2";
+  const std::string text = Metrics().Render(snapshot);
+  for (const char* line :
+       {"polyad_registry_durable 1", "polyad_registry_write_failures_total 2",
+        "polyad_registry_restore_failures_total 1", "process_resident_memory_bytes 4096",
+        "process_cpu_seconds_total 1.5", "process_start_time_seconds 1700000000",
+        R"(polyad_build_info{version="1.2"} 1)"}) {
+    EXPECT_TRUE(HasLine(text, line)) << line << " in\n" << text;
+  }
+}
+
+// Thousands of everything that a client or an operator can name.
+TEST(MetricsTest, NoNumberOfNamesMakesMoreSeries) {
+  constexpr size_t kMostSeries = 700;
+  Metrics metrics;
+  MetricsSnapshot snapshot = Snapshot();
+  std::set<std::string> first;
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < 5000; ++i) {
+      const std::string name = "name-" + std::to_string(round * 5000 + i);
+      metrics.OnRequestDone(Done(name));
+      metrics.OnRequestEnded(Ended(name));
+      metrics.OnTenantRefused(name);
+      metrics.OnRejected(absl::StatusCode::kNotFound);
+      metrics.OnRejected(absl::StatusCode::kResourceExhausted, "max_queued");
+      AdapterInfo info;
+      info.report.name = name;
+      info.report.family = "lora";
+      snapshot.adapters.push_back(info);
+      snapshot.tenants.push_back({name, 1, 1});
+    }
+    const std::set<std::string> series = SeriesOf(metrics.Render(snapshot));
+    EXPECT_LT(series.size(), kMostSeries);
+    if (round == 0) first = series;
+    EXPECT_EQ(series.size(), first.size());
+  }
+}
+
+TEST(MetricsTest, AnAdapterCalledOtherMakesNoSecondSeriesOfThatName) {
+  Metrics metrics;
+  for (const char* name : {"other", "unknown", "a"}) {
+    metrics.OnRequestDone(Done(name));
+    metrics.OnRequestEnded(Ended(name));
+  }
+  const std::string text = metrics.Render(Snapshot());
+  SeriesOf(text);
+  EXPECT_TRUE(HasLine(text, R"(polyad_adapter_requests_total{adapter="other"} 2)")) << text;
+  EXPECT_TRUE(HasLine(text, R"(polyad_tenant_requests_total{tenant="other"} 2)"));
 }
 
 TEST(AdapterTrafficTest, TheBusiestGetTheSeriesAndNoSumEverFalls) {
