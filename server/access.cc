@@ -4,11 +4,13 @@ namespace polyad {
 
 const std::vector<AccessRule>& AccessRules() {
   static const std::vector<AccessRule>& rules = *new std::vector<AccessRule>{
+      {"GET", "/", Access::kPublic},
       {"GET", "/health", Access::kPublic},
       {"GET", "/ready", Access::kPublic},
       {"GET", "/version", Access::kPublic},
       {"GET", "/openapi.json", Access::kPublic},
       {"GET", "/metrics", Access::kMetrics},
+      {"GET", "/v1/status", Access::kTenant},
       {"GET", "/v1/models", Access::kTenant},
       {"GET", "/v1/models/{id}", Access::kTenant},
       {"POST", "/v1/completions", Access::kTenant},

@@ -89,11 +89,13 @@ JsonMembers::value_type DefaultsMember(v1::LoadAdapterRequest& request) {
 
 const std::vector<HttpApi::Route>& HttpApi::Routes() {
   static const std::vector<Route>& routes = *new std::vector<Route>{
+      {"GET", "/", &HttpApi::Page},
       {"GET", "/health", &HttpApi::Health},
       {"GET", "/ready", &HttpApi::Ready},
       {"GET", "/metrics", &HttpApi::MetricsText},
       {"GET", "/version", &HttpApi::Version},
       {"GET", "/openapi.json", &HttpApi::Document},
+      {"GET", "/v1/status", &HttpApi::StatusRoute},
       {"GET", "/v1/models", &HttpApi::ListModels},
       {"GET", "/v1/models/{id}", &HttpApi::GetModel},
       {"POST", "/v1/completions", &HttpApi::Completions},

@@ -32,6 +32,8 @@ class HttpApi {
   static const std::vector<Route>& Routes();
 
  private:
+  void Page(const Exchange& exchange, const std::string& tenant);
+  void StatusRoute(const Exchange& exchange, const std::string& tenant);
   void Health(const Exchange& exchange, const std::string& tenant);
   void Ready(const Exchange& exchange, const std::string& tenant);
   void MetricsText(const Exchange& exchange, const std::string& tenant);

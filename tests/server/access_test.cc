@@ -82,11 +82,13 @@ TEST_F(HttpAccessTest, EveryRouteAsksForItsOwnCredential) {
   constexpr char kLoad[] = R"({"lora_name": "a", "lora_path": "p"})";
   constexpr char kUnload[] = R"({"lora_name": "nobody"})";
   const std::vector<Case> cases = {
+      {"GET", "/", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/health", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/ready", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/version", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/openapi.json", "", {200, 200, 200, 200, 200, 200}},
       {"GET", "/metrics", "", {401, 401, 403, 403, 200, 200}},
+      {"GET", "/v1/status", "", {401, 401, 200, 200, 403, 403}},
       {"GET", "/v1/models", "", {401, 401, 200, 200, 403, 403}},
       {"GET", "/v1/models/pirate", "", {401, 401, 200, 404, 403, 403}},
       {"POST", "/v1/completions", kPrompt, {401, 401, 200, 200, 403, 403}},
@@ -123,8 +125,8 @@ TEST_F(HttpAccessTest, EveryRouteAsksForItsOwnCredential) {
 
 TEST_F(HttpAccessTest, WhatIsNoRouteIsNotServedToAnybody) {
   for (const char* header : {"", "Bearer alice-key", "Bearer admin-token"}) {
-    for (const char* path : {"/", "/v1", "/v1/load_lora_adapter/", "/v1//models", "/admin",
-                             "/metrics/", "/V1/models", "/v1/models%2f"}) {
+    for (const char* path : {"//", "/index.html", "/v1", "/v1/load_lora_adapter/", "/v1//models",
+                             "/admin", "/metrics/", "/V1/models", "/v1/models%2f"}) {
       EXPECT_EQ(StatusOf(Ask("GET", path, "", header)), 404) << path;
     }
     EXPECT_EQ(StatusOf(Ask("POST", "/v1/models", "{}", header)), 405);
