@@ -136,6 +136,7 @@ def test_names_meet(objects):
     for monitor in of_kind(objects, "ServiceMonitor"):
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         (chosen,) = [value for value in of_kind(objects, "Service") if wanted <= value["metadata"]["labels"].items()]
+        assert chosen["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "polyad"  # deploy/prometheus: job="polyad"
         assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in chosen["spec"]["ports"]}
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = pod["containers"][0][name]
