@@ -212,6 +212,11 @@ class Book {
     std::lock_guard<std::mutex> lock(mutex_);
     ++counts_[what];
   }
+  // The version that an adapter was loaded as last, so that clients ask for some that may be there.
+  void SetLatest(int adapter, int64_t version) {
+    latest_[static_cast<size_t>(adapter)].store(version);
+  }
+  int64_t latest(int adapter) const { return latest_[static_cast<size_t>(adapter)].load(); }
   // Whatever came is a beginning of what the version says; all of it where the call went well.
   void Check(int number, const Reply& reply) {
     const bool whole = reply.status.ok();
@@ -247,6 +252,7 @@ class Book {
   mutable std::mutex mutex_;
   std::map<std::string, int64_t> counts_;
   std::vector<std::string> blamed_;
+  std::array<std::atomic<int64_t>, kAdapters> latest_ = {};
 };
 
 // Half of what is asked goes to a few adapters, so that versions change under their requests.
@@ -269,10 +275,15 @@ class Client {
     const int number = static_cast<int>(random_() % kCases);
     v1::GenerateRequest request = CaseOf(number);
     const uint64_t kind = random_() % 20;
-    const std::string name = NameOf(DrawAdapter(random_));
+    const int adapter = DrawAdapter(random_);
+    const std::string name = NameOf(adapter);
     request.set_model(kind % 5 == 1 ? "x" + name : name);
     if (kind % 4 == 2) request.set_session("session-" + std::to_string(random_() % 8));
-    if (kind % 7 == 3) request.set_model(name + "@" + std::to_string(1 + random_() % 40));
+    if (kind % 7 == 3) {
+      const auto back = static_cast<int64_t>(random_() % 3);
+      request.set_model(name + "@" +
+                        std::to_string(std::max(book_.latest(adapter) - back, int64_t{1})));
+    }
     if (kind == 0) return Leave(name);
     const int most_events = kind <= 3 ? static_cast<int>(1 + random_() % 8) : -1;
     const milliseconds deadline(kind == 4 ? 1 + random_() % 30 : 600'000);
@@ -328,7 +339,9 @@ class Operator {
     request.set_keep_previous(manner < 3);
     if (manner >= 8) request.set_share(0.3);
     v1::LoadReport report;
-    return Load(*admin_, request, &report);
+    const grpc::Status status = Load(*admin_, request, &report);
+    if (status.ok()) book_.SetLatest(adapter, report.version());
+    return status;
   }
 
  private:
