@@ -7,6 +7,7 @@
 #include "engine/base/adapter_name.h"
 #include "engine/io/file.h"
 #include "engine/io/json.h"
+#include "engine/io/quote.h"
 #include "server/auth.h"
 #include "server/field_error.h"
 #include "server/http/http_server.h"
@@ -100,7 +101,7 @@ void ClearIfList(const Knob& knob, ServerConfig& config) {
 Status UnknownName(std::string_view what, std::string_view name,
                    const std::vector<std::string>& known) {
   const std::string nearest = NearestName(name, known);
-  return InvalidArgument("%s '%s': unknown%s", what, std::string(name.substr(0, 128)),
+  return InvalidArgument("%s %s: unknown%s", what, Quote(name),
                          nearest.empty() ? std::string() : "; did you mean '" + nearest + "'?");
 }
 
@@ -120,7 +121,7 @@ StatusOr<std::vector<Flag>> ParseFlags(const std::vector<std::string>& args) {
   std::vector<Flag> flags;
   for (size_t i = 0; i < args.size(); ++i) {
     if (!args[i].starts_with("--")) {
-      return InvalidArgument("argument '%s': expected a flag (see --help)", args[i]);
+      return InvalidArgument("argument %s: expected a flag (see --help)", Quote(args[i]));
     }
     const size_t equals = args[i].find('=');
     const std::string name = args[i].substr(2, equals == args[i].npos ? equals : equals - 2);
@@ -311,8 +312,8 @@ Status CheckConfig(const ServerConfig& config) {
     }
   }
   const ServerConfig defaults;
-  if (config.memory_mib > 0 && (config.kv_mib != defaults.kv_mib ||
-                                config.max_adapter_mib != defaults.max_adapter_mib)) {
+  if (config.memory_mib > 0 &&
+      (config.kv_mib != defaults.kv_mib || config.max_adapter_mib != defaults.max_adapter_mib)) {
     return FieldError("memory-mib", "0 beside kv-mib or max-adapter-mib, which it replaces",
                       std::to_string(config.memory_mib));
   }

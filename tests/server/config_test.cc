@@ -80,6 +80,18 @@ TEST(ConfigTest, UnknownNamesAreRefusedWithTheNearestKnown) {
   EXPECT_FALSE(LoadConfig({"--model"}, Environment({})).ok());
 }
 
+TEST(ConfigTest, ARefusalIsOneLineWhateverTheNameHolds) {
+  ServerConfig config;
+  for (const Status& status : {ApplyConfigFile(R"({"a\nb\u001b[31m": 3})", config),
+                               ApplyConfigFile(R"({"model": ["a\nb"]})", config),
+                               LoadConfig({"--a\nb"}, Environment({})).status(),
+                               LoadConfig({"a\nb"}, Environment({})).status()}) {
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.message().find('\n'), absl::string_view::npos) << status;
+    EXPECT_EQ(status.message().find('\x1b'), absl::string_view::npos) << status;
+  }
+}
+
 TEST(ConfigTest, FilesOfTheWrongShapeAreRefused) {
   for (const char* bad :
        {"", "[]", "{", R"({"max_queued": "x"})", R"({"max_queued": 1.5})", R"({"max_queued": {}})",
