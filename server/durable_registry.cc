@@ -116,23 +116,46 @@ Status DurableRegistry::TryRestore(const state::v1::Loaded& adapter, bool kept) 
   return store_.AcquireVersion(spec.name, adapter.report().version(), kPinnedWaitMs).status();
 }
 
-Status DurableRegistry::Record(const state::v1::Record& record, std::string_view name) {
+Status DurableRegistry::Write(const state::v1::Record& record, std::string_view name) {
   const std::set<std::string> before = journal_.state().FoldersOf(name);
   const Status status = journal_.Append(record);
-  if (status.ok()) {
-    const std::set<std::string> after = journal_.state().FoldersOf(name);
-    for (const std::string& folder : before) {
-      if (!after.contains(folder)) vault_.Drop(folder);
-    }
+  if (!status.ok()) {
+    Log(LogLevel::kError, "registry_not_written", {{"error", status.ToString()}});
     return status;
   }
+  const std::set<std::string> after = journal_.state().FoldersOf(name);
+  for (const std::string& folder : before) {
+    if (!after.contains(folder)) vault_.Drop(folder);
+  }
+  return status;
+}
+
+Status DurableRegistry::Record(const state::v1::Record& record, std::string_view name) {
+  const Status status = Write(record, name);
+  if (status.ok()) return status;
   ++write_failures_;
-  Log(LogLevel::kError, "registry_not_written", {{"error", status.ToString()}});
-  return Annotate(status, "the change was made, but will not survive this process");
+  if (record.ByteSizeLong() > RegistryJournal::kMaxRecordBytes) {  // no room will ever do
+    return Annotate(status, "the change was made, but will not survive this process");
+  }
+  unrecorded_ = Unrecorded{record, std::string(name)};
+  return Annotate(status, "the change was made, and will be recorded before any other");
+}
+
+Status DurableRegistry::Settle() {
+  if (!unrecorded_) return absl::OkStatus();
+  const Status late = Write(unrecorded_->record, unrecorded_->name);
+  if (!late.ok()) return Annotate(late, "nothing was changed: the last change is not recorded yet");
+  unrecorded_.reset();
+  Log(LogLevel::kWarning, "registry_written_again");
+  return absl::OkStatus();
 }
 
 StatusOr<LoadReport> DurableRegistry::Load(LoadAdapterSpec spec,
                                            const AdapterStore::Progress& progress) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    POLYAD_RETURN_IF_ERROR(Settle());  // before the work
+  }
   POLYAD_ASSIGN_OR_RETURN(const AdapterPlace place, ResolveAdapterUri(spec.path, roots_));
   POLYAD_ASSIGN_OR_RETURN(const Directory from, Directory::OpenBeneath(place.root, place.path));
   POLYAD_ASSIGN_OR_RETURN(spec.path, vault_.Take(from, max_file_bytes_));
@@ -150,7 +173,9 @@ StatusOr<LoadReport> DurableRegistry::Load(LoadAdapterSpec spec,
 StatusOr<LoadReport> DurableRegistry::InstallAndRecord(const LoadAdapterSpec& spec,
                                                        const AdapterStore::Ready& ready) {
   std::lock_guard<std::mutex> lock(mutex_);
-  StatusOr<LoadReport> report = store_.Install(spec, ready);
+  const Status settled = Settle();
+  StatusOr<LoadReport> report =
+      settled.ok() ? store_.Install(spec, ready) : StatusOr<LoadReport>(settled);
   if (!report.ok()) {
     vault_.Drop(spec.path);
     return report;
@@ -163,6 +188,7 @@ Status DurableRegistry::Unload(std::string_view name, bool force, int64_t wait_m
   AdapterStore::Retired retired;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    POLYAD_RETURN_IF_ERROR(Settle());
     POLYAD_ASSIGN_OR_RETURN(retired, store_.Retire(name, force));
     state::v1::Record record;
     record.mutable_unloaded()->set_name(retired.name);
@@ -177,6 +203,7 @@ Status DurableRegistry::UnloadVersion(std::string_view name, int64_t version, bo
   AdapterStore::Retired retired;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    POLYAD_RETURN_IF_ERROR(Settle());
     POLYAD_ASSIGN_OR_RETURN(retired, store_.RetireKept(name, version, force));
     state::v1::Record record;
     record.mutable_unloaded_version()->set_name(retired.name);
@@ -190,6 +217,7 @@ Status DurableRegistry::ShiftTraffic(const TrafficShift& shift) {
   POLYAD_ASSIGN_OR_RETURN(const AdapterStore::Lease lease,
                           store_.AcquireVersion(shift.name, shift.version, kShiftWaitMs));
   std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(Settle());
   POLYAD_RETURN_IF_ERROR(store_.ShiftTraffic(shift));
   state::v1::Record record;
   record.mutable_traffic()->set_name(shift.name);
@@ -200,6 +228,7 @@ Status DurableRegistry::ShiftTraffic(const TrafficShift& shift) {
 
 Status DurableRegistry::Pin(std::string_view name, bool pinned) {
   std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(Settle());
   POLYAD_RETURN_IF_ERROR(store_.Pin(name, pinned));
   state::v1::Record record;
   record.mutable_pinned()->set_name(std::string(name));
@@ -209,6 +238,7 @@ Status DurableRegistry::Pin(std::string_view name, bool pinned) {
 
 Status DurableRegistry::SetAlias(std::string_view alias, std::string_view target) {
   std::lock_guard<std::mutex> lock(mutex_);
+  POLYAD_RETURN_IF_ERROR(Settle());
   POLYAD_RETURN_IF_ERROR(store_.SetAlias(alias, target));
   state::v1::Record record;
   record.mutable_alias()->set_alias(std::string(alias));

@@ -3,11 +3,15 @@
 // A registry whose adapters, aliases and pins survive the process: what it answered OK is on disk
 // (registry_journal.h), and so are the adapters' files (adapter_vault.h). At the start they are
 // there again by name, version and digest, and each is read and verified when it is first asked
-// for; pinned ones at once. Thread-safe.
+// for; pinned ones at once. Where a change cannot be recorded (the disk is full, or may only be
+// read) what is loaded serves on; no other change is made before that one is recorded, which the
+// next change tries first, so that disk and memory are never further apart than by one.
+// Thread-safe.
 
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -34,8 +38,8 @@ class DurableRegistry final : public AdapterRegistry {
   // about one of those.
   void RestoreRoutes();
 
-  // INTERNAL or RESOURCE_EXHAUSTED where the change was made but could not be recorded: it holds
-  // until the process ends.
+  // INTERNAL or RESOURCE_EXHAUSTED where the change was made but could not be recorded yet, and,
+  // saying so, where it was not made because the one before it is not recorded yet.
   StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override;
   Status Unload(std::string_view name, bool force, int64_t wait_ms) override;
   Status UnloadVersion(std::string_view name, int64_t version, bool force,
@@ -71,8 +75,12 @@ class DurableRegistry final : public AdapterRegistry {
   void Restore();
   void RestoreOne(const state::v1::Loaded& adapter, bool kept);
   Status TryRestore(const state::v1::Loaded& adapter, bool kept);
-  // Drops the folders of `name` that no adapter has after it.
+  // Of a change that was made. Under the lock.
   Status Record(const state::v1::Record& record, std::string_view name);
+  // Drops the folders of `name` that no adapter has after it. Under the lock.
+  Status Write(const state::v1::Record& record, std::string_view name);
+  // Records what Record could not; the status of a change that has to wait for it. Under the lock.
+  Status Settle();
   StatusOr<LoadReport> InstallAndRecord(const LoadAdapterSpec& spec,
                                         const AdapterStore::Ready& ready);
 
@@ -83,6 +91,11 @@ class DurableRegistry final : public AdapterRegistry {
   AdapterVault vault_;
   std::mutex mutex_;  // a change and its record
   RegistryJournal journal_;
+  struct Unrecorded {
+    state::v1::Record record;
+    std::string name;
+  };
+  std::optional<Unrecorded> unrecorded_;  // a change that holds and is not on disk
   std::atomic<int64_t> write_failures_{0};
   std::atomic<int64_t> restore_failures_{0};
 };

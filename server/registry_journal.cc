@@ -291,6 +291,7 @@ Status RegistryJournal::WriteAnew() {
     bytes += FrameOf(record);
   }
   const Status replaced = ReplaceFile(path(), bytes);
+  if (!replaced.ok() && file_ && file_->torn()) return replaced;  // and nothing follows its end
   file_.reset();  // whichever of the two the name leads to now is the one to go on with
   POLYAD_ASSIGN_OR_RETURN(AppendFile file, AppendFile::Open(path()));
   file_ = std::move(file);
@@ -304,7 +305,7 @@ Status RegistryJournal::Append(const Record& record) {
     return ResourceExhausted("registry: expected a record of at most %d bytes, got %d",
                              kMaxRecordBytes, frame.size() - kHeadBytes);
   }
-  if (!file_) return Internal("registry: its file could not be opened again");
+  if (!file_ || file_->torn()) POLYAD_RETURN_IF_ERROR(WriteAnew());
   POLYAD_RETURN_IF_ERROR(file_->Append(frame));
   state_.Apply(record);
   if (file_->size() < kCompactBytes || file_->size() < 2 * compact_bytes_) return absl::OkStatus();

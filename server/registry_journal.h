@@ -68,6 +68,7 @@ class RegistryJournal {
   static StatusOr<RegistryJournal> Open(const std::string& directory, const std::string& model);
 
   const RegistryState& state() const { return state_; }
+  // On an error the file is as it was, or is written anew by the next call.
   Status Append(const state::v1::Record& record);
 
  private:

@@ -25,6 +25,7 @@ class AppendFile {
   ~AppendFile();
 
   int64_t size() const { return size_; }
+  bool torn() const { return torn_; }  // its end could not be cut back: it takes no more
   // All of it or, on an error, nothing: the file is cut back.
   Status Append(std::string_view bytes);
   Status Cut(int64_t size);

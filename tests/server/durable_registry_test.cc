@@ -113,6 +113,58 @@ TEST_F(DurableRegistryTest, DefaultsAreThereAgain) {
   }
 }
 
+// A limit on the size of files, which fails writes as a full disk does.
+class FullDisk {
+ public:
+  explicit FullDisk(uintmax_t most) : ignored_(std::signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit now = before_;
+    now.rlim_cur = most;
+    setrlimit(RLIMIT_FSIZE, &now);
+  }
+  ~FullDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, ignored_);
+  }
+
+ private:
+  void (*ignored_)(int);
+  rlimit before_ = {};
+};
+
+TEST_F(DurableRegistryTest, AFullDiskStopsChangesAndNothingElse) {
+  ASSERT_TRUE(Load("a", "plain").ok());
+  ASSERT_TRUE(Load("b", "rslora").ok());
+  const size_t folders = NumFolders();
+  constexpr auto kFull = absl::StatusCode::kResourceExhausted;
+  {
+    const FullDisk full(fs::file_size(root_ / "state" / "registry.journal"));
+    EXPECT_EQ(registry_->health().write_failures, 0);
+    const Status first = registry_->SetAlias("x", "a");
+    EXPECT_EQ(first.code(), kFull) << first;
+    EXPECT_NE(std::string(first.message()).find("was made"), std::string::npos) << first;
+    for (const Status& status : {registry_->Pin("a", true), registry_->Unload("b", false, 0),
+                                 registry_->SetAlias("y", "b"), Load("c", "prefix_tuning").status(),
+                                 Load("a", "rslora", true).status()}) {
+      EXPECT_EQ(status.code(), kFull) << status;
+      EXPECT_NE(std::string(status.message()).find("nothing was changed"), std::string::npos)
+          << status;
+    }
+    EXPECT_EQ(registry_->health().write_failures, 1);  // of changes that were made
+    for (const char* name : {"a", "b", "x"}) EXPECT_TRUE(Ask(name).ok()) << name;
+    EXPECT_FALSE(registry_->Get("a")->pinned);
+    EXPECT_FALSE(Ask("y").ok());
+    EXPECT_FALSE(Ask("c").ok());
+    EXPECT_EQ(NumFolders(), folders);
+  }
+  ASSERT_TRUE(registry_->Pin("b", true).ok());  // with room, and no restart
+  Start();
+  EXPECT_EQ(registry_->Get("x")->report.name, "a");
+  EXPECT_FALSE(registry_->Get("a")->pinned);
+  EXPECT_TRUE(registry_->Get("b")->pinned);
+  EXPECT_EQ(registry_->health().write_failures, 0);
+}
+
 TEST_F(DurableRegistryTest, ATenantsDirectoryNoLongerMatters) {
   ASSERT_TRUE(Load("a", "prefix_tuning").ok());
   fs::remove_all(root_ / "tenant" / "prefix_tuning");
