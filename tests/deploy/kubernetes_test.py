@@ -262,9 +262,10 @@ def test_kserve(tmp_path):
     formats = {entry["name"] for entry in runtime["spec"]["supportedModelFormats"]}
     assert service["spec"]["predictor"]["model"]["modelFormat"]["name"] in formats
     assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > 45
-    (tmp_path / "tenants.json").write_text('{"tenants": {}}')
+    (tmp_path / "tenants.json").write_text('{"tenants": {"a": {"keys": ["%s"]}}}' % ("0" * 64))
     config = manifests.config_of(objects).replace("/etc/polyad-tenants", str(tmp_path))
-    assert check_config(config, tmp_path).returncode == 0
+    done = check_config(config, tmp_path)
+    assert done.returncode == 0, done.stdout
 
 
 def test_endpoint_picker():

@@ -25,10 +25,10 @@ struct ServingFixture {
   RealClock clock;
   TenantGate gate{{}, clock};
   WorkerPool embedders{2, 64};
-  FakeEngine engine;
   FakeRegistry registry;
   Credentials credentials;
   Metrics metrics;
+  FakeEngine engine;  // its threads tell the ones above, and end with it
   WorkerPool loaders{2, 8};
   WorkerPool waiters{2, 8};
   Serving serving{.engine = engine,

@@ -114,8 +114,10 @@ TEST(SoftPrompts, RefusesWhatDoesNotFit) {
 
 TEST(SoftPrompts, RefusesWhatItDoesNotUnderstand) {
   const auto unserved = absl::StatusCode::kUnimplemented;
-  ExpectRefused(Lower(Config("PROMPT_TUNING", R"(,"modules_to_save":["lm_head"])"), {kEmbeddings}),
-                unserved, "modules_to_save");
+  const TestTensor head = FloatTensor("base_model.model.lm_head.weight", 16, 32, 0.1f, 0.0f);
+  ExpectRefused(
+      Lower(Config("PROMPT_TUNING", R"(,"modules_to_save":["lm_head"])"), {kEmbeddings, head}),
+      unserved, "modules_to_save");
   ExpectRefused(Lower(Config("PROMPT_TUNING", R"(,"scale":2)"), {kEmbeddings}), unserved, "scale");
   ExpectRefused(
       Lower(R"({"peft_type":"P_TUNING","num_virtual_tokens":3,"num_transformer_submodules":2})",
