@@ -2,6 +2,7 @@
 
 #include "polyad/v1/adapter_admin.grpc.pb.h"
 #include "server/adapter_codec.h"
+#include "server/adapter_reconciler.h"
 #include "server/field_error.h"
 #include "server/grpc_call.h"
 
@@ -22,6 +23,24 @@ using WriteReactor = grpc::ServerWriteReactor<Bytes>;
 
 const std::string& kService = *new std::string("/polyad.v1.AdapterAdminService/");
 constexpr size_t kMaxLoadStreamBytes = 8 << 20;
+
+void EncodeAdaptersFile(const AdapterReconciler* from, v1::GetLoadResponse& to) {
+  if (from == nullptr) return;
+  v1::AdaptersFile& file = *to.mutable_adapters_file();
+  const ReconcileCounts counts = from->counts();
+  file.set_num_declared(counts.declared);
+  file.set_num_in_place(counts.in_place);
+  file.set_num_failing(counts.failing);
+  file.set_stale(counts.is_stale);
+  file.set_error(counts.file_error);
+  for (const ReconcileFailure& failure : from->failures()) {
+    v1::AdaptersFile::Failure& shown = *file.add_failures();
+    shown.set_name(failure.name);
+    shown.set_error(failure.error);
+    shown.set_num_tries(failure.tries);
+    shown.set_retry_in_ms(failure.retry_in_ms);
+  }
+}
 
 Status TooManyWaiting() { return ResourceExhausted("admin: too many calls are waiting"); }
 
@@ -146,6 +165,7 @@ class AdminServiceImpl final : public RawApi {
         "GetLoad", context, in, out, [this](const auto&, auto& response) -> Status {
           EncodeLoad(serving_.engine.load(), response);
           EncodeAdapterBytes(serving_.registry.resident_bytes(), response);
+          EncodeAdaptersFile(serving_.reconciler, response);
           return absl::OkStatus();
         });
   }

@@ -7,6 +7,7 @@
 
 #include "engine/base/log.h"
 #include "engine/engine.h"
+#include "server/adapter_reconciler.h"
 #include "server/adapter_watch.h"
 #include "server/admin_service.h"
 #include "server/command.h"
@@ -129,6 +130,17 @@ int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files, T
   }
 }
 
+// Until what the file declares has been tried once: a server that is ready has what it could get.
+// -> whether no signal ended the wait
+bool AwaitDeclared(const sigset_t& set, const AdapterReconciler& reconciler) {
+  constexpr timespec kTick{0, 20'000'000};
+  while (!reconciler.has_tried_all()) {
+    const int signal_number = sigtimedwait(&set, nullptr, &kTick);
+    if (signal_number == SIGTERM || signal_number == SIGINT) return false;
+  }
+  return true;
+}
+
 // Nothing runs any more; what slow readers have not taken yet is theirs until the time is over.
 void AwaitReaders(int64_t until_ms, Serving& serving, Fronts& fronts) {
   const auto left_ms = [&] { return std::max<int64_t>(until_ms - serving.clock.NowMillis(), 0); };
@@ -203,6 +215,14 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                   .max_adapters = config.max_adapters,
                   .adapter_roots = config.adapter_roots,
                   .traces = traces.get()};
+  std::unique_ptr<AdapterReconciler> reconciler;
+  if (read->adapters) {
+    reconciler = std::make_unique<AdapterReconciler>(
+        serving, AdapterReconciler::Options{config.adapters_from, config.state_dir},
+        *std::move(read->adapters));
+    if (!AwaitDeclared(signals, *reconciler)) return kExitOk;
+    serving.reconciler = reconciler.get();
+  }
   Fronts fronts(serving);
   if (const Status started = StartFronts(config, clock, tls.store.get(), fronts); !started.ok()) {
     return PrintError(started, kExitListen);
@@ -218,6 +238,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   DrainAfter(Supervise(signals, watchdog, files, tls.files.get()), signals, config, serving,
              fronts);
   StopFronts(fronts);
+  reconciler.reset();  // after who looks at it, before what it loads by
   embedders.Close();
   waiters.reset();
   loaders.reset();

@@ -311,6 +311,9 @@ Status CheckConfig(const ServerConfig& config) {
       return FieldError("adapter", "NAME=PATH", adapter);
     }
   }
+  if (!config.adapters_from.empty() && config.adapter_roots.empty()) {
+    return FieldError("adapter-root", "a directory beside adapters-from", "nothing");
+  }
   const ServerConfig defaults;
   if (config.memory_mib > 0 &&
       (config.kv_mib != defaults.kv_mib || config.max_adapter_mib != defaults.max_adapter_mib)) {

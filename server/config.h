@@ -44,6 +44,7 @@ struct ServerConfig {
 
   std::vector<std::string> adapters;  // NAME=PATH
   std::vector<std::string> adapter_roots;
+  std::string adapters_from;
   std::string state_dir;
   int64_t max_adapters = 4096;
   int64_t max_adapter_mib = 4096;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/adapter_reconciler.h"
+
 namespace polyad {
 
 CredentialPaths CredentialPathsOf(const ServerConfig& config) {
@@ -25,6 +27,11 @@ StatusOr<ConfigFiles> ReadConfigFiles(const ServerConfig& config) {
   }
   if (!config.otlp_endpoint.empty()) {
     POLYAD_ASSIGN_OR_RETURN(files.collector, TraceExporter::ParseEndpoint(config.otlp_endpoint));
+  }
+  if (!config.adapters_from.empty()) {
+    auto adapters = LoadAdaptersFile(config.adapters_from);
+    if (!adapters.ok()) return Annotate(adapters.status(), "adapters-from");
+    files.adapters = *std::move(adapters);
   }
   return files;
 }

@@ -53,6 +53,10 @@ const std::vector<Knob>& Knobs() {
        "NAME=PATH of an adapter to load at start-up; may be repeated."},
       {"adapter-root", &C::adapter_roots, "", 0, 0, "",
        "Directory that adapters may be loaded from while serving; may be repeated."},
+      {"adapters-from", &C::adapters_from, "", 0, 0, "",
+       "JSON file of the adapters that are to be there, which the server keeps itself to, also "
+       "when "
+       "it changes."},
       {"state-dir", &C::state_dir, "", 0, 0, "",
        "Directory of this server alone where adapters loaded while serving, aliases and pins are "
        "kept; without it they end with the process."},

@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/io/json.h"
 #include "server/adapter_codec.h"
+#include "server/adapter_reconciler.h"
 #include "server/adapter_visibility.h"
 #include "server/field_error.h"
 #include "server/json_text.h"
@@ -178,6 +179,7 @@ void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
   snapshot.gate = serving_.gate.counts();
   snapshot.tenants = serving_.gate.tenant_counts();
   snapshot.registry = serving_.registry.health();
+  if (serving_.reconciler != nullptr) snapshot.reconcile = serving_.reconciler->counts();
   snapshot.process = ReadProcessUsage();
   snapshot.version = serving_.version;
   snapshot.stalled = serving_.stalled.load();

@@ -187,6 +187,30 @@ void AppendProcessFamilies(const MetricsSnapshot& snapshot, Families& families) 
   AddCounter("polyad_registry_restore_failures_total",
              "Adapters, aliases and shares that the start could not bring back.",
              snapshot.registry.restore_failures, families);
+  const ReconcileCounts& reconcile = snapshot.reconcile;
+  MetricFamily& declared =
+      AddFamily("polyad_reconcile_adapters",
+                "Adapters that --adapters-from declares, and names whose last try failed.",
+                MetricType::Gauge, families);
+  AddValue(declared, {{"state", "declared"}}, static_cast<double>(reconcile.declared));
+  AddValue(declared, {{"state", "in_place"}}, static_cast<double>(reconcile.in_place));
+  AddValue(declared, {{"state", "failing"}}, static_cast<double>(reconcile.failing));
+  MetricFamily& changes =
+      AddFamily("polyad_reconcile_changes_total",
+                "Adapters loaded and unloaded for --adapters-from.", MetricType::Counter, families);
+  AddValue(changes, {{"change", "loaded"}}, static_cast<double>(reconcile.loads));
+  AddValue(changes, {{"change", "unloaded"}}, static_cast<double>(reconcile.unloads));
+  AddCounter("polyad_reconcile_failures_total",
+             "Tries to make an adapter what --adapters-from declares that failed.",
+             reconcile.failures, families);
+  MetricFamily& files = AddFamily("polyad_reconcile_file_reads_total",
+                                  "Times that the file of --adapters-from was read, by result.",
+                                  MetricType::Counter, families);
+  AddValue(files, {{"result", "ok"}}, static_cast<double>(reconcile.files_taken));
+  AddValue(files, {{"result", "refused"}}, static_cast<double>(reconcile.files_refused));
+  AddGauge("polyad_reconcile_file_stale",
+           "1 while the newest file of --adapters-from is not in force.",
+           reconcile.is_stale ? 1 : 0, families);
   AddGauge("process_start_time_seconds", "When the process began, in seconds since 1970.",
            snapshot.process.start_unix_s, families);
   AddGauge("process_resident_memory_bytes", "Memory of the process.",

@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "server/adapter_registry.h"
 #include "server/process_usage.h"
+#include "server/reconcile_status.h"
 #include "server/request_log.h"
 #include "server/tenant_gate.h"
 
@@ -41,6 +42,7 @@ struct MetricsSnapshot {
   TenantGate::Counts gate;
   std::vector<TenantGate::TenantCounts> tenants;  // that have requests now
   RegistryHealth registry;
+  ReconcileCounts reconcile;
   ProcessUsage process;
   std::string version;
   bool stalled = false;

@@ -24,6 +24,8 @@
 
 namespace polyad {
 
+class AdapterReconciler;
+
 struct Serving {
   Engine& engine;
   AdapterRegistry& registry;
@@ -44,6 +46,7 @@ struct Serving {
   std::atomic<bool> draining{false};
   std::atomic<bool> stalled{false};                // watchdog.h
   TraceExporter* traces = nullptr;                 // null: not exported; outlives the engine
+  const AdapterReconciler* reconciler = nullptr;   // null: no file declares adapters
   std::function<void(bool ready)> on_readiness{};  // set before serving; tells health checkers
 
   bool ready() const { return !draining.load() && !stalled.load(); }

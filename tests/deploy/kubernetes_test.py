@@ -26,6 +26,9 @@ CASES = {
     "adapters": {"adapters": {"volume": {"persistentVolumeClaim": {"claimName": "adapters", "readOnly": True}},
                               "preload": [{"name": "support", "path": "support"}, {"name": "legal", "path": "a/b"}]},
                  "config": {"memory_mib": 4096}, "model": {"path": "/var/lib/polyad/model/x.gguf", "name": "base"}},
+    "declared adapters": {"adapters": {"volume": {"persistentVolumeClaim": {"claimName": "adapters", "readOnly": True}},
+                                       "watch": {"enabled": True, "absent": ["trial"], "adapters": [
+                                           {"name": "support", "uri": "acme/support", "aliases": ["help"], "allowed_tenants": ["acme"]}]}}},
     "keda": {"autoscaling": {"enabled": True}, "state": {"persistent": True}},
     "hpa": {"autoscaling": {"enabled": True, "kind": "hpa"}},
     "monitored": {"serviceMonitor": {"enabled": True, "labels": {"release": "kube-prometheus-stack"}}},
@@ -178,6 +181,12 @@ def mounted(tmp_path_factory):
     return folder
 
 
+def declared_of(objects):
+    """-> what the ConfigMap of adapters holds, or none"""
+    texts = [value["data"]["adapters.json"] for value in of_kind(objects, "ConfigMap") if "adapters.json" in value["data"]]
+    return texts[0] if texts else None
+
+
 def check_config(text, folder):
     (folder / "polyad.json").write_text(text.replace("/etc/polyad", str(folder)))
     return subprocess.run([PROGRAM, "check-config", "--config", folder / "polyad.json"], stdout=subprocess.PIPE,
@@ -185,8 +194,33 @@ def check_config(text, folder):
 
 
 def test_the_server_takes_the_configuration(objects, mounted):
+    (mounted / "adapters").mkdir(exist_ok=True)
+    (mounted / "adapters/adapters.json").write_text(declared_of(objects) or "nothing")
     done = check_config(manifests.config_of(objects), mounted)
     assert done.returncode == 0, done.stdout
+
+
+def test_declared_adapters_roll_no_pod(mounted):
+    """Another set of them is another ConfigMap under the pods that are there, mounted where it can change."""
+    values = CASES["declared adapters"]
+    objects = manifests.render(values)
+    (entry,) = values["adapters"]["watch"]["adapters"]
+    assert json.loads(declared_of(objects)) == {"adapters": [entry], "absent": ["trial"]}
+    watch = {"watch": {"enabled": True, "adapters": [entry, {"name": "more", "uri": "m"}]}}
+    other = manifests.render({"adapters": values["adapters"] | watch})
+    assert declared_of(other) != declared_of(objects)
+    assert workload_of(other) == workload_of(objects)
+    pod = workload_of(objects)["spec"]["template"]["spec"]
+    (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "declared"]
+    assert mount == {"name": "declared", "mountPath": "/etc/polyad/adapters", "readOnly": True}
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "declared"]
+    assert volume["configMap"]["name"] in {value["metadata"]["name"] for value in of_kind(objects, "ConfigMap")}
+    own = manifests.render({"adapters": values["adapters"] | {"watch": {"enabled": True, "existingConfigMap": "mine"}}})
+    assert declared_of(own) is None
+    (volume,) = [volume for volume in workload_of(own)["spec"]["template"]["spec"]["volumes"] if volume["name"] == "declared"]
+    assert volume["configMap"] == {"name": "mine"}
+    (mounted / "adapters/adapters.json").write_text(declared_of(objects).replace("uri", "urk"))
+    assert check_config(manifests.config_of(objects), mounted).returncode == 2
 
 
 def test_the_server_refuses_it_without_credentials(mounted):
@@ -200,6 +234,7 @@ def test_the_server_refuses_it_without_credentials(mounted):
 def test_values_are_checked():
     for values in ({"replica": 3}, {"tls": {"secret": "x"}}, {"autoscaling": {"kind": "vpa"}}, {"drainSeconds": 601},
                    {"adapters": {"preload": [{"name": "a,b", "path": "x"}]}}, {"adapters": {"preload": [{"name": "a", "path": "/x"}]}},
+                   {"adapters": {"watch": {"enabled": True}}}, {"adapters": {"watch": {"adapters": [{"name": "a"}]}}},
                    {"gateway": {"enabled": True}}):
         with pytest.raises(helm_python.HelmError):
             manifests.render(values)

@@ -51,6 +51,24 @@ TEST_F(ConfigFilesTest, NothingIsNamedAndNothingIsRead) {
   EXPECT_EQ(Check(), kExitOk);
 }
 
+TEST_F(ConfigFilesTest, TheAdaptersFileIsReadWhole) {
+  config_.adapters_from = folder_.Write("adapters.json", R"({"adapters": [
+      {"name": "a", "uri": "x", "aliases": ["b"]}]})");
+  EXPECT_EQ(Check(), kExitUsage) << "nowhere to load from";
+  config_.adapter_roots = {"/adapters"};
+  const auto files = ReadConfigFiles(config_);
+  ASSERT_TRUE(files.ok()) << files.status();
+  ASSERT_TRUE(files->adapters.has_value());
+  EXPECT_EQ(files->adapters->adapters.size(), 1);
+  EXPECT_EQ(Check(), kExitOk);
+  folder_.Write("adapters.json", R"({"adapters": [{"name": "a", "uri": ""}]})");
+  ExpectRefused("adapters-from: adapter 'a': uri");
+  folder_.Write("adapters.json", R"({"adapters": [{"name": "a"}, {"name": "a"}]})");
+  ExpectRefused("'a': declared twice");
+  config_.adapters_from = folder_.Path("nowhere");
+  ExpectRefused("adapters-from");
+}
+
 TEST_F(ConfigFilesTest, WhatIsNamedIsRead) {
   config_.tls_cert = folder_.Path("cert.pem");
   config_.tls_key = folder_.Path("key.pem");

@@ -196,6 +196,10 @@ class FakeRegistry final : public AdapterRegistry {
   }
   Status SetAlias(std::string_view alias, std::string_view target) override {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (target.empty()) {
+      for (auto& [name, info] : adapters_) std::erase(info.aliases, alias);
+      return absl::OkStatus();
+    }
     const auto found = adapters_.find(std::string(target));
     if (found == adapters_.end()) return NotFound("adapter: unknown");
     found->second.aliases.emplace_back(alias);

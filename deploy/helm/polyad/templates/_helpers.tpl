@@ -36,6 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- range .Values.adapters.preload }}
 {{- $preload = append $preload (printf "%s=/var/lib/polyad/adapters/%s" .name .path) }}
 {{- end -}}
+{{- if .Values.adapters.watch.enabled }}{{- $_ := set $config "adapters_from" "/etc/polyad/adapters/adapters.json" }}{{- end -}}
 {{- with $preload }}{{- $_ := set $config "adapter" . }}{{- end -}}
 {{- if .Values.tenants.existingSecret }}{{- $_ := set $config "tenants_file" "/etc/polyad/tenants/tenants.json" }}{{- end -}}
 {{- if .Values.tokens.existingSecret }}
