@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -17,6 +19,7 @@
 #include "server/grpc_service.h"
 #include "server/http/http_server.h"
 #include "server/http_api.h"
+#include "server/service_manager.h"
 #include "server/tls/tls_files.h"
 #include "server/watchdog.h"
 
@@ -113,11 +116,13 @@ Tls OpenTls(const ServerConfig& config, std::shared_ptr<const TlsMaterial> mater
 }
 
 // Looks after the engine, the credentials and the certificate until a signal ends it. -> the signal
-int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files, TlsFiles* tls) {
+int Supervise(const sigset_t& set, Watchdog& watchdog, CredentialFiles& files, TlsFiles* tls,
+              const std::function<void()>& tick) {
   constexpr timespec kTick{0, 250'000'000};
   for (;;) {
     const int signal_number = sigtimedwait(&set, nullptr, &kTick);
     watchdog.Check();
+    tick();
     if (signal_number == SIGHUP) {
       files.Reload().IgnoreError();
       if (tls != nullptr) tls->Reload().IgnoreError();
@@ -235,8 +240,12 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
               fronts.admin_server->address().c_str(), fronts.http_server->address().c_str());
   std::fflush(stdout);
   Watchdog watchdog(serving, config.stall_ms);
-  DrainAfter(Supervise(signals, watchdog, files, tls.files.get()), signals, config, serving,
-             fronts);
+  ServiceManager manager(ProcessEnvironment, ::getpid());
+  manager.Ready();
+  const int signal_number = Supervise(signals, watchdog, files, tls.files.get(),
+                                      [&] { manager.FeedWatchdog(serving, clock.NowMillis()); });
+  manager.Stopping();
+  DrainAfter(signal_number, signals, config, serving, fronts);
   StopFronts(fronts);
   reconciler.reset();  // after who looks at it, before what it loads by
   embedders.Close();

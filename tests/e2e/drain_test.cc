@@ -4,12 +4,14 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <thread>
 
 #include "polyad/v1/inference.grpc.pb.h"
 #include "tests/e2e/server_process.h"
+#include "tests/server/notify_socket.h"
 #include "tests/server/raw_client.h"
 
 namespace polyad {
@@ -117,6 +119,24 @@ TEST(DrainTest, NewConnectionsAreRefusedOnceNothingRuns) {
   EXPECT_TRUE(refused);
   EXPECT_EQ(stalled.Finish(milliseconds(0)), kChoices * kTokens);
   EXPECT_EQ(server.Wait(), 0);
+}
+
+TEST(DrainTest, AServiceManagerIsToldFromReadyToStopping) {
+  const NotifySocket socket;
+  ServerProcess server(Flags("2000"),
+                       {{"NOTIFY_SOCKET", socket.path()}, {"WATCHDOG_USEC", "1000000"}});
+  std::vector<std::string> told;
+  const auto is_fed = [&told] { return std::count(told.begin(), told.end(), "WATCHDOG=1") >= 3; };
+  for (int i = 0; i < 6000 && !is_fed(); ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+    for (std::string& message : socket.Take()) told.push_back(std::move(message));
+  }
+  ASSERT_TRUE(is_fed());
+  EXPECT_EQ(told.front(), "READY=1");
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0);
+  for (std::string& message : socket.Take()) told.push_back(std::move(message));
+  EXPECT_EQ(told.back(), "STOPPING=1");
 }
 
 }  // namespace
