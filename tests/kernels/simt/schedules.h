@@ -12,6 +12,10 @@
 namespace polyad::simt {
 
 inline std::vector<EmulatorOptions> Schedules() {
+#if defined(__SANITIZE_THREAD__)
+  // Races show in any order; what another order changes besides shows without it, in less time.
+  return {{.order = Order::kRandom, .seed = 1}, {.order = Order::kForward, .os_threads = 2}};
+#endif
   return {{.order = Order::kForward},
           {.order = Order::kReverse},
           {.order = Order::kRandom, .seed = 1},
