@@ -201,14 +201,16 @@ TEST_F(AdapterReconcilerTest, AThousandAreMoreThanTheLoadersQueueHolds) {
 TEST_F(AdapterReconcilerTest, ItEndsWhileLoadsAreRefusedForWantOfRoom) {
   std::atomic<bool> go{false};
   std::atomic<int> num_begun{0};
+  std::atomic<int> num_ended{0};
+  int num_queued = 2;
   const auto wait = [&] {
     ++num_begun;
     while (!go.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ++num_ended;
   };
   for (int thread = 0; thread < 2; ++thread) ASSERT_TRUE(fixture_.loaders.TryRun(wait));
   ASSERT_TRUE(Eventually([&] { return num_begun.load() == 2; }));
-  while (fixture_.loaders.TryRun(wait)) {
-  }
+  while (fixture_.loaders.TryRun(wait)) ++num_queued;
   Write(Declaring(One("a", "x")));
   AdapterReconciler::Options options;
   options.path = (folder_ / "adapters.json").string();
@@ -218,6 +220,8 @@ TEST_F(AdapterReconcilerTest, ItEndsWhileLoadsAreRefusedForWantOfRoom) {
     EXPECT_FALSE(stuck.has_tried_all());
   }
   go.store(true);
+  EXPECT_TRUE(
+      Eventually([&] { return num_ended.load() == num_queued; }));  // they are of this frame
   EXPECT_EQ(VersionOf("a"), 0);
 }
 
