@@ -12,7 +12,7 @@ constexpr int64_t kPollMs = 200;  // how soon a stop is noticed
 }  // namespace
 
 AdapterWatch::AdapterWatch(const AdapterRegistry& registry)
-    : registry_(registry), thread_([this] { Run(); }) {}
+    : registry_(registry), seen_(registry.WaitForChange(-1, 0)), thread_([this] { Run(); }) {}
 
 AdapterWatch::~AdapterWatch() {
   stop_.store(true);
@@ -36,11 +36,10 @@ StatusOr<std::shared_ptr<AdapterWatch::Stream>> AdapterWatch::Add() {
 }
 
 void AdapterWatch::Run() {
-  int64_t seen = registry_.WaitForChange(-1, 0);
   while (!stop_.load()) {
-    const int64_t now = registry_.WaitForChange(seen, kPollMs);
-    if (now == seen) continue;
-    seen = now;
+    const int64_t now = registry_.WaitForChange(seen_, kPollMs);
+    if (now == seen_) continue;
+    seen_ = now;
     SendAll();
   }
 }

@@ -5,6 +5,7 @@
 // destructor ends every watch.
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -32,6 +33,9 @@ class AdapterWatch {
   v1::WatchAdaptersResponse Snapshot() const;
 
   const AdapterRegistry& registry_;
+  // What every watcher has been sent. It is read before anyone can watch: the thread may first run
+  // after a change.
+  int64_t seen_;
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::vector<std::shared_ptr<Stream>> streams_;

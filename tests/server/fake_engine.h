@@ -160,7 +160,7 @@ class FakeEngine final : public Engine {
   std::map<std::string, std::shared_ptr<Run>> runs_;
 };
 
-class FakeRegistry final : public AdapterRegistry {
+class FakeRegistry : public AdapterRegistry {
  public:
   StatusOr<LoadReport> Load(LoadAdapterSpec spec, const AdapterStore::Progress& progress) override {
     progress(LoadState::kResolving);
