@@ -221,17 +221,13 @@ def main():
         write_tenants(folder / "tenants.json", names)
         flags = (
             f"--tenants-file {folder / 'tenants.json'} --max-running {args.max_running} "
-            f"--http-max-connections 8192 {args.polyad_flags}"
+            "--http-max-connections 8192"
         )
-        server = servers.Polyad(args.polyad, args.model, folder / "log", flags=flags)
-        server.start()
-        try:
+        with servers.running_polyad(args, flags, folder) as server:
             base = load.Load(
                 url=server.url, prompt_tokens=args.prompt_tokens, gen_tokens=args.gen_tokens
             )
             result = measure(base, args)
-        finally:
-            server.stop()
     describe(result)
     if args.json:
         result["machine"] = machine.describe()

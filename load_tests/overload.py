@@ -240,17 +240,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         flags = (
             f"--max-running {args.max_running} --max-wait-ms {args.max_wait_ms} "
-            f"--http-max-connections 8192 {args.polyad_flags}"
+            "--http-max-connections 8192"
         )
-        server = servers.Polyad(
-            args.polyad, args.model, pathlib.Path(folder) / "log", flags=flags
-        )
-        server.start()
-        try:
+        with servers.running_polyad(args, flags, folder) as server:
             os.nice(args.nice)
             result = run(args, server)
-        finally:
-            server.stop()
     result["machine"] = machine.describe()
     print(json.dumps(result, indent=1))
     if args.json:

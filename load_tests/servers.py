@@ -6,6 +6,7 @@ its memory and takes no time from the others. Every server listens on 127.0.0.1 
 was free.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -153,6 +154,19 @@ class Polyad(HttpServer):
             raise RuntimeError(f"{self.name}: expected the ready line, got {line!r}")
         self.addresses = dict(field.split("=", 1) for field in line.split()[2:])
         self.url = "http://" + self.addresses["http"]
+
+
+@contextlib.contextmanager
+def running_polyad(args, flags, folder):
+    """The server of a script that has add_polyad's and add_model's flags, its log in `folder`."""
+    server = Polyad(
+        args.polyad, args.model, pathlib.Path(folder) / "log", flags=f"{flags} {args.polyad_flags}"
+    )
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 class LlamaServer(HttpServer):

@@ -172,13 +172,9 @@ def parse_args():
 def main():
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        flags = f"--max-running {args.stalled + args.readers} --kv-mib 2048 {args.polyad_flags}"
-        server = servers.Polyad(args.polyad, args.model, pathlib.Path(folder) / "log", flags=flags)
-        server.start()
-        try:
+        flags = f"--max-running {args.stalled + args.readers} --kv-mib 2048"
+        with servers.running_polyad(args, flags, folder) as server:
             result = run(args, server)
-        finally:
-            server.stop()
     result["machine"] = machine.describe()
     print(json.dumps(result, indent=1))
     if args.json:

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/api/round_up.h"
+
 namespace polyad::cuda {
 
 inline constexpr int64_t kRowElements = 64;
@@ -19,6 +21,6 @@ struct DeviceRows {
 };
 
 constexpr int64_t DivideUp(int64_t value, int64_t by) { return (value + by - 1) / by; }
-constexpr int64_t RoundUp(int64_t value, int64_t to) { return DivideUp(value, to) * to; }
+using polyad::RoundUp;
 
 }  // namespace polyad::cuda

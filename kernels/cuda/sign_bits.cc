@@ -24,19 +24,10 @@ std::vector<uint32_t> PackSigns(std::span<const uint32_t> bits, int64_t out, int
 }
 
 std::vector<std::vector<WorkItem>> PlanSigns(std::span<const SignSegment> segments, bool exact) {
-  std::vector<OutputArea> areas;
-  for (const SignSegment& s : segments) {
-    areas.push_back({s.row_begin, s.row_end, s.y_column, s.y_column + s.out});
-  }
-  const std::vector<int> waves = WavesOf(areas);
-  std::vector<std::vector<WorkItem>> launches;
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const auto wave = static_cast<size_t>(waves[i]);
-    if (launches.size() <= wave) launches.resize(wave + 1);
-    const int64_t tiles = DivideUp(segments[i].out, exact ? kExactSignOutputs : kSignOutputs);
-    AddItems(static_cast<int32_t>(i), areas[i], exact ? 1 : kSignRows, tiles, launches[wave]);
-  }
-  return launches;
+  const int64_t width = exact ? kExactSignOutputs : kSignOutputs;
+  return ItemsByWave(
+      segments, exact ? 1 : kSignRows, [](const SignSegment& s) { return int64_t{s.out}; },
+      [width](const SignSegment& s) { return DivideUp(s.out, width); });
 }
 
 }  // namespace polyad::cuda

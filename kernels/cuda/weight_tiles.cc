@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/api/check.h"
+#include "kernels/api/half.h"
 #include "kernels/cuda/device_rows.h"
 #include "kernels/cuda/fragment_matrix.h"
 #include "kernels/simt/simt.h"
@@ -14,15 +14,6 @@ namespace polyad::cuda {
 namespace {
 
 constexpr int64_t kBlockElements = 32;  // of a GGUF block
-
-float FromF16(uint16_t bits) {
-  const int exponent = bits >> 10 & 31;
-  const int mantissa = bits & 1023;
-  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) return mantissa != 0 ? std::nanf("") : sign * INFINITY;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
-  return sign * std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
-}
 
 float F16At(const unsigned char* bytes) {
   uint16_t bits;
@@ -89,8 +80,7 @@ void PackNumbers(int64_t rows, int64_t cols, const std::function<float(int64_t, 
 void PackGroups(const GroupedRows& weight, PackedTiles& packed) {
   WeightTiles& shape = packed.shape;
   shape.groups = static_cast<int32_t>(weight.num_groups);
-  shape.group_tiles =
-      static_cast<int32_t>(std::min(weight.group, RoundUp(weight.cols, kTile)) / kTile);
+  shape.group_tiles = static_cast<int32_t>(DivideUp(std::min(weight.group, weight.cols), kTile));
   const bool is_integer = weight.kind == CodeKind::kInteger;
   if (is_integer) shape.first_code = weight.bits == 4 ? 8 : 128;
   const auto size = static_cast<size_t>(RoundUp(weight.rows, kTile) * weight.num_groups);
@@ -133,22 +123,22 @@ void PackCodes(const GroupedRows& weight, PackedTiles& packed) {
 }
 
 void PackGrouped(const GroupedRows& weight, PackedTiles& packed) {
-  const bool one_group = weight.num_groups == 1;
-  if (!weight.group_of.empty() || (weight.group % kTile != 0 && !one_group)) {
-    std::vector<float> row_numbers(static_cast<size_t>(weight.cols));
-    int64_t row_held = -1;
+  const bool are_tiles = weight.group % kTile == 0 || weight.num_groups == 1;
+  if (!weight.group_of.empty() || !are_tiles) {
+    std::vector<float> numbers(static_cast<size_t>(weight.rows * weight.cols));
+    for (int64_t row = 0; row < weight.rows; ++row) {
+      DequantizeRow(weight, row, numbers.data() + row * weight.cols);
+    }
     PackNumbers(
         weight.rows, weight.cols,
         [&](int64_t row, int64_t col) {
-          if (row != row_held) DequantizeRow(weight, row_held = row, row_numbers.data());
-          return row_numbers[static_cast<size_t>(col)];
+          return numbers[static_cast<size_t>(row * weight.cols + col)];
         },
         packed);
     return;
   }
   packed.shape.format = FormatOf(weight);
   PackGroups(weight, packed);
-  if (one_group) packed.shape.group_tiles = static_cast<int32_t>(DivideUp(weight.cols, kTile));
   PackCodes(weight, packed);
 }
 

@@ -5,6 +5,7 @@
 // any rank and length share a launch and none is padded to another's size. Segments whose outputs
 // overlap go to different waves, launched in order, since each adds to what it finds. Pure.
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -31,5 +32,24 @@ std::vector<int> WavesOf(std::span<const OutputArea> areas);
 // Appends an item for each tile of `rows_per_item` rows and each of `num_tiles` tiles.
 void AddItems(int32_t segment, const OutputArea& rows, int64_t rows_per_item, int64_t num_tiles,
               std::vector<WorkItem>& items);
+
+// The items of each launch, in order: those of a wave. A segment has row_begin, row_end and
+// y_column; width(segment) says how many outputs it has, tiles(segment) how many tiles of them.
+template <typename Segment, typename Width, typename Tiles>
+std::vector<std::vector<WorkItem>> ItemsByWave(std::span<const Segment> segments,
+                                               int64_t rows_per_item, Width width, Tiles tiles) {
+  std::vector<OutputArea> areas;
+  for (const Segment& s : segments) {
+    areas.push_back({s.row_begin, s.row_end, s.y_column, s.y_column + width(s)});
+  }
+  const std::vector<int> waves = WavesOf(areas);
+  std::vector<std::vector<WorkItem>> launches;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const auto wave = static_cast<size_t>(waves[i]);
+    launches.resize(std::max(launches.size(), wave + 1));
+    AddItems(static_cast<int32_t>(i), areas[i], rows_per_item, tiles(segments[i]), launches[wave]);
+  }
+  return launches;
+}
 
 }  // namespace polyad::cuda

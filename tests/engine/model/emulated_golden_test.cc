@@ -2,7 +2,6 @@
 // mode each architecture with all of its golden adapters in one batch, held against what the
 // original libraries computed; in bf16, and over quantised bases, to what its roundings may do.
 // covers: kernels/cuda/product.cuh
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -17,29 +16,14 @@ namespace {
 
 constexpr int64_t kMaxRows = 512;  // of a step
 
-std::vector<std::string> NamesIn(const std::string& relative) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath(relative))) {
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::string ModelFileOf(const std::string& name) {
-  const std::string directory = GoldenPath("models/" + name);
-  const std::string gguf = directory + "/model.gguf";
-  return std::filesystem::exists(gguf) ? gguf : directory;
-}
-
 // A model on the emulated device, and the first golden prompt of its base and of each adapter.
 struct EmulatedModel {
   EmulatedModel(const std::string& name, ComputeMode mode)
       : device(new test::EmulatedBackend(mode, {})),
-        test(LoadTestModel(ModelFileOf(name), std::unique_ptr<Backend>(device))) {
+        test(LoadTestModel(GoldenModelFile(name), std::unique_ptr<Backend>(device))) {
     Add(nullptr, GoldenPath("models/" + name));
     if (!std::filesystem::exists(GoldenPath("adapters/" + name))) return;
-    for (const std::string& adapter : NamesIn("adapters/" + name)) {
+    for (const std::string& adapter : GoldenNamesIn("adapters/" + name)) {
       const std::string path = GoldenPath("adapters/" + name + "/" + adapter);
       LoadAdapterSpec spec;
       spec.name = adapter;
@@ -131,7 +115,7 @@ TEST_P(EmulatedInBf16, EveryTenantIsAsNearToTheOriginalAsItsRoundingsAllow) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, EmulatedInBf16, testing::ValuesIn(NamesIn("models")),
+INSTANTIATE_TEST_SUITE_P(Models, EmulatedInBf16, testing::ValuesIn(GoldenNamesIn("models")),
                          [](const auto& model) { return model.param; });
 
 }  // namespace

@@ -1,8 +1,6 @@
 // Tiny models of every architecture and their LoRA adapters against transformers and PEFT
 // (tests/golden/README.md), in the exact mode, on the reference backend and on every instruction
 // set of the CPU backend.
-#include <algorithm>
-#include <filesystem>
 
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
@@ -14,21 +12,6 @@ namespace {
 
 void ExpectClose(const std::vector<float>& got, const std::vector<float>& expected) {
   EXPECT_LE(LogitError(got, expected), kGoldenTolerance);
-}
-
-std::string ModelFileOf(const std::string& name) {
-  const std::string directory = GoldenPath("models/" + name);
-  const std::string gguf = directory + "/model.gguf";
-  return std::filesystem::exists(gguf) ? gguf : directory;
-}
-
-std::vector<std::string> NamesIn(const std::string& relative) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath(relative))) {
-    if (entry.is_directory()) names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 struct Engine {
@@ -64,7 +47,7 @@ class BaseGolden : public testing::TestWithParam<Case> {};
 
 TEST_P(BaseGolden, LogitsAndGreedyTokensAreTransformers) {
   const auto& [engine, name] = GetParam();
-  TestModel test = LoadTestModel(ModelFileOf(name), engine.backend, ExactOptions(engine.isa));
+  TestModel test = LoadTestModel(GoldenModelFile(name), engine.backend, ExactOptions(engine.isa));
   StepHarness harness(*test.model, 1);
   for (const GoldenPrompt& prompt : ReadGoldenPrompts(GoldenPath("models/" + name))) {
     ExpectClose(harness.LogitsAlone(prompt.tokens, nullptr), prompt.logits);
@@ -75,7 +58,7 @@ TEST_P(BaseGolden, LogitsAndGreedyTokensAreTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Models, BaseGolden,
                          testing::Combine(testing::ValuesIn(Engines()),
-                                          testing::ValuesIn(NamesIn("models"))),
+                                          testing::ValuesIn(GoldenNamesIn("models"))),
                          CaseName);
 
 class AdapterGolden : public testing::TestWithParam<Case> {};
@@ -83,11 +66,12 @@ class AdapterGolden : public testing::TestWithParam<Case> {};
 // Every adapter of a model at once, beside the base, in one batch: each row is its own original's.
 TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
   const auto& [engine, model_name] = GetParam();
-  TestModel test = LoadTestModel(ModelFileOf(model_name), engine.backend, ExactOptions(engine.isa));
+  TestModel test =
+      LoadTestModel(GoldenModelFile(model_name), engine.backend, ExactOptions(engine.isa));
   std::vector<std::shared_ptr<const AdapterVersion>> leases = {nullptr};
   std::vector<std::vector<GoldenPrompt>> goldens = {
       ReadGoldenPrompts(GoldenPath("models/" + model_name))};
-  for (const std::string& name : NamesIn("adapters/" + model_name)) {
+  for (const std::string& name : GoldenNamesIn("adapters/" + model_name)) {
     const std::string path = GoldenPath("adapters/" + model_name + "/" + name);
     LoadAdapterSpec spec;
     spec.name = name;
@@ -139,7 +123,7 @@ TEST_P(AdapterGolden, AMixedBatchGivesEachTenantItsOwnOriginal) {
 
 INSTANTIATE_TEST_SUITE_P(Models, AdapterGolden,
                          testing::Combine(testing::ValuesIn(Engines()),
-                                          testing::ValuesIn(NamesIn("adapters"))),
+                                          testing::ValuesIn(GoldenNamesIn("adapters"))),
                          CaseName);
 
 }  // namespace

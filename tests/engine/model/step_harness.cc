@@ -1,6 +1,7 @@
 #include "tests/engine/model/step_harness.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <numeric>
@@ -48,6 +49,21 @@ std::string GoldenPath(const std::string& relative) {
   return std::string(POLYAD_SOURCE_DIR) + "/tests/golden/" + relative;
 }
 
+std::vector<std::string> GoldenNamesIn(const std::string& relative) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath(relative))) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string GoldenModelFile(const std::string& name) {
+  const std::string directory = GoldenPath("models/" + name);
+  const std::string gguf = directory + "/model.gguf";
+  return std::filesystem::exists(gguf) ? gguf : directory;
+}
+
 AdapterOptions GoldenOptions(const std::string& directory) {
   std::ifstream file(directory + "/golden.json");
   const std::string text((std::istreambuf_iterator<char>(file)), {});
@@ -69,8 +85,8 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
   return LoadTestModel(path, *std::move(backend), kv_bytes, kv_format, placement);
 }
 
-TestModel LoadTestModel(const std::string& path, std::unique_ptr<Backend> backend,
-                        int64_t kv_bytes, KvFormat kv_format, KvPlacement placement) {
+TestModel LoadTestModel(const std::string& path, std::unique_ptr<Backend> backend, int64_t kv_bytes,
+                        KvFormat kv_format, KvPlacement placement) {
   TestModel loaded;
   loaded.backend = std::move(backend);
   StatusOr<ModelFiles> files = OpenModel(path);

@@ -91,6 +91,10 @@ TestModel LoadTestModel(const std::string& path, const std::string& backend_name
                         KvFormat kv_format = KvFormat::kAuto,
                         KvPlacement placement = KvPlacement::kByLayer);
 std::string GoldenPath(const std::string& relative);  // under tests/golden
+// Of the folders in one of them, in order; and the model of tests/golden/models to open: a GGUF
+// file or the folder.
+std::vector<std::string> GoldenNamesIn(const std::string& relative);
+std::string GoldenModelFile(const std::string& name);
 // What golden.json says a load must choose of the file: {"options": {"task": 1}}.
 AdapterOptions GoldenOptions(const std::string& directory);
 
