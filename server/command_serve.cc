@@ -193,8 +193,9 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
   const Tls tls = OpenTls(config, std::move(read->tls), metrics);
   Credentials credentials(std::move(read->credentials));
   CredentialFiles files(CredentialPathsOf(config), credentials, metrics);
-  TenantGate gate(
-      {config.max_queued_tokens, config.max_request_mib << 20, config.max_wait_ms * 1000}, clock);
+  TenantGate gate({config.max_queued_tokens, config.max_request_mib << 20,
+                   config.max_wait_ms * 1000, config.max_running},
+                  clock);
   std::unique_ptr<TraceExporter> traces;  // both outlive the engine, whose last events go there
   if (read->collector) traces = std::make_unique<TraceExporter>(*std::move(read->collector));
   WorkerPool embedders(kEmbedderThreads, kMaxEmbedderTasks);

@@ -42,8 +42,8 @@ const std::vector<Knob>& Knobs() {
       {"max-queued-tokens", &C::max_queued_tokens, "tokens", 1, int64_t{1} << 40, "",
        "Tokens that those may cost at most, of prompts and outputs."},
       {"max-wait-ms", &C::max_wait_ms, "ms", 0, 3'600'000, "",
-       "Longest that a request may have to wait for its turn, as estimated when it comes; one that "
-       "would is RESOURCE_EXHAUSTED. 0: no limit."},
+       "Longest that a request may have to wait for its turn, as estimated when it comes; one whose "
+       "estimate passes four fifths of it is RESOURCE_EXHAUSTED. 0: no limit."},
       {"max-request-mib", &C::max_request_mib, "MiB", 1, kMiB, "",
        "Memory of all requests' prompts, waiting and running."},
       {"max-prompt-kib", &C::max_prompt_kib, "KiB", 1, 4096, "", "Text of one prompt."},

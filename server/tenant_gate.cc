@@ -7,6 +7,9 @@
 namespace polyad {
 namespace {
 
+// The longest wait that is let in, of the longest allowed: what ends next is not what ended last.
+constexpr double kSureShare = 0.8;
+
 int64_t MillisOf(double micros) {
   return static_cast<int64_t>(std::min(micros / 1000, static_cast<double>(kMaxRetryMs))) + 1;
 }
@@ -74,8 +77,10 @@ Status TenantGate::CheckServer(const Ask& ask, const Tenant& tenant, int64_t now
                                        options_.max_held_bytes, ask.num_bytes),
                      retry_ms);
   }
-  if (options_.max_wait_us > 0 && wait_us > static_cast<double>(options_.max_wait_us)) {
-    return WithRetry(ResourceExhausted("queue: expected a wait of at most %d ms, got %d ms",
+  if (options_.max_wait_us > 0 &&
+      wait_us > kSureShare * static_cast<double>(options_.max_wait_us)) {
+    return WithRetry(ResourceExhausted("queue: expected a wait of surely at most %d ms, got an "
+                                       "estimate of %d ms",
                                        options_.max_wait_us / 1000, retry_ms),
                      retry_ms);
   }
@@ -135,14 +140,16 @@ std::vector<TenantGate::TenantCounts> TenantGate::tenant_counts() const {
 void TenantGate::Begin(Pass& pass) {
   const int64_t now_us = clock_.NowMicros();
   std::lock_guard<std::mutex> lock(mutex_);
-  LeaveQueueLocked(pass, true, now_us);
+  if (!pass.waits_) return;
+  pass.began_us_ = now_us;
+  LeaveQueueLocked(pass);
+  queue_.Begin(now_us);
 }
 
-void TenantGate::LeaveQueueLocked(Pass& pass, bool served, int64_t now_us) {
-  if (!std::exchange(pass.waits_, false)) return;
+void TenantGate::LeaveQueueLocked(Pass& pass) {
+  pass.waits_ = false;
   Tenant& tenant = tenants_[pass.ask_.tenant];
   if (--tenant.num_queued == 0) waiting_weight_ -= tenant.limits.weight;
-  queue_.Leave(served, now_us);
   queued_tokens_ -= pass.ask_.num_tokens;
 }
 
@@ -150,11 +157,16 @@ void TenantGate::Leave(Pass& pass) {
   constexpr double kNewest = 0.2;  // share of the mean
   const int64_t now_us = clock_.NowMicros();
   std::lock_guard<std::mutex> lock(mutex_);
-  LeaveQueueLocked(pass, false, now_us);
+  if (pass.waits_) {
+    LeaveQueueLocked(pass);
+    queue_.GiveUp(now_us);
+  } else {
+    queue_.End(now_us - pass.began_us_, now_us);
+  }
   Tenant& tenant = tenants_[pass.ask_.tenant];
   --tenant.num_requests;
   held_bytes_ -= pass.ask_.num_bytes;
-  const auto took_us = static_cast<double>(now_us - pass.begin_us_);
+  const auto took_us = static_cast<double>(now_us - pass.came_us_);
   if (pass.num_used_ > 0) {
     tenant.request_us = tenant.request_us > 0
                             ? tenant.request_us + kNewest * (took_us - tenant.request_us)

@@ -31,6 +31,7 @@ class TenantGate {
     int64_t max_queued_tokens = int64_t{1} << 20;  // of prompts and outputs that wait
     int64_t max_held_bytes = int64_t{256} << 20;   // of requests that have not ended
     int64_t max_wait_us = 0;                       // by the estimate; 0: no limit
+    int64_t num_places = 64;                       // that run at a time, for the estimate
   };
   struct Ask {
     std::string tenant;
@@ -55,7 +56,7 @@ class TenantGate {
   class Pass {
    public:
     Pass(TenantGate& gate, const Ask& ask, int64_t now_us)
-        : gate_(gate), ask_(ask), begin_us_(now_us) {}
+        : gate_(gate), ask_(ask), came_us_(now_us) {}
     ~Pass() { gate_.Leave(*this); }
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
@@ -67,12 +68,14 @@ class TenantGate {
     friend class TenantGate;
     TenantGate& gate_;
     const Ask ask_;
-    const int64_t begin_us_;
+    const int64_t came_us_;
+    int64_t began_us_ = 0;
     bool waits_ = true;
     int64_t num_used_ = 0;
   };
 
-  TenantGate(const Options& options, Clock& clock) : options_(options), clock_(clock) {}
+  TenantGate(const Options& options, Clock& clock)
+      : options_(options), clock_(clock), queue_(options.num_places) {}
 
   StatusOr<std::unique_ptr<Pass>> Enter(const Ask& ask);
   // When the tenant's next request may find room in the queue.
@@ -100,7 +103,7 @@ class TenantGate {
   double WaitMicros(const Tenant& tenant, int64_t now_us);
   void Begin(Pass& pass);
   void Leave(Pass& pass);
-  void LeaveQueueLocked(Pass& pass, bool served, int64_t now_us);
+  void LeaveQueueLocked(Pass& pass);
   void ForgetIdleLocked();
 
   const Options options_;

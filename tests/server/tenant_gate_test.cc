@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+#include <map>
 #include <vector>
 
 #include "server/quota_error.h"
@@ -107,19 +109,20 @@ TEST(TenantGateTest, TheServersQueueIsBoundedInTokensAndBytes) {
   EXPECT_NE(gate.MustEnter(Ask({}, 0, "bob")), nullptr);
 }
 
-// Ten requests of alice's wait, and turns come every 0.1 s.
+// Ten requests of alice's wait, and one ends every 0.1 s.
 std::vector<PassPtr> BusyQueue(Gate& gate) {
   std::vector<PassPtr> passes;
-  for (int i = 0; i < 30; ++i) passes.push_back(gate.MustEnter(Ask({})));
-  for (size_t i = 0; i < 20; ++i) {
-    gate.clock.AdvanceMicros(kSecond / 10);
+  for (int i = 0; i < 110; ++i) passes.push_back(gate.MustEnter(Ask({})));
+  for (size_t i = 0; i < 100; ++i) {
     passes[i]->Begin();
+    gate.clock.AdvanceMicros(kSecond / 10);
+    passes[i].reset();
   }
   return passes;
 }
 
 TEST(TenantGateTest, ADeadlineShorterThanTheWaitIsRefusedAtOnce) {
-  Gate gate;
+  Gate gate({.num_places = 1});
   const std::vector<PassPtr> passes = BusyQueue(gate);
   TenantGate::Ask ask = Ask({});
   ask.deadline_us = gate.clock.NowMicros() + kSecond / 2;
@@ -132,20 +135,91 @@ TEST(TenantGateTest, ADeadlineShorterThanTheWaitIsRefusedAtOnce) {
 }
 
 TEST(TenantGateTest, AQueueThatWouldTakeTooLongTakesNoMore) {
-  Gate shorter({.max_wait_us = kSecond});
+  Gate shorter({.max_wait_us = kSecond, .num_places = 1});
   const std::vector<PassPtr> passes = BusyQueue(shorter);
   const Status refused = shorter.Refusal(Ask({}));
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(refused.message().find("at most 1000 ms"), std::string::npos) << refused;
   EXPECT_NEAR(static_cast<double>(RetryMillis(refused)), 1100, 60);
   EXPECT_NE(shorter.MustEnter(Ask({}, 10, "bob")), nullptr) << "his turn comes sooner";
-  Gate longer({.max_wait_us = 2 * kSecond});
+  Gate longer({.max_wait_us = 2 * kSecond, .num_places = 1});
   const std::vector<PassPtr> others = BusyQueue(longer);
   EXPECT_NE(longer.MustEnter(Ask({})), nullptr);
 }
 
+// A server of sixteen places, first come first served, that takes longer the more run at a time.
+class PlacesServer {
+ public:
+  static constexpr size_t kPlaces = 16;
+
+  explicit PlacesServer(Gate& gate) : gate_(gate) {}
+
+  void Arrive() {
+    StatusOr<PassPtr> pass = gate_.gate.Enter(Ask({}));
+    if (pass.ok()) waiting_.push_back({gate_.clock.NowMicros(), *std::move(pass)});
+    FillPlaces();
+  }
+  // Everything that happens until then.
+  void RunUntil(int64_t until_us) {
+    while (!running_.empty() && running_.begin()->first <= until_us) {
+      gate_.clock.AdvanceMicros(running_.begin()->first - gate_.clock.NowMicros());
+      running_.erase(running_.begin());
+      ++num_ended;
+      FillPlaces();
+    }
+    gate_.clock.AdvanceMicros(until_us - gate_.clock.NowMicros());
+  }
+
+  int64_t longest_wait_us = 0;
+  int64_t num_ended = 0;
+
+ private:
+  struct Waiting {
+    int64_t came_us;
+    PassPtr pass;
+  };
+
+  void FillPlaces() {
+    while (running_.size() < kPlaces && !waiting_.empty()) {
+      const int64_t now_us = gate_.clock.NowMicros();
+      longest_wait_us = std::max(longest_wait_us, now_us - waiting_.front().came_us);
+      waiting_.front().pass->Begin();
+      const auto others = static_cast<int64_t>(running_.size());
+      running_.emplace(now_us + kSecond / 5 + others * kSecond / 30,
+                       std::move(waiting_.front().pass));
+      waiting_.pop_front();
+    }
+  }
+
+  Gate& gate_;
+  std::deque<Waiting> waiting_;
+  std::multimap<int64_t, PassPtr> running_;
+};
+
+// Ten times what it can do, on a server that nobody used before, that few did, that was just full.
+TEST(TenantGateTest, InAFloodWhoeverIsLetInWaitsNoLongerThanTheBound) {
+  for (const int64_t gap_before_us : {int64_t{0}, kSecond, kSecond / 20}) {
+    Gate gate({.max_wait_us = 5 * kSecond, .num_places = PlacesServer::kPlaces});
+    PlacesServer server(gate);
+    int64_t now_us = gate.clock.NowMicros();
+    for (int i = 0; gap_before_us > 0 && i < 400; ++i) {
+      server.RunUntil(now_us += gap_before_us);
+      server.Arrive();
+    }
+    const int64_t ended_before = server.num_ended;
+    constexpr int64_t kFlood = 60 * kSecond;
+    for (int64_t passed_us = 0; passed_us < kFlood; passed_us += kSecond / 230) {
+      server.RunUntil(now_us + passed_us);
+      server.Arrive();
+    }
+    EXPECT_LE(server.longest_wait_us, 5 * kSecond) << gap_before_us;
+    EXPECT_GE(server.longest_wait_us, 3 * kSecond) << gap_before_us;
+    EXPECT_GE(server.num_ended - ended_before, 60 * 22) << "23 a second with every place taken";
+  }
+}
+
 TEST(TenantGateTest, OthersRequestsDoNotMakeATenantWaitLongerThanItsShare) {
-  Gate gate;
+  Gate gate({.num_places = 1});
   const std::vector<PassPtr> passes = BusyQueue(gate);
   TenantGate::Ask ask = Ask({}, 10, "bob");
   ask.deadline_us = gate.clock.NowMicros() + kSecond / 2;  // every second turn is his: 0.2 s
