@@ -16,7 +16,7 @@ namespace polyad {
 
 // A load takes its head's steps one by one where others generate, so that their next tokens hardly
 // wait for it: a step of so few more rows reads the same weights.
-inline constexpr int64_t kHeadTokensBesideDecodes = kBlockTokens;
+inline constexpr int64_t kHeadTokensBesideDecodes = kBlockTokens / 2;
 
 // The keys of the head's blocks, and the chain that a request's own go on from. The adapter must
 // share its head (AdapterVersion::shares_head).
