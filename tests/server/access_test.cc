@@ -164,7 +164,7 @@ struct RpcAccessTest : AccessTest {
         grpc::CreateChannel(is_admin ? admin_server->address() : data_server->address(),
                             grpc::InsecureChannelCredentials()));
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     if (!authorization.empty()) context.AddMetadata("authorization", authorization);
     grpc::CompletionQueue queue;
     void* tag = nullptr;

@@ -91,6 +91,11 @@ class FakeEngine final : public Engine {
     return last_spec_;
   }
 
+  size_t num_submitted() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return runs_.size();
+  }
+
   Script script;
   Status submit_status;
   Status check_status;

@@ -172,11 +172,15 @@ TEST(InferenceServiceTest, ADeadlineThatPassesEndsTheRequest) {
   Servers servers;
   servers.fixture.engine.script.forever = true;
   servers.fixture.engine.script.gap_us = 1000;
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
-  EXPECT_EQ(Generate(servers, TextRequest(), context).status.error_code(),
-            grpc::StatusCode::DEADLINE_EXCEEDED);
-  EXPECT_TRUE(Eventually([&] { return servers.fixture.engine.num_cancels.load() == 1; }));
+  // On a busy machine a short deadline may pass before the server has heard of the call.
+  for (int64_t ms = 200; servers.fixture.engine.num_submitted() == 0; ms *= 2) {
+    ASSERT_LT(ms, 60'000);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(ms));
+    EXPECT_EQ(Generate(servers, TextRequest(), context).status.error_code(),
+              grpc::StatusCode::DEADLINE_EXCEEDED);
+  }
+  EXPECT_TRUE(Eventually([&] { return servers.fixture.engine.num_cancels.load() > 0; }));
 }
 
 TEST(InferenceServiceTest, AClientThatStopsReadingIsGivenUpAndOthersGoOn) {
@@ -280,9 +284,13 @@ TEST(InferenceServiceTest, CancellingAnEmbedCancelsItsInputs) {
   for (int i = 0; i < 50; ++i) request.add_inputs()->set_text("x");
   v1::EmbedResponse response;
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  std::thread leaver([&] {
+    Eventually([&] { return servers.fixture.engine.num_submitted() >= kEmbedWindow; });
+    context.TryCancel();
+  });
   EXPECT_EQ(servers.inference->Embed(&context, request, &response).error_code(),
-            grpc::StatusCode::DEADLINE_EXCEEDED);
+            grpc::StatusCode::CANCELLED);
+  leaver.join();
   EXPECT_TRUE(
       Eventually([&] { return servers.fixture.engine.num_cancels.load() >= kEmbedWindow; }));
   EXPECT_TRUE(Eventually([&] { return servers.fixture.gate.counts().held_bytes == 0; }));

@@ -57,7 +57,7 @@ class GrpcTlsTest : public testing::Test {
     const auto stub = v1::InferenceService::NewStub(
         grpc::CreateCustomChannel(server_->address(), grpc::SslCredentials(options), arguments));
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     if (!key.empty()) context.AddMetadata("authorization", "Bearer " + key);
     v1::ListModelsResponse response;
     const grpc::Status status = stub->ListModels(&context, {}, &response);

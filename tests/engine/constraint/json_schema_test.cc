@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "tests/engine/constraint/byte_tokenizer.h"
 
@@ -250,11 +250,11 @@ TEST(JsonSchema, HostileSchemasAreRefusedQuickly) {
   const std::vector<std::string> schemas = HostileSchemas();
   EXPECT_GE(schemas.size(), 60u);
   for (const std::string& schema : schemas) {
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();  // of the processor: others may use the machine
     const Status status = CompileText(kSchema, schema).status();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << schema.substr(0, 200) << status;
-    EXPECT_LT(seconds.count(), 2.0) << schema.substr(0, 200);
+    EXPECT_LT(seconds, 2.0) << schema.substr(0, 200);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -61,13 +62,17 @@ TEST(GiveWayTest, BackgroundWorkRunsAtTheRateOfLoansWhileAWorkerRuns) {
 }
 
 TEST(GiveWayTest, BackgroundWorkRunsAsItLikesWhileNoWorkerRuns) {
-  const auto begin = steady_clock::now();
-  for (int slice = 0; slice < 100; ++slice) {
-    WorkFor(kSlice / 10);
-    GiveWay();
+  // A hundred waits for a core that nobody lends would take half a second, in every round.
+  auto fastest = steady_clock::duration::max();
+  for (int round = 0; round < 50 && fastest >= milliseconds(400); ++round) {
+    const auto begin = steady_clock::now();
+    for (int slice = 0; slice < 100; ++slice) {
+      WorkFor(kSlice / 10);
+      GiveWay();
+    }
+    fastest = std::min(fastest, steady_clock::now() - begin);
   }
-  // A hundred waits for a core that nobody lends would take half a second.
-  EXPECT_LT(steady_clock::now() - begin, milliseconds(400));
+  EXPECT_LT(fastest, milliseconds(400));
 }
 
 TEST(GiveWayTest, AWaiterGoesOnWhenTheLastWorkerParks) {
@@ -117,7 +122,10 @@ TEST(GiveWayTest, NobodyWaitsForLong) {
     WorkFor(kSlice);
     GiveWay();
     const int64_t before = worker.offers();
-    std::this_thread::sleep_for(milliseconds(100));
+    const auto give_up = steady_clock::now() + std::chrono::seconds(30);
+    while (worker.offers() == before && steady_clock::now() < give_up) {
+      std::this_thread::sleep_for(milliseconds(1));
+    }
     EXPECT_GT(worker.offers(), before);
   }
   BeginRuns();  // and offers nothing

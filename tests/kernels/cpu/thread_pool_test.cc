@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -84,7 +85,7 @@ TEST(ThreadPoolTest, ParkedWorkersComeBack) {
   ThreadPool pool(2);
   std::atomic<int> done{0};
   std::atomic<bool> both{false};
-  for (int round = 0; round < 20 && !both.load(); ++round) {
+  for (int round = 0; round < 1000 && !both.load(); ++round) {
     std::this_thread::sleep_for(
         std::chrono::milliseconds(2));  // long past the spin: the worker is parked
     const std::thread::id caller = std::this_thread::get_id();
@@ -103,10 +104,15 @@ TEST(ThreadPoolTest, ParkedWorkersComeBack) {
 TEST(ThreadPoolTest, AnIdlePoolUsesNoProcessorTime) {
   ThreadPool pool(4);
   pool.Run(8, [](int64_t, int) {});
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const double before_ms = ProcessCpuMs();
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  EXPECT_LT(ProcessCpuMs() - before_ms, 5.0);
+  // A worker that spins is on a core in every window; one that parks may be late on a busy machine.
+  double least_ms = 1e9;
+  for (int window = 0; window < 50 && least_ms >= 5.0; ++window) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const double before_ms = ProcessCpuMs();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    least_ms = std::min(least_ms, ProcessCpuMs() - before_ms);
+  }
+  EXPECT_LT(least_ms, 5.0);
 }
 
 TEST(ThreadPoolTest, ZeroMeansTheCoresOfThisProcess) {
