@@ -11,7 +11,7 @@ bool Expired(const SequenceView& sequence, int64_t now_us) {
   return sequence.deadline_us > 0 && now_us >= sequence.deadline_us;
 }
 
-// Who keeps its blocks when there are too few: higher priority, then older.
+// Who keeps its blocks when there are too few, of one tenant: higher priority, then older.
 bool Precedes(const SequenceView* a, const SequenceView* b) {
   return a->priority != b->priority ? a->priority > b->priority : a->id < b->id;
 }
@@ -31,6 +31,7 @@ class Planner {
     KeepToShares();
     MakePlace();
     GiveBlocks();
+    MakeRoom();
     RunDecodes();
     RunPrefillsAndAdmit();
     return std::move(plan_);
@@ -46,6 +47,10 @@ class Planner {
     // One sequence may always run: intake refused what is larger than the share.
     bool HasRoomFor(int64_t blocks) const {
       return share.max_kv_blocks == 0 || num_running == 0 || blocks <= share.max_kv_blocks;
+    }
+    // For their weights.
+    bool HoldsMoreBlocksThan(const Tenant& other) const {
+      return num_blocks * other.share.weight > other.num_blocks * share.weight;
     }
   };
   Tenant& TenantOf(const SequenceView& sequence) {
@@ -127,15 +132,92 @@ class Planner {
 
   // Capacity first: whoever stays has room for all the tokens it knows.
   void GiveBlocks() {
-    for (size_t i = 0; i < survivors_.size(); ++i) {
-      const int64_t need = survivors_[i]->blocks_for_all() - survivors_[i]->num_blocks;
-      while (need > available_ && i < survivors_.size()) {
-        Preempt(*survivors_.back());
-        survivors_.pop_back();
-        is_short_ = true;
-      }
-      if (i < survivors_.size()) available_ -= need;
+    const auto need_of = [](const SequenceView& sequence) {
+      return sequence.blocks_for_all() - sequence.num_blocks;
+    };
+    int64_t need = 0;
+    for (const SequenceView* sequence : survivors_) need += need_of(*sequence);
+    while (need > available_) {
+      const auto victim = survivors_.begin() + static_cast<std::ptrdiff_t>(ToGiveWay());
+      need -= need_of(**victim);
+      Preempt(**victim);
+      survivors_.erase(victim);
+      is_short_ = true;
     }
+    available_ -= need;
+  }
+  // Of the lowest priority, the youngest of the tenant that holds most blocks for its weight, or
+  // else whoever came last would lose what it was made room for. A tenant keeps one that runs while
+  // another has more of them.
+  size_t ToGiveWay() {
+    size_t victim = survivors_.size();
+    for (size_t i = survivors_.size(); i-- > 0;) {
+      if (survivors_[i]->priority != survivors_.back()->priority) break;
+      const Tenant& tenant = TenantOf(*survivors_[i]);
+      if (tenant.num_running < 2) continue;
+      if (victim == survivors_.size() || tenant.HoldsMoreBlocksThan(TenantOf(*survivors_[victim])))
+        victim = i;
+    }
+    return victim == survivors_.size() ? victim - 1 : victim;
+  }
+
+  // Where whoever goes first finds a place but too few blocks, they are taken from the tenants that
+  // hold most for their weight, while those still hold no fewer for it than the one that enters.
+  // That one holds nothing, or would hold at most half of what its weight gives it: the other half
+  // comes as sequences end, for what is taken is computed again.
+  void MakeRoom() {
+    if (is_short_ || static_cast<int64_t>(survivors_.size()) >= view_.limits.max_running) return;
+    num_running_ = static_cast<int64_t>(survivors_.size());
+    const SequenceView* next = NextToAdmit();
+    if (next == nullptr || TakenBy(*next) <= available_ - Headroom(num_running_)) return;
+    const Tenant& entering = TenantOf(*next);
+    const int64_t entering_blocks = entering.num_blocks + next->blocks_held();
+    if (entering.num_running > 0 && 2 * entering_blocks > FairBlocks(entering)) return;
+    const std::vector<Tenant> before = tenants_;
+    std::vector<const SequenceView*> left = survivors_;
+    std::vector<const SequenceView*> victims;
+    int64_t missing = next->blocks_for_all() + Headroom(num_running_) - available_;
+    while (missing > 0) {
+      const auto victim = RichestOf(left, *next, entering_blocks);
+      if (victim == left.end()) {
+        tenants_ = before;
+        return;
+      }
+      missing -= (*victim)->exclusive_blocks;
+      TenantOf(**victim).num_blocks -= (*victim)->blocks_held();
+      victims.push_back(*victim);
+      left.erase(victim);
+    }
+    tenants_ = before;
+    for (const SequenceView* victim : victims) Preempt(*victim);
+    survivors_ = std::move(left);
+    entrant_ = next;
+    has_made_room_ = true;
+  }
+  int64_t FairBlocks(const Tenant& tenant) const {
+    int64_t weights = 0;
+    for (const Tenant& other : tenants_) weights += other.share.weight;
+    return view_.num_blocks * tenant.share.weight / weights;
+  }
+  // The youngest of the tenant that holds most blocks for its weight, of those that may give one up
+  // to `entering`.
+  std::vector<const SequenceView*>::iterator RichestOf(std::vector<const SequenceView*>& sequences,
+                                                       const SequenceView& entering,
+                                                       int64_t entering_blocks) {
+    auto richest = sequences.end();
+    for (auto i = sequences.end(); i != sequences.begin();) {
+      const SequenceView& sequence = **--i;
+      const Tenant& tenant = TenantOf(sequence);
+      const bool may =
+          sequence.priority <= entering.priority && sequence.exclusive_blocks > 0 &&
+          (tenant.num_blocks - sequence.blocks_held()) * TenantOf(entering).share.weight >=
+              entering_blocks * tenant.share.weight;
+      if (!may) continue;
+      if (richest == sequences.end() || tenant.HoldsMoreBlocksThan(TenantOf(**richest))) {
+        richest = i;
+      }
+    }
+    return richest;
   }
 
   void RunDecodes() {
@@ -157,7 +239,7 @@ class Planner {
       const auto prefill = First(prefills);
       const SequenceView* next = may_admit ? NextToAdmit() : nullptr;
       if (next != nullptr && (prefill == prefills.end() || GoesFirst(*next, **prefill))) {
-        may_admit = Admit(*next);
+        may_admit = Admit(*next) && !has_made_room_;
       } else if (prefill != prefills.end()) {
         Run(**prefill, (*prefill)->num_computed);
         prefills.erase(prefill);
@@ -189,11 +271,17 @@ class Planner {
     }
   }
 
+  // Of the available blocks.
+  static int64_t TakenBy(const SequenceView& sequence) {
+    return sequence.blocks_for_all() - sequence.cached_blocks + sequence.unheld_cached_blocks;
+  }
+
   // False where there is no room: then nobody overtakes it.
   bool Admit(const SequenceView& sequence) {
-    const int64_t fresh = sequence.blocks_for_all() - sequence.cached_blocks;
-    const int64_t taken = fresh + sequence.unheld_cached_blocks;
-    if (taken > available_ - expired_blocks_ - Headroom(num_running_)) return false;
+    // Blocks just taken back may be of its cached prefix: then all of that is no longer held.
+    const int64_t taken = has_made_room_ ? sequence.blocks_for_all() : TakenBy(sequence);
+    const int64_t kept_back = has_made_room_ ? 0 : expired_blocks_;
+    if (taken > available_ - kept_back - Headroom(num_running_)) return false;
     const int64_t spilled = std::min(sequence.spilled_blocks, restore_budget_);
     if (!Run(sequence, (sequence.cached_blocks + spilled) * kBlockTokens)) return false;
     available_ -= taken;
@@ -258,7 +346,8 @@ class Planner {
   std::vector<const SequenceView*> survivors_;  // running, neither expired nor preempted
   std::vector<const SequenceView*> waiting_;
   int64_t available_;
-  const SequenceView* entrant_ = nullptr;  // for whom a place was made
+  const SequenceView* entrant_ = nullptr;  // for whom a place or room was made
+  bool has_made_room_ = false;             // in blocks: nobody else enters in this step
   int64_t num_running_ = 0;
   bool is_short_ = false;  // of blocks for those who run
   // Freed by this plan's expirations and shares: the cached prefix of a waiting sequence may be

@@ -2,17 +2,17 @@
 
 // What runs next: a pure function from a view of the engine (plain numbers) to a StepPlan, so that
 // every rule can be tested without an engine. The order of business: end what is past its deadline;
-// give every running sequence the block its next token needs, preempting the youngest of the lowest
-// priority where there is none (capacity first); then share the step's token budget: decodes,
-// then prefill chunks of running sequences and new admissions in one order. Nothing here knows
-// "prefill" as a mode: a sequence has tokens, some of them computed, and runs the next few.
+// give every running sequence the block its next token needs, preempting where there is none
+// (capacity first); then share the step's token budget: decodes, then prefill chunks of running
+// sequences and new admissions in one order. Nothing here knows "prefill" as a mode: a sequence
+// has tokens, some of them computed, and runs the next few.
 //
 // Fairness is between tenants: among equal priorities the tenant that was served least goes first,
 // where service is tokens weighed by their cost with the adapter, over the tenant's weight (virtual
 // token counters: Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024). A prefill
 // at the head of the order that does not fit waits, and nobody overtakes it; a tenant that has all
-// that its share allows waits for itself alone. Where every place is taken, whoever goes first
-// takes one from a tenant that holds more of them for its weight, and still does after that.
+// that its share allows waits for itself alone. Where places or blocks are taken, whoever goes
+// first gets some of those who hold more for their weight (MakePlace, MakeRoom in scheduler.cc).
 
 #include <cstdint>
 #include <vector>

@@ -31,22 +31,22 @@ class NoSink final : public ResponseSink {
   bool OnEvent(TokenEvent) override { return true; }
 };
 
-EngineLoop::Options LoopOptions() {
+EngineLoop::Options LoopOptions(int64_t num_blocks) {
   EngineLoop::Options options;
   options.limits.scheduler = {
       .max_running = kMaxRunning, .max_step_tokens = 64, .max_sample_rows = 32};
-  options.limits.num_blocks = kNumBlocks;
+  options.limits.num_blocks = num_blocks;
   options.limits.max_context = 200;
   options.vocab_size = kFakeVocab;
   return options;
 }
 
-Intake::Options IntakeOptions() {
+Intake::Options IntakeOptions(int64_t num_blocks) {
   Intake::Options options;
   options.model_name = "base";
   options.vocab_size = kFakeVocab;
   options.max_context = 200;
-  options.num_blocks = kNumBlocks;
+  options.num_blocks = num_blocks;
   options.max_prompt_bytes = 1000;
   options.prefix_cache = false;
   return options;
@@ -57,6 +57,8 @@ struct Client {
   double rate = 0;
   TenantShare share = {};
   int64_t begin = 0;
+  int64_t prompt_tokens = kPromptTokens;
+  int64_t output_tokens = kOutputTokens;
 
   double owed = 0;
   int64_t num_waiting = 0;
@@ -67,7 +69,8 @@ struct Client {
 
 class Rig {
  public:
-  explicit Rig(std::vector<Client> clients) : clients_(std::move(clients)) {
+  explicit Rig(std::vector<Client> clients, int64_t num_blocks = kNumBlocks)
+      : clients_(std::move(clients)), num_blocks_(num_blocks) {
     for (size_t i = 0; i < clients_.size(); ++i) {  // not all of them in the same step
       clients_[i].owed = static_cast<double>(i) / static_cast<double>(clients_.size());
     }
@@ -82,6 +85,7 @@ class Rig {
     }
   }
   const std::vector<Client>& clients() const { return clients_; }
+  int64_t num_preemptions() const { return loop_.load().num_preemptions; }
   std::vector<double> Tokens() const {
     std::vector<double> tokens;
     for (const Client& client : clients_) tokens.push_back(static_cast<double>(client.tokens));
@@ -110,10 +114,11 @@ class Rig {
     RequestSpec spec;
     spec.tenant = "tenant-" + std::to_string(index);
     spec.share = clients_[index].share;
-    spec.prompt = TokenPrompt{
-        std::vector<int32_t>(kPromptTokens, static_cast<int32_t>(1 + next_number_ % 30))};
+    spec.prompt =
+        TokenPrompt{std::vector<int32_t>(static_cast<size_t>(clients_[index].prompt_tokens),
+                                         static_cast<int32_t>(1 + next_number_ % 30))};
     spec.sampling.temperature = 0;
-    spec.stopping.max_tokens = kOutputTokens;
+    spec.stopping.max_tokens = clients_[index].output_tokens;
     spec.stopping.ignore_eos = true;
     const int64_t number = next_number_++;
     StatusOr<Arrive> arrive = intake_.Prepare(std::move(spec), number, std::make_shared<NoSink>());
@@ -138,14 +143,15 @@ class Rig {
   }
 
   std::vector<Client> clients_;
+  const int64_t num_blocks_;
   FakeClock clock_;
   FakeTokenizer tokenizer_;
-  FakeModel model_{kNumBlocks};
+  FakeModel model_{num_blocks_};
   RequestRegistry registry_{100'000, 100'000};
   Inbox inbox_{100'000};
   OutputQueue outputs_{100'000};
-  EngineLoop loop_{LoopOptions(), {model_, clock_, inbox_, outputs_, registry_}};
-  const Intake intake_{IntakeOptions(), {tokenizer_, clock_, nullptr, nullptr}};
+  EngineLoop loop_{LoopOptions(num_blocks_), {model_, clock_, inbox_, outputs_, registry_}};
+  const Intake intake_{IntakeOptions(num_blocks_), {tokenizer_, clock_, nullptr, nullptr}};
   std::map<int64_t, Asked> asked_;
   int64_t next_number_ = 1;
   int64_t step_ = 0;
@@ -209,6 +215,40 @@ TEST(Fairness, ServiceFollowsTheWeights) {
   const std::vector<double> tokens = rig.Tokens();
   EXPECT_NEAR(tokens[1] / tokens[0], 2.0, 0.1);
   EXPECT_NEAR(tokens[2] / tokens[0], 4.0, 0.2);
+}
+
+// Ten contexts of 200 tokens fill the pool, and there are places left.
+constexpr int64_t kFewBlocks = 130;
+constexpr Client kLongContexts = {.rate = 1, .prompt_tokens = 60, .output_tokens = 140};
+
+TEST(Fairness, WhoComesToAFullPoolIsNotKeptWaitingForOthersToEnd) {
+  Client small = {.rate = 0.1, .begin = 300};
+  Client large = kLongContexts;
+  large.rate = 0.02;
+  large.begin = 300;
+  for (const Client& late : {small, large}) {
+    Rig alone({kLongContexts}, kFewBlocks);
+    alone.Run(2000);
+    Rig rig({kLongContexts, late}, kFewBlocks);
+    rig.Run(2000);
+    const auto asked = static_cast<size_t>(late.rate * 1700);
+    EXPECT_GE(rig.clients()[1].first_token_steps.size() + 1, asked);
+    EXPECT_LE(Percentile99(rig.clients()[1].first_token_steps), 4);
+    const std::vector<double> tokens = rig.Tokens();
+    EXPECT_GE(tokens[0] + tokens[1], 0.95 * alone.Tokens()[0]) << "what is computed again";
+  }
+}
+
+TEST(Fairness, TenantsOfLongContextsShareAFullPool) {
+  Client late = kLongContexts;
+  late.begin = 300;
+  Rig rig({kLongContexts, late}, kFewBlocks);
+  rig.Run(500);
+  const std::vector<double> before = rig.Tokens();
+  rig.Run(3000);
+  std::vector<double> since = rig.Tokens();
+  for (size_t i = 0; i < since.size(); ++i) since[i] -= before[i];
+  EXPECT_GE(JainIndex(since), 0.98);
 }
 
 TEST(Fairness, IdlingSavesNothingUp) {

@@ -450,6 +450,90 @@ TEST(Scheduler, APlaceIsTakenOnlyFromWhoStillHoldsNoFewer) {
   EXPECT_THAT(Plan(view).preemptions, IsEmpty()) << "the operator's priorities come first";
 }
 
+// Tenant 0 holds all 40 blocks, as ten sequences of four; tenant 1 has been served less.
+SchedulerView FullPool() {
+  SchedulerView view = ViewOf(0);
+  view.num_blocks = 40;
+  view.limits.max_running = 16;
+  for (int64_t id = 1; id <= 10; ++id) {
+    view.running.push_back(Running(id, 4 * kBlockTokens - 2, 4 * kBlockTokens - 3));
+  }
+  view.tenants[0].served = 100 * kBaseTokenCost;
+  return view;
+}
+
+TEST(Scheduler, WhoHoldsNoBlocksGetsThemFromWhoHoldsMost) {
+  SchedulerView view = FullPool();
+  view.waiting = {Waiting(11, 5 * kBlockTokens, 1), Waiting(12, 4, 1)};
+  const StepPlan plan = Plan(view);
+  EXPECT_THAT(Ids(plan.preemptions), ElementsAre(10, 9)) << "five blocks, and one to grow into";
+  EXPECT_THAT(Admitted(plan), ElementsAre(11));
+  view.running[9].exclusive_blocks = 0;  // another has them too
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(9, 8));
+  view.available_blocks = 6;
+  EXPECT_THAT(Plan(view).preemptions, IsEmpty());
+}
+
+TEST(Scheduler, BlocksAreTakenOnlyUpToHalfAShareAndFromWhoStillHoldsNoFewer) {
+  SchedulerView view = FullPool();
+  view.tenants.resize(2);
+  const auto preempted = [&] { return Ids(Plan(view).preemptions); };
+  view.waiting = {Waiting(11, 2 * kBlockTokens, 1)};
+  view.running[0].tenant = view.running[1].tenant = 1;
+  EXPECT_THAT(preempted(), ElementsAre(10)) << "it has 8 and may come to 10 of 40";
+  view.waiting[0].num_tokens = 3 * kBlockTokens;
+  EXPECT_THAT(preempted(), IsEmpty()) << "from then on sequences that end make room";
+  view.tenants[1].share.weight = 2 * kUnitWeight;
+  EXPECT_THAT(preempted(), ElementsAre(10)) << "of a share of 26";
+  view.tenants[1].share.weight = kUnitWeight;
+  view.running[0].tenant = view.running[1].tenant = 0;
+  view.waiting[0].num_tokens = 20 * kBlockTokens;
+  EXPECT_THAT(preempted(), IsEmpty()) << "nothing is given up where it would not do";
+  view.waiting[0].num_tokens = 15 * kBlockTokens;
+  EXPECT_THAT(preempted(), ElementsAre(10, 9, 8, 7)) << "the first one may be any size";
+  view.tenants[0].share.weight = 2 * kUnitWeight;
+  EXPECT_THAT(preempted(), IsEmpty()) << "24 to 15 are less than two to one";
+  for (SequenceView& sequence : view.running) sequence.priority = 1;
+  view.tenants[0].share.weight = kUnitWeight;
+  EXPECT_THAT(preempted(), IsEmpty()) << "the operator's priorities come first";
+}
+
+TEST(Scheduler, TwoTenantsGiveUpBlocksInTurnAndNoLastOne) {
+  SchedulerView view = FullPool();
+  for (size_t i = 0; i < 5; ++i) view.running[i].tenant = 2;
+  view.tenants[2] = view.tenants[0];
+  view.waiting = {Waiting(11, 10 * kBlockTokens, 1)};
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(10, 5, 9));
+  view.running.resize(1);
+  view.running[0] = Running(1, 40 * kBlockTokens - 2, 40 * kBlockTokens - 3);
+  view.waiting[0].num_tokens = 4;
+  EXPECT_THAT(Plan(view).preemptions, IsEmpty()) << "it would hold nothing any more";
+}
+
+TEST(Scheduler, BlocksTakenBackAreNotPromisedTwice) {
+  SchedulerView view = FullPool();
+  view.waiting = {Waiting(11, 5 * kBlockTokens, 1)};
+  view.waiting[0].cached_blocks = 4;  // held, perhaps by who gives up its blocks
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(10, 9)) << "as if it had none";
+}
+
+TEST(Scheduler, WhoNeedsABlockTakesItFromTheTenantThatHoldsMost) {
+  SchedulerView view = FullPool();
+  view.running[0].num_tokens = 4 * kBlockTokens + 1;  // wants a fifth
+  view.running[0].num_computed = 4 * kBlockTokens;
+  view.running[8].tenant = view.running[9].tenant = 1;
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(8)) << "the youngest of tenant 0";
+  view.running[8].tenant = 2;
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(8)) << "each of the others keeps its one";
+  view.tenants[0].share.weight = 8 * kUnitWeight;
+  view.running[8].tenant = 1;
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(10))
+      << "two of one weight to eight of eight";
+  view.running[9].priority = 1;
+  view.running[8].tenant = 0;
+  EXPECT_THAT(Ids(Plan(view).preemptions), ElementsAre(9)) << "of the lowest priority";
+}
+
 TEST(Scheduler, APromptOfTheTenantServedMoreLetsOthersInBeforeItsNextChunk) {
   SchedulerView view = ViewOf();
   view.tenants[0].served = 1000 * kBaseTokenCost;
@@ -473,6 +557,7 @@ TEST(Scheduler, RandomViewsKeepEveryLimit) {
     for (int64_t i = below(9); i > 0; --i) {
       const int64_t tokens = 1 + below(60);
       view.running.push_back(Running(id++, tokens, below(tokens)));
+      view.running.back().tenant = below(4);
       view.running.back().num_caches = 1 + below(2);
       view.running.back().num_blocks *= view.running.back().num_caches;
       view.running.back().num_blocks -= below(2);
@@ -482,8 +567,10 @@ TEST(Scheduler, RandomViewsKeepEveryLimit) {
     for (int64_t i = below(9); i > 0; --i) {
       view.waiting.push_back(Waiting(id++, 1 + below(90), below(4)));
       view.waiting.back().num_caches = 1 + below(2);
+      view.waiting.back().priority = static_cast<int32_t>(below(3));
       view.waiting.back().deadline_us = below(4) == 0 ? 1 + below(2000) : 0;
     }
+    for (TenantView& tenant : view.tenants) tenant.served = below(100);
     const StepPlan plan = Plan(view);
     int64_t used = 0;
     for (const auto& admission : plan.admissions) {
