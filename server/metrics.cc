@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 
+#include "server/metric_aliases.h"
 #include "server/metric_families.h"
 #include "server/request_log.h"
 
@@ -202,6 +203,7 @@ std::string Metrics::Render(const MetricsSnapshot& snapshot) const {
   AppendEngineFamilies(snapshot, families);
   AppendAdapterFamilies(snapshot, families);
   AppendProcessFamilies(snapshot, families);
+  AppendVllmAliases(families);
   {
     std::lock_guard<std::mutex> lock(series_->mutex);
     series_->adapters.AppendFamilies(families);
