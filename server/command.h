@@ -36,6 +36,7 @@ int RunBench(const Arguments& args);
 int RunQuantize(const Arguments& args);
 int RunCompress(const Arguments& args, BackendMaker make_backend);
 int RunPerplexity(const Arguments& args, BackendMaker make_backend);
+int RunProbe(const Arguments& args);
 int RunCheckConfig(const Arguments& args);
 int RunCompletions(const Arguments& args);
 int RunMan(const Arguments& args);

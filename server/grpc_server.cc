@@ -92,6 +92,9 @@ StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& liste
   if (out->server_ == nullptr || port == 0) {
     return Unavailable("listen address %s: cannot be bound", listen);
   }
+  if (auto* health = out->server_->GetHealthCheckService()) {
+    health->SetServingStatus(service_name, true);  // by its name too; SetServing tells all names
+  }
   out->address_ = listen.substr(0, colon) + ":" + std::to_string(port);
   return out;
 }

@@ -17,7 +17,7 @@ import urllib.parse
 import uuid
 
 STATUS = "var/lib/dpkg/status.d/"
-PROGRAMS = ("usr/bin/polyad", "usr/bin/polyad-probe", "usr/lib/x86_64-linux-gnu/polyad_cuda.so")
+PROGRAMS = ("usr/bin/polyad", "usr/lib/x86_64-linux-gnu/polyad_cuda.so")
 # Ours, to name documents by their content.
 NAMESPACE = uuid.UUID("6e1f7c3a-9d0f-5f6b-8a52-0f6f6c9b5c11")
 

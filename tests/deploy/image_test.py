@@ -43,7 +43,7 @@ def test_configuration(store, polyad_image):
     assert config["Entrypoint"] == ["/usr/bin/polyad"]
     assert config["Cmd"] == ["serve"]
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Healthcheck"]["Test"] == ["CMD", "/usr/bin/polyad-probe"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "/usr/bin/polyad", "probe"]
     assert set(config["ExposedPorts"]) == {"50051/tcp", "50052/tcp", "8080/tcp"}
     labels = config["Labels"]
     assert labels["org.opencontainers.image.revision"] == "abc123"
@@ -64,7 +64,7 @@ def test_small_and_bare(root):
     assert not privileged
     assert sorted(writable) == ["tmp", "var/lib/polyad", "var/lib/polyad/adapters", "var/lib/polyad/model",
                                 "var/lib/polyad/state"]
-    assert sorted(path.name for path in (root / "usr/bin").iterdir()) == ["polyad", "polyad-probe"]
+    assert sorted(path.name for path in (root / "usr/bin").iterdir()) == ["polyad"]
 
 
 def test_licences_stay(root):
@@ -127,7 +127,7 @@ class Container:
         return connection.getresponse()
 
     def probe(self):
-        return image.start(self.root, ["/usr/bin/polyad-probe"], self.mounts, self.environment).wait(PATIENCE)
+        return image.start(self.root, ["/usr/bin/polyad", "probe"], self.mounts, self.environment).wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")

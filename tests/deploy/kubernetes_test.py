@@ -143,7 +143,10 @@ def test_names_meet(objects):
         assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in chosen["spec"]["ports"]}
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         probe = pod["containers"][0][name]
-        assert (probe.get("httpGet") or probe.get("tcpSocket"))["port"] in ports
+        if "exec" in probe:
+            assert probe["exec"]["command"] == ["/usr/bin/polyad", "probe", "--config", "/etc/polyad/polyad.json"]
+        else:
+            assert probe["httpGet"]["port"] in ports
 
 
 def test_everything_is_in_the_releases_namespace(objects):

@@ -83,7 +83,7 @@ def pod(compose, roots, tmp_path_factory):
     assert network.stdout.readline() == "up\n"
     polyad = start(compose, roots, "polyad", ["/usr/bin/polyad", "serve"], network, state)
     assert polyad.stdout.readline() == "polyad ready grpc=127.0.0.1:50051 admin=127.0.0.1:50052 http=127.0.0.1:8080\n", polyad.lines
-    health = start(compose, roots, "polyad", ["/usr/bin/polyad-probe"], network, state)
+    health = start(compose, roots, "polyad", ["/usr/bin/polyad", "probe"], network, state)
     assert health.wait(PATIENCE) == 0, health.lines  # what the proxy waits for
     proxy = start(compose, roots, "proxy", ["/usr/sbin/nginx", "-p", "/var/lib/polyad-proxy", "-c", "/etc/polyad/nginx.conf",
                                             "-g", "daemon off;"], network, state)

@@ -53,11 +53,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- merge $config .Values.config | toPrettyJson -}}
 {{- end -}}
 
-{{- /* A probe of a path of HTTP; kubelet has no certificate to show where one is required. */ -}}
+{{- /* A probe of a path of HTTP; kubelet has no certificate to show where one is required: there a handshake is asked for. */ -}}
 {{- define "polyad.probe" -}}
 {{- if .root.Values.tls.requireClientCert -}}
-tcpSocket:
-  port: http
+exec:
+  command: [/usr/bin/polyad, probe, --config, /etc/polyad/polyad.json]
 {{- else -}}
 httpGet:
   path: {{ .path }}
