@@ -160,4 +160,35 @@ PackedTiles PackTiles(const TensorView& weight, float scale) {
   return packed;
 }
 
+std::vector<float> NumbersOf(const TensorView& weight, float scale) {
+  std::vector<float> numbers(static_cast<size_t>(weight.rows * weight.cols));
+  if (weight.dtype == DType::kGrouped || InfoOf(weight.dtype).block_elements > 1) {
+    GroupedRows decoded;
+    if (weight.dtype != DType::kGrouped) decoded = GroupsOf(weight);
+    const GroupedRows& groups = weight.dtype == DType::kGrouped ? *weight.grouped : decoded;
+    for (int64_t row = 0; row < weight.rows; ++row) {
+      DequantizeRow(groups, row, numbers.data() + row * weight.cols);
+    }
+  } else {
+    for (size_t at = 0; at < numbers.size(); ++at) {
+      const auto place = static_cast<int64_t>(at);
+      numbers[at] = NumberAt(weight, place / weight.cols, place % weight.cols);
+    }
+  }
+  for (float& number : numbers) number *= scale;
+  return numbers;
+}
+
+std::vector<float> TransposedNumbersOf(const TensorView& weight) {
+  const std::vector<float> numbers = NumbersOf(weight);
+  std::vector<float> turned;
+  turned.reserve(numbers.size());
+  for (int64_t col = 0; col < weight.cols; ++col) {
+    for (int64_t row = 0; row < weight.rows; ++row) {
+      turned.push_back(numbers[static_cast<size_t>(row * weight.cols + col)]);
+    }
+  }
+  return turned;
+}
+
 }  // namespace polyad::cuda

@@ -59,4 +59,8 @@ struct PackedTiles {
 // are rounded to bf16.
 PackedTiles PackTiles(const TensorView& weight, float scale = 1.0f);
 
+// What a stored matrix of any kind stands for, times `scale`, row by row or column by column.
+std::vector<float> NumbersOf(const TensorView& weight, float scale = 1.0f);
+std::vector<float> TransposedNumbersOf(const TensorView& weight);
+
 }  // namespace polyad::cuda

@@ -21,6 +21,11 @@ class EmulatedStream {
 
   // body() is what each thread of each block does.
   void Run(const LaunchShape& shape, const std::function<void()>& body);
+  // Called around each launch, on the thread that launches.
+  void SetHooks(std::function<void()> before, std::function<void()> after) {
+    before_ = std::move(before);
+    after_ = std::move(after);
+  }
   const std::string& fault() const { return fault_; }
   int64_t num_launches() const { return num_launches_; }
   int64_t num_switches() const;
@@ -30,6 +35,8 @@ class EmulatedStream {
 
   const EmulatorOptions options_;
   std::vector<std::unique_ptr<EmulatedBlock>> executors_;  // one per OS thread
+  std::function<void()> before_;
+  std::function<void()> after_;
   std::string fault_;
   int64_t num_launches_ = 0;
 };

@@ -1,16 +1,13 @@
 // Every CUDA kernel on the shared table of op cases, under the emulator and each of its schedules,
 // in both modes, against the double-precision reference; attention's cases, which take longer, are
-// in paged_attention_test.cc.
-
-#include <cmath>
-#include <string>
-#include <string_view>
-#include <vector>
+// in paged_attention_test.cc. Then all of them, attention's too, with device memory out of the
+// host's reach.
 
 #include "gtest/gtest.h"
 #include "kernels/reference/reference_backend.h"
+#include "tests/kernels/cuda/conformance.h"
 #include "tests/kernels/cuda/emulated_backend.h"
-#include "tests/kernels/op_cases.h"
+#include "tests/kernels/cuda/staged_backend.h"
 #include "tests/kernels/simt/schedules.h"
 
 namespace polyad::test {
@@ -18,44 +15,16 @@ namespace {
 
 bool IsAttention(const OpCase& op) { return op.name.starts_with("attention"); }
 
-// |actual - expected| / |expected|
-double RelativeError(const std::vector<double>& actual, const std::vector<double>& expected) {
-  double error = 0;
-  double norm = 0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
-    norm += expected[i] * expected[i];
-  }
-  return norm > 0 ? std::sqrt(error / norm) : 0.0;
-}
-
-void ExpectConformance(const OpCase& op, EmulatedBackend& backend, Backend& reference) {
-  const int64_t launches = backend.num_launches();
-  const std::unique_ptr<OpRun> got = op.make(backend);
-  const std::unique_ptr<OpRun> want = op.make(reference);
-  got->Run();
-  want->Run();
-  ASSERT_EQ(backend.fault(), "") << op.name;
-  ASSERT_GT(backend.num_launches(), launches) << op.name << " ran no kernel";
-  const std::vector<double> actual = got->Output();
-  const std::vector<double> expected = want->Output();
-  const std::vector<double> tolerance = want->Tolerance();
-  ASSERT_EQ(actual.size(), expected.size()) << op.name;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    ASSERT_LE(std::abs(actual[i] - expected[i]), tolerance[i])
-        << op.name << " element " << i << ": expected " << expected[i] << ", got " << actual[i];
-  }
-  EXPECT_LE(RelativeError(actual, expected), want->NormTolerance()) << op.name;
-  got->Run();
-  EXPECT_EQ(got->Output(), actual) << op.name << ": something is left over between calls";
-}
-
 // One backend for all cases: the emulator keeps its threads.
 void ExpectConformanceOfAll(ComputeMode mode, const simt::EmulatorOptions& options) {
   EmulatedBackend backend(mode, options);
   ref::ReferenceBackend reference(mode);
   for (const OpCase& op : ConformanceCases()) {
-    if (!IsAttention(op)) ExpectConformance(op, backend, reference);
+    if (IsAttention(op)) continue;
+    const int64_t launches = backend.num_launches();
+    ExpectConforms(op, backend, reference);
+    ASSERT_EQ(backend.fault(), "") << op.name;
+    ASSERT_GT(backend.num_launches(), launches) << op.name << " ran no kernel";
     if (testing::Test::HasFatalFailure()) return;
   }
 }
@@ -70,6 +39,35 @@ TEST_P(KernelConformanceTest, EveryKernelIsWithinItsToleranceInBf16) {
 
 TEST_P(KernelConformanceTest, EveryKernelIsWithinItsToleranceInTheExactMode) {
   ExpectConformanceOfAll(ComputeMode::kF32, GetParam());
+}
+
+TEST(GuardedConformanceTest, NoCallTouchesDeviceMemoryFromTheHost) {
+  for (const ComputeMode mode : {ComputeMode::kAuto, ComputeMode::kF32}) {
+    EmulatedBackend guarded(mode, {}, /*guarded=*/true);
+    StagedBackend backend(guarded);
+    ref::ReferenceBackend reference(mode);
+    for (const OpCase& op : CasesOnDevice(mode)) {
+      if (IsAttention(op) && mode == ComputeMode::kF32) continue;  // takes long, does no more
+      const int64_t launches = guarded.num_launches();
+      ExpectConforms(op, backend, reference);
+      ASSERT_GT(guarded.num_launches(), launches) << op.name << " ran no kernel";
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(GuardedDeathTest, TheHostCannotReadWhatIsNotFinished) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EmulatedBackend backend(ComputeMode::kF32, {}, /*guarded=*/true);
+  const std::shared_ptr<void> memory = *backend.Allocate(64 * sizeof(float));
+  auto* numbers = static_cast<float*>(memory.get());
+  EXPECT_EQ(numbers[63], 0.0f);
+  numbers[0] = 1.0f;
+  const FloatRows rows{numbers, 1, 64, 64};
+  backend.Accumulate(rows, rows);  // rows += rows
+  EXPECT_DEATH({ numbers[0] = 3.0f; }, "");
+  backend.Finish();
+  EXPECT_EQ(numbers[0], 2.0f);
 }
 
 }  // namespace

@@ -81,8 +81,8 @@ TEST_P(LowRankKernelTest, AnyMixOfRanksAndLengthsSharesALaunch) {
     const std::vector<double> got = Apply(backend, Adapters(), rows, 0, 119);
     const std::vector<double> want = Apply(reference, Adapters(), rows, 0, 119);
     ASSERT_EQ(backend.fault(), "");
-    ASSERT_GT(backend.num_launches(), 0);
-    EXPECT_LE(backend.num_launches(), 4);
+    // One copies the rows, which are not whole tiles; then few and many rows shrink, and expand.
+    EXPECT_EQ(backend.num_launches(), mode == ComputeMode::kAuto ? 1 + 2 + 2 : 1 + 1 + 1);
     double error = 0;
     double norm = 0;
     for (size_t i = 0; i < want.size(); ++i) {

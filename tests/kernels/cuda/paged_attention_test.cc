@@ -11,9 +11,9 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/kv_pool.h"
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/attention_cases.h"
-#include "tests/kernels/cuda/emulated_attention.h"
 #include "tests/kernels/cuda/emulated_backend.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/kernels/op_inputs.h"
@@ -223,6 +223,16 @@ TEST(PagedAttentionTest, ARowsBitsDependOnTheRowAlone) {
   }
 }
 
+// A key (part 0) or value of a page, to the end of its stride.
+template <typename T>
+std::vector<float> StoredRow(const cuda::KvPages<T>& pages, int64_t slot, int64_t head, int part) {
+  const T* from = pages.data + PageRow(pages, slot / kBlockTokens, static_cast<int>(head), part,
+                                       slot % kBlockTokens);
+  std::vector<float> row;
+  for (int i = 0; i < pages.stride; ++i) row.push_back(simt::ToFloat(from[i]));
+  return row;
+}
+
 TEST(PagedAttentionTest, PagesHoldWhatWasStored) {
   for (const ComputeMode mode : {ComputeMode::kAuto, ComputeMode::kF32}) {
     EmulatedBackend backend(mode, {});
@@ -239,15 +249,19 @@ TEST(PagedAttentionTest, PagesHoldWhatWasStored) {
     args.layer = 1;
     backend.RotateAndStore(args);
     ASSERT_EQ(backend.fault(), "");
-    const auto& pages = static_cast<const EmulatedKv&>(*kv);
+    const auto row_of = [&](int64_t layer, int64_t slot, int64_t head, int part) {
+      const auto& own = static_cast<const cuda::CudaKv&>(*kv);
+      return mode == ComputeMode::kF32 ? StoredRow(own.Pages<float>(layer), slot, head, part)
+                                       : StoredRow(own.Pages<simt::Bf16>(layer), slot, head, part);
+    };
     for (const int64_t head : {0, 1, 2}) {
       for (const int part : {0, 1}) {
         const float* from = rows.view().Row(0) + (part * 3 + head) * kDim;
         std::vector<float> expected(from, from + kDim);
         expected.resize(32);
-        EXPECT_EQ(pages.RowOf(1, 21, head, part), expected);
-        EXPECT_TRUE(std::isnan(pages.RowOf(1, 20, head, part)[0]));
-        EXPECT_TRUE(std::isnan(pages.RowOf(0, 21, head, part)[0]));
+        EXPECT_EQ(row_of(1, 21, head, part), expected);
+        EXPECT_TRUE(std::isnan(row_of(1, 20, head, part)[0]));
+        EXPECT_TRUE(std::isnan(row_of(0, 21, head, part)[0]));
       }
     }
   }

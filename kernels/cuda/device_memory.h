@@ -1,0 +1,108 @@
+#pragma once
+
+// Memory on a device, in two uses: what a packed weight or op keeps (DeviceMemory), and what one
+// backend call brings along and works in (CallQueue).
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kernels/api/precision_bytes.h"
+#include "kernels/cuda/device.h"
+
+namespace polyad::cuda {
+
+// Arrays uploaded while something is packed; freed together. A refusal is noted, not reported: ask
+// refused() before the pointers are used. One thread until it is packed.
+class DeviceMemory {
+ public:
+  explicit DeviceMemory(Device& device) : device_(device) {}
+  ~DeviceMemory();
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+
+  // Null of none. Counted as `precision`.
+  template <typename T>
+  const T* Keep(std::span<const T> values, Precision precision = PrecisionOf<T>()) {
+    const auto bytes = static_cast<int64_t>(values.size_bytes());
+    bytes_ += {precision, bytes};
+    return static_cast<const T*>(KeepBytes(values.data(), bytes));
+  }
+  template <typename T>
+  const T* Keep(const std::vector<T>& values, Precision precision = PrecisionOf<T>()) {
+    return Keep(std::span<const T>(values), precision);
+  }
+  bool refused() const { return refused_; }
+  const PrecisionBytes& bytes() const { return bytes_; }
+
+ private:
+  template <typename T>
+  static constexpr Precision PrecisionOf() {
+    if (std::is_same_v<T, float>) return Precision::kF32;
+    return std::is_same_v<T, uint16_t> ? Precision::kBF16 : Precision::kIndex;
+  }
+  const void* KeepBytes(const void* data, int64_t bytes);
+
+  Device& device_;
+  std::vector<void*> arrays_;
+  PrecisionBytes bytes_;
+  bool refused_ = false;
+};
+
+// One queue's arena: what a call puts there lives until the call has run. What it works in is the
+// next call's too, whose launches come later; what it brings is copied from pinned memory, which is
+// used again once those copies are done. One thread.
+class CallQueue {
+ public:
+  CallQueue(Device& device, QueueKind kind);
+  ~CallQueue();
+  CallQueue(const CallQueue&) = delete;
+  CallQueue& operator=(const CallQueue&) = delete;
+
+  simt::Stream stream() { return device_.stream(kind_); }
+  Device& device() { return device_; }
+  void Begin();  // of a call
+  void Wait();   // until all calls have run; CHECKs that nothing went wrong
+
+  // A copy of host values.
+  template <typename T>
+  const T* Put(std::span<const T> values) {
+    return static_cast<const T*>(
+        PutBytes(values.data(), static_cast<int64_t>(values.size_bytes())));
+  }
+  template <typename T>
+  const T* Put(const std::vector<T>& values) {
+    return Put(std::span<const T>(values));
+  }
+  // The values themselves where kernels reach them, else a copy; null of null.
+  template <typename T>
+  const T* Reach(const T* values, int64_t count) {
+    if (values == nullptr || device_.Reaches(values)) return values;
+    return Put(std::span<const T>(values, static_cast<size_t>(count)));
+  }
+  // Memory to work in, zeros.
+  template <typename T>
+  T* Scratch(int64_t count) {
+    return static_cast<T*>(ScratchBytes(count * static_cast<int64_t>(sizeof(T))));
+  }
+
+ private:
+  const void* PutBytes(const void* data, int64_t bytes);
+  void* ScratchBytes(int64_t bytes);
+  bool Fits(int64_t bytes, int64_t used) const;  // into a half of the arena
+  void* TakeOwn(int64_t bytes);                  // where it does not
+
+  Device& device_;
+  const QueueKind kind_;
+  const int64_t half_;         // bytes of the arena for what calls bring, and for what they work in
+  char* arena_ = nullptr;      // on the device
+  char* pinned_ = nullptr;     // what the first half is copied from
+  int64_t put_bytes_ = 0;      // since the last Wait
+  int64_t scratch_bytes_ = 0;  // of this call
+  std::vector<std::pair<void*, void*>> own_;  // beside the arena, with their pinned copies
+};
+
+}  // namespace polyad::cuda
