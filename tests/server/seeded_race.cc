@@ -10,11 +10,11 @@
 
 int main() {
   constexpr int kTimes = 100'000;
-  polyad::QueueEstimate estimate;
+  polyad::QueueEstimate estimate(4);
   const auto use = [&estimate] {
     for (int i = 0; i < kTimes; ++i) {
       estimate.Arrive(i);
-      estimate.Leave(true, i);
+      estimate.Begin(i);
     }
   };
   std::thread other(use);
