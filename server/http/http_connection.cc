@@ -35,7 +35,7 @@ bool HttpConnection::Handshake(int64_t now_ms) {
     case TlsSession::Result::kDone:
       progress_ms_ = now_ms;
       phase_ = Phase::kReading;
-      WatchLocked(true);
+      WatchLocked();
       return true;
     case TlsSession::Result::kWantRead:
       EpollLocked(EPOLLIN);  // an end shows as input too
@@ -122,7 +122,7 @@ bool HttpConnection::Send(std::string_view bytes, size_t max_pending) {
   if (waiting + bytes.size() - sent > max_pending) return false;
   const bool first = pending_.empty();
   pending_.append(bytes.substr(sent));
-  if (first) WatchLocked(false);
+  if (first) WatchLocked();
   return true;
 }
 
@@ -132,7 +132,7 @@ void HttpConnection::FinishResponse(bool keep_alive) {
   phase_ = Phase::kFinished;
   keep_alive_ = keep_alive;
   on_closed_ = nullptr;
-  WatchLocked(false);  // a writable socket wakes the I/O thread at once
+  WatchLocked();  // a writable socket wakes the I/O thread at once
 }
 
 void HttpConnection::WatchClose(std::function<void()> closed) {
@@ -153,9 +153,9 @@ void HttpConnection::EpollLocked(uint32_t events) {
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd_, &event);
 }
 
-void HttpConnection::WatchLocked(bool input) {
+void HttpConnection::WatchLocked() {
   uint32_t events = EPOLLRDHUP;
-  if (input) events |= EPOLLIN;
+  if (phase_ == Phase::kReading) events |= EPOLLIN;
   if (!pending_.empty() || phase_ == Phase::kFinished) events |= EPOLLOUT;
   EpollLocked(events);
 }
@@ -168,14 +168,14 @@ HttpConnection::Phase HttpConnection::phase() const {
 void HttpConnection::BeginHandling() {
   std::lock_guard<std::mutex> lock(mutex_);
   phase_ = Phase::kHandling;
-  WatchLocked(false);
+  WatchLocked();
 }
 
 void HttpConnection::BeginReading(int64_t now_ms) {
   progress_ms_ = now_ms;
   std::lock_guard<std::mutex> lock(mutex_);
   phase_ = Phase::kReading;
-  WatchLocked(true);
+  WatchLocked();
 }
 
 void HttpConnection::BeginLingering(int64_t now_ms) {
@@ -192,12 +192,13 @@ bool HttpConnection::Flush(int64_t now_ms) {
   if (pending_.empty()) return true;
   size_t sent = pending_begin_;
   const bool alive = SendNowLocked(pending_, sent);
-  if (sent > pending_begin_) progress_ms_ = now_ms;
+  // Of a request that is still arriving, what the client takes is no progress.
+  if (sent > pending_begin_ && phase_ != Phase::kReading) progress_ms_ = now_ms;
   pending_begin_ = sent;
   if (sent == pending_.size()) {
     pending_.clear();
     pending_begin_ = 0;
-    if (phase_ == Phase::kHandling) WatchLocked(false);
+    if (phase_ == Phase::kHandling || phase_ == Phase::kReading) WatchLocked();
   }
   return alive;
 }

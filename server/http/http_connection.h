@@ -60,7 +60,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   HttpParser& parser() { return parser_; }
 
  private:
-  void WatchLocked(bool input);  // tells epoll what we wait for
+  void WatchLocked();  // tells epoll what we wait for in this phase
   bool SendNowLocked(std::string_view bytes, size_t& sent);
   bool SendTlsLocked(std::string_view bytes, size_t& sent);
   void EpollLocked(uint32_t events);

@@ -133,7 +133,12 @@ void HttpServer::OnEvent(const Connection& connection, uint32_t events) {
     return;
   }
   if (phase == Phase::kReading) {
-    ReadSome(connection);
+    // A "100 Continue" may be waiting while the request goes on arriving.
+    if (connection->Flush(clock_.NowMillis())) {
+      ReadSome(connection);
+    } else {
+      Drop(connection);
+    }
     return;
   }
   if (phase == Phase::kLingering) {

@@ -1,6 +1,9 @@
 #include "server/http/http_server.h"
 
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <mutex>
 #include <thread>
@@ -71,6 +74,46 @@ TEST(HttpServerTest, ExpectContinueIsAnswered) {
   EXPECT_NE(client.ReadUntil("100 Continue").find("100 Continue"), std::string::npos);
   client.Send("hi");
   EXPECT_NE(client.ReadAll().find("POST / hi"), std::string::npos);
+}
+
+// A "100 Continue" finds the socket full: the body comes all the same, and it goes out later.
+TEST(HttpConnectionTest, WhatWaitsToBeSentKeepsNoRequestFromArriving) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+  const int epoll = ::epoll_create1(0);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  ASSERT_EQ(::epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event), 0);
+  const auto connection =
+      std::make_shared<HttpConnection>(ends[0], epoll, HttpLimits{}, 0, nullptr);
+  const std::string junk(4096, '.');
+  while (::send(ends[0], junk.data(), junk.size(), MSG_NOSIGNAL) > 0) {
+  }
+  EXPECT_TRUE(connection->Send("100 Continue", 1000));
+  EXPECT_FALSE(connection->drained());
+  ASSERT_EQ(::send(ends[1], "hi", 2, MSG_NOSIGNAL), 2);
+  ASSERT_EQ(::epoll_wait(epoll, &event, 1, 0), 1);
+  EXPECT_NE(event.events & EPOLLIN, 0u);
+  char bytes[8192];
+  size_t num_read = 0;
+  EXPECT_TRUE(connection->Receive(bytes, sizeof(bytes), num_read));
+  EXPECT_EQ(num_read, 2u);
+  std::string read;
+  const auto read_all = [&] {
+    for (ssize_t n = 0; (n = ::recv(ends[1], bytes, sizeof(bytes), 0)) > 0;) {
+      read.append(bytes, static_cast<size_t>(n));
+    }
+  };
+  read_all();
+  ASSERT_EQ(::epoll_wait(epoll, &event, 1, 0), 1);
+  EXPECT_NE(event.events & EPOLLOUT, 0u);
+  EXPECT_TRUE(connection->Flush(0));
+  EXPECT_TRUE(connection->drained());
+  read_all();
+  EXPECT_TRUE(read.ends_with(".100 Continue"));
+  EXPECT_EQ(::epoll_wait(epoll, &event, 1, 0), 0) << "nothing to wake up for";
+  ::close(ends[1]);
+  ::close(epoll);
 }
 
 TEST(HttpServerTest, ARequestThatDoesNotArriveInTimeIsGivenUp) {
