@@ -39,6 +39,7 @@ const std::vector<AccessRule>& AccessRules() {
       // gRPC's own, which answers them itself on both ports.
       {kRpc, "/grpc.health.v1.Health/Check", Access::kPublic},
       {kRpc, "/grpc.health.v1.Health/Watch", Access::kPublic},
+      // Only of listeners that have it (--grpc-reflection): those of this machine, unless told.
       {kRpc, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::kPublic},
   };
   return rules;

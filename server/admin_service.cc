@@ -183,7 +183,8 @@ class AdminServiceImpl final : public RawApi {
 
  private:
   Status CheckAdmin(const std::string& method, const Context& context) const {
-    return AuthorizeCall(serving_.credentials, kService + method, context).status();
+    return AuthorizeCall(serving_.credentials, serving_.reaches.admin, kService + method, context)
+        .status();
   }
 
   StatusOr<LoadAdapterSpec> DecodeLoad(const Context& context, const Bytes& in) const {

@@ -111,7 +111,8 @@ std::shared_ptr<const CredentialTable> Credentials::table() const {
   return table_;
 }
 
-StatusOr<std::string> Credentials::Authorize(Access access, std::string_view authorization,
+StatusOr<std::string> Credentials::Authorize(Access access, Reach reach,
+                                             std::string_view authorization,
                                              const PeerIdentity* peer) const {
   const std::shared_ptr<const CredentialTable> table = this->table();
   const bool has_admin = table->admin.has_value() || table->tenants.has_admin_identities();
@@ -120,6 +121,10 @@ StatusOr<std::string> Credentials::Authorize(Access access, std::string_view aut
                        (access == Access::kTenant && table->tenants.empty()) ||
                        (access == Access::kAdmin && !has_admin) ||
                        (access == Access::kMetrics && !has_admin && !has_metrics);
+  if (is_open && access == Access::kAdmin && reach == Reach::kBeyond) {
+    return Denied("a call from this machine, or an admin token (--admin-token-file)",
+                  "a call to a listener beyond it, with none configured");
+  }
   if (is_open) return std::string();
   const Known known = Recognise(*table, authorization, peer);
   if (known.count() == 0) return Unauthenticated();

@@ -3,10 +3,11 @@
 // Who is calling, and may they. Keys and tokens are held as SHA-256 only; a presented one is hashed
 // and compared with every entry in constant time, so neither a prefix nor the position of a match
 // shows. A caller without either is whom its certificate says, in the same way. Without a tenants
-// file every caller is the tenant ""; without an admin token the admin routes are open; main allows
-// either on loopback only. The table may be replaced while others ask it: thread-safe. Errors:
-// UNAUTHENTICATED no or unknown key or certificate; PERMISSION_DENIED a known one where another
-// kind is needed.
+// file every caller is the tenant "", on whichever listener the configuration allows; without an
+// admin token the admin routes are open to this machine and to nobody else. The table may be
+// replaced while others ask it: thread-safe. Errors: UNAUTHENTICATED no or unknown key or
+// certificate; PERMISSION_DENIED a known one where another kind is needed, or an admin route beyond
+// this machine that nothing guards.
 
 #include <memory>
 #include <mutex>
@@ -34,6 +35,9 @@ struct CredentialTable {
                                          std::string_view metrics_token = {});
 };
 
+// From where a listener's callers may come.
+enum class Reach { kBeyond, kThisMachine };
+
 class Credentials {
  public:
   explicit Credentials(CredentialTable table);
@@ -42,9 +46,9 @@ class Credentials {
   void Replace(CredentialTable table);
 
   // Whether `authorization`, the header's value ("Bearer <key>" or empty), opens what asks for
-  // `access`; where it is empty, whether `peer` does, the names of a certificate that the handshake
-  // has verified, or null. -> the tenant, where that is a tenant's.
-  StatusOr<std::string> Authorize(Access access, std::string_view authorization,
+  // `access` on a listener of that reach; where it is empty, whether `peer` does, the names of a
+  // certificate that the handshake has verified, or null. -> the tenant, where that is a tenant's.
+  StatusOr<std::string> Authorize(Access access, Reach reach, std::string_view authorization,
                                   const PeerIdentity* peer = nullptr) const;
   // UNAUTHENTICATED where the tenant has gone in the meantime.
   StatusOr<TenantLimits> LimitsOf(std::string_view tenant) const;
@@ -58,5 +62,7 @@ class Credentials {
 
 // Whether the host of "HOST:PORT" is this machine alone: 127.*, ::1 or localhost.
 bool IsLoopback(std::string_view host);
+// Of a listener at "HOST:PORT"; beyond where that is no such text.
+Reach ReachOf(const std::string& listen);
 
 }  // namespace polyad

@@ -65,10 +65,12 @@ GrpcLimits GrpcLimitsOf(const ServerConfig& config) {
 }
 
 Status StartFronts(const ServerConfig& config, Clock& clock, const TlsStore* tls, Fronts& fronts) {
-  const GrpcLimits limits = GrpcLimitsOf(config);
+  GrpcLimits limits = GrpcLimitsOf(config);
+  limits.has_reflection = HasReflection(config, config.grpc_listen);
   POLYAD_ASSIGN_OR_RETURN(fronts.data_server,
                           GrpcServer::Start(config.grpc_listen, "polyad.v1.InferenceService",
                                             *fronts.inference, limits, tls));
+  limits.has_reflection = HasReflection(config, config.admin_listen);
   POLYAD_ASSIGN_OR_RETURN(fronts.admin_server,
                           GrpcServer::Start(config.admin_listen, "polyad.v1.AdapterAdminService",
                                             *fronts.admin, limits, tls));
@@ -85,6 +87,18 @@ Status StartFronts(const ServerConfig& config, Clock& clock, const TlsStore* tls
                             fronts.api.Handle(exchange);
                           }));
   return absl::OkStatus();
+}
+
+// A closed door that nobody was told of looks like a broken one.
+void WarnOfClosedAdmin(const ServerConfig& config, const Serving& serving) {
+  const auto warn = [&](const char* flag, const std::string& listen, Reach reach) {
+    const Status open = serving.credentials.Authorize(Access::kAdmin, reach, "").status();
+    if (!absl::IsPermissionDenied(open)) return;
+    Log(LogLevel::kWarning, "admin_closed",
+        {{"flag", flag}, {"listen", listen}, {"why", std::string(open.message())}});
+  };
+  warn("admin-listen", config.admin_listen, serving.reaches.admin);
+  warn("http-listen", config.http_listen, serving.reaches.http);
 }
 
 // Blocks the signals that we wait for, in this thread and all that it starts.
@@ -220,7 +234,9 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
                   .kv_block_size = kBlockTokens,
                   .max_adapters = config.max_adapters,
                   .adapter_roots = config.adapter_roots,
-                  .traces = traces.get()};
+                  .traces = traces.get(),
+                  .reaches = {ReachOf(config.grpc_listen), ReachOf(config.admin_listen),
+                              ReachOf(config.http_listen)}};
   std::unique_ptr<AdapterReconciler> reconciler;
   if (read->adapters) {
     reconciler = std::make_unique<AdapterReconciler>(
@@ -229,6 +245,7 @@ int Serve(const ServerConfig& config, BackendMaker make_backend) {
     if (!AwaitDeclared(signals, *reconciler)) return kExitOk;
     serving.reconciler = reconciler.get();
   }
+  WarnOfClosedAdmin(config, serving);
   Fronts fronts(serving);
   if (const Status started = StartFronts(config, clock, tls.store.get(), fronts); !started.ok()) {
     return PrintError(started, kExitListen);

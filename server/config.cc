@@ -330,6 +330,11 @@ Status CheckConfig(const ServerConfig& config) {
                        config.insecure);
 }
 
+bool HasReflection(const ServerConfig& config, const std::string& listen) {
+  if (config.grpc_reflection != "auto") return config.grpc_reflection == "on";
+  return ReachOf(listen) == Reach::kThisMachine;
+}
+
 std::string ConfigAsJson(const ServerConfig& config) {
   OrderedJson json = OrderedJson::object();
   for (const Knob& knob : Knobs()) {

@@ -63,6 +63,7 @@ struct ServerConfig {
   int64_t tls_handshake_timeout_ms = 5000;
   bool insecure = false;
 
+  std::string grpc_reflection = "auto";
   int64_t max_streams = 100;
   int64_t grpc_max_metadata_kib = 16;
   int64_t grpc_min_ping_ms = 10000;
@@ -112,6 +113,8 @@ Status ApplyConfigFile(const std::string& text, ServerConfig& config);
 std::string ConfigAsJson(const ServerConfig& config);
 // What no single knob can say: a model is named, the listeners are safe.
 Status CheckConfig(const ServerConfig& config);
+// Whether the gRPC listener at `listen` tells what services it has.
+bool HasReflection(const ServerConfig& config, const std::string& listen);
 
 // The known name nearest to `name`, for "did you mean"; empty where none is near.
 std::string NearestName(std::string_view name, const std::vector<std::string>& known);

@@ -42,7 +42,8 @@ const std::vector<Knob>& Knobs() {
       {"max-queued-tokens", &C::max_queued_tokens, "tokens", 1, int64_t{1} << 40, "",
        "Tokens that those may cost at most, of prompts and outputs."},
       {"max-wait-ms", &C::max_wait_ms, "ms", 0, 3'600'000, "",
-       "Longest that a request may have to wait for its turn, as estimated when it comes; one whose "
+       "Longest that a request may have to wait for its turn, as estimated when it comes; one "
+       "whose "
        "estimate passes four fifths of it is RESOURCE_EXHAUSTED. 0: no limit."},
       {"max-request-mib", &C::max_request_mib, "MiB", 1, kMiB, "",
        "Memory of all requests' prompts, waiting and running."},
@@ -72,7 +73,8 @@ const std::vector<Knob>& Knobs() {
       {"tenants-file", &C::tenants_file, "", 0, 0, "",
        "JSON file of tenants, their keys and their quotas; none: no key is asked for."},
       {"admin-token-file", &C::admin_token_file, "", 0, 0, "",
-       "File with the admin token; none: the admin routes ask for none."},
+       "File with the admin token; none: the admin routes ask for none where they can be reached "
+       "from this machine alone, and are closed elsewhere."},
       {"metrics-token-file", &C::metrics_token_file, "", 0, 0, "",
        "File with a token that opens /metrics alone, beside the admin token."},
       {"tls-cert", &C::tls_cert, "", 0, 0, "",
@@ -88,7 +90,11 @@ const std::vector<Knob>& Knobs() {
       {"tls-handshake-timeout-ms", &C::tls_handshake_timeout_ms, "ms", 100, 600000, "",
        "For a connection's handshake."},
       {"insecure", &C::insecure, "", 0, 0, "",
-       "Allow listening beyond this machine without credentials, or without TLS."},
+       "Allow listening beyond this machine without credentials, or without TLS. Opens no admin "
+       "route."},
+      {"grpc-reflection", &C::grpc_reflection, "", 0, 0, "auto|on|off",
+       "Whether the gRPC ports tell anyone what services and messages they have. auto: those that "
+       "listen on this machine alone do."},
       {"max-streams", &C::max_streams, "streams", 1, 10000, "", "gRPC streams per connection."},
       {"grpc-max-metadata-kib", &C::grpc_max_metadata_kib, "KiB", 1, 64, "",
        "Header fields of one gRPC call."},

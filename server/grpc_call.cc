@@ -62,14 +62,15 @@ std::optional<PeerIdentity> PeerOf(const grpc::CallbackServerContext& context) {
 
 }  // namespace
 
-StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_view method,
+StatusOr<std::string> AuthorizeCall(const Credentials& credentials, Reach reach,
+                                    std::string_view method,
                                     const grpc::CallbackServerContext& context) {
   const std::optional<Access> access = FindAccess(kRpc, method);
   if (!access.has_value()) return Internal("%s: not in the table of access", method);
   const std::string_view authorization = MetadataOf(context, "authorization");
-  if (!authorization.empty()) return credentials.Authorize(*access, authorization);
+  if (!authorization.empty()) return credentials.Authorize(*access, reach, authorization);
   const std::optional<PeerIdentity> peer = PeerOf(context);
-  return credentials.Authorize(*access, "", peer.has_value() ? &*peer : nullptr);
+  return credentials.Authorize(*access, reach, "", peer.has_value() ? &*peer : nullptr);
 }
 
 std::string_view MetadataOf(const grpc::CallbackServerContext& context, std::string_view key) {

@@ -20,9 +20,10 @@
 
 namespace polyad {
 
-// Whether the call may be made, by the table of access. `method` is the RPC's path
-// ("/package.Service/Method"). -> the tenant, where that is a tenant's.
-StatusOr<std::string> AuthorizeCall(const Credentials& credentials, std::string_view method,
+// Whether the call may be made, by the table of access, on a listener of that reach. `method` is
+// the RPC's path ("/package.Service/Method"). -> the tenant, where that is a tenant's.
+StatusOr<std::string> AuthorizeCall(const Credentials& credentials, Reach reach,
+                                    std::string_view method,
                                     const grpc::CallbackServerContext& context);
 // The value of a key of the call's metadata, or empty.
 std::string_view MetadataOf(const grpc::CallbackServerContext& context, std::string_view key);

@@ -33,6 +33,16 @@ void EnablePluginsOnce() {
   });
 }
 
+// gRPC's library adds it to every server of the process.
+class WithoutReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins,
+                  [](const auto& plugin) { return plugin->name() == "proto_server_reflection"; });
+  }
+};
+
 int OrNever(int ms) { return ms == 0 ? std::numeric_limits<int>::max() : ms; }
 
 void SetLimits(const GrpcLimits& limits, grpc::ServerBuilder& builder) {
@@ -88,6 +98,7 @@ StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& liste
   out->credentials_ = tls == nullptr ? grpc::InsecureServerCredentials() : MakeGrpcTls(*tls);
   builder.AddListeningPort(listen, out->credentials_, &port);
   builder.RegisterService(&service);
+  if (!limits.has_reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   out->server_ = builder.BuildAndStart();
   if (out->server_ == nullptr || port == 0) {
     return Unavailable("listen address %s: cannot be bound", listen);

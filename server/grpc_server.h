@@ -2,8 +2,9 @@
 
 // One gRPC listener with every limit set: message size, metadata, streams per connection, pings,
 // handshakes, a connection's age and idleness. With
-// TLS, each handshake begins with what the store has then. Health (grpc.health.v1) and reflection
-// are on. Owned by main; Stop waits for calls under way until its deadline.
+// TLS, each handshake begins with what the store has then. Health (grpc.health.v1) is on,
+// reflection where it is asked for. Owned by main; Stop waits for calls under way until its
+// deadline.
 
 #include <cstdint>
 #include <memory>
@@ -30,6 +31,7 @@ struct GrpcLimits {
   int max_age_ms = 3'600'000;  // of a connection: then it takes no more calls; 0: any
   int age_grace_ms = 600'000;  // for calls under way from then on
   int max_idle_ms = 300'000;   // of a connection without a call; 0: any
+  bool has_reflection = true;  // tells anyone which services and messages there are
 };
 
 class GrpcServer {

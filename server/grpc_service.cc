@@ -131,7 +131,7 @@ class InferenceServiceImpl final : public RawApi {
  private:
   StatusOr<std::string> TenantOf(const grpc::CallbackServerContext& context,
                                  const std::string& method) const {
-    return AuthorizeCall(serving_.credentials, kService + method, context);
+    return AuthorizeCall(serving_.credentials, serving_.reaches.data, kService + method, context);
   }
 
   StatusOr<RequestSpec> Decode(const grpc::CallbackServerContext& context,

@@ -121,9 +121,9 @@ StatusOr<std::string> HttpApi::Authorize(const Route& route, const HttpExchange&
   const std::optional<Access> access = FindAccess(route.method, route.path);
   if (!access.has_value()) return Internal("path: not in the table of access");
   const std::shared_ptr<const PeerIdentity> peer = exchange.peer();
-  POLYAD_ASSIGN_OR_RETURN(
-      std::string tenant,
-      serving_.credentials.Authorize(*access, request.Field("authorization"), peer.get()));
+  POLYAD_ASSIGN_OR_RETURN(std::string tenant, serving_.credentials.Authorize(
+                                                  *access, serving_.reaches.http,
+                                                  request.Field("authorization"), peer.get()));
   // A page in a browser cannot send this type elsewhere without being asked first.
   if (*access == Access::kAdmin && !request.Field("content-type").starts_with(kJson)) {
     return FieldError("content-type", kJson, request.Field("content-type"));

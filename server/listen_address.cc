@@ -25,4 +25,9 @@ bool IsLoopback(std::string_view host) {
   return host.find_first_not_of("0123456789.") == std::string_view::npos;
 }
 
+Reach ReachOf(const std::string& listen) {
+  const auto parsed = ParseListenAddress(listen);
+  return parsed.ok() && IsLoopback(parsed->first) ? Reach::kThisMachine : Reach::kBeyond;
+}
+
 }  // namespace polyad

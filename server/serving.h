@@ -26,6 +26,13 @@ namespace polyad {
 
 class AdapterReconciler;
 
+// Of the three listeners.
+struct Reaches {
+  Reach data = Reach::kBeyond;
+  Reach admin = Reach::kBeyond;
+  Reach http = Reach::kBeyond;
+};
+
 struct Serving {
   Engine& engine;
   AdapterRegistry& registry;
@@ -48,6 +55,7 @@ struct Serving {
   TraceExporter* traces = nullptr;                 // null: not exported; outlives the engine
   const AdapterReconciler* reconciler = nullptr;   // null: no file declares adapters
   std::function<void(bool ready)> on_readiness{};  // set before serving; tells health checkers
+  Reaches reaches{};
 
   bool ready() const { return !draining.load() && !stalled.load(); }
 };

@@ -41,18 +41,20 @@ struct Callers {
 };
 
 struct AccessTest : testing::Test {
-  AccessTest() {
+  explicit AccessTest(const std::string& admin_token)
+      : fixture(kTenantsFile, admin_token, "metrics-token") {
     LoadAdapterSpec spec;
     spec.name = "pirate";
     spec.allowed_tenants = {"alice"};
     EXPECT_TRUE(fixture.registry.Load(spec, [](LoadState) {}).ok());
   }
-  ServingFixture fixture{kTenantsFile, "admin-token", "metrics-token"};
+  ServingFixture fixture;
 };
 
 struct HttpAccessTest : AccessTest {
-  HttpAccessTest()
-      : api(fixture.serving),
+  explicit HttpAccessTest(const std::string& admin_token = "admin-token")
+      : AccessTest(admin_token),
+        api(fixture.serving),
         server(HttpServer::Start({.listen = "127.0.0.1:0", .limits = {}}, fixture.clock,
                                  [this](const auto& exchange) { api.Handle(exchange); })
                    .value()) {}
@@ -123,6 +125,27 @@ TEST_F(HttpAccessTest, EveryRouteAsksForItsOwnCredential) {
   }
 }
 
+// What --insecure lets through: a listener beyond this machine, and no admin token.
+struct BeyondHttpAccessTest : HttpAccessTest {
+  BeyondHttpAccessTest() : HttpAccessTest("") { fixture.serving.reaches.http = Reach::kBeyond; }
+};
+
+TEST_F(BeyondHttpAccessTest, NobodyAdministersWithoutAToken) {
+  const std::string load = R"({"lora_name": "a", "lora_path": "p"})";
+  const std::string unload = R"({"lora_name": "pirate"})";
+  for (const char* header : {"", "Bearer wrong", "Bearer alice-key", "Bearer metrics-token"}) {
+    const std::string refusal = Ask("POST", "/v1/load_lora_adapter", load, header);
+    EXPECT_EQ(StatusOf(refusal), 403) << header;
+    EXPECT_NE(refusal.find("--admin-token-file"), std::string::npos) << refusal;
+    EXPECT_EQ(StatusOf(Ask("POST", "/v1/unload_lora_adapter", unload, header)), 403) << header;
+  }
+  EXPECT_TRUE(fixture.registry.Get("pirate").ok());
+  EXPECT_FALSE(fixture.registry.Get("a").ok());
+  EXPECT_EQ(StatusOf(Ask("GET", "/v1/models", "", "Bearer alice-key")), 200);
+  fixture.serving.reaches.http = Reach::kThisMachine;
+  EXPECT_EQ(StatusOf(Ask("POST", "/v1/load_lora_adapter", load, "")), 200);
+}
+
 TEST_F(HttpAccessTest, WhatIsNoRouteIsNotServedToAnybody) {
   for (const char* header : {"", "Bearer alice-key", "Bearer admin-token"}) {
     for (const char* path : {"//", "/index.html", "/v1", "/v1/load_lora_adapter/", "/v1//models",
@@ -147,15 +170,18 @@ TEST_F(HttpAccessTest, AForeignAdapterIsToldAsAnAbsentOne) {
 }
 
 struct RpcAccessTest : AccessTest {
-  RpcAccessTest()
-      : watch(fixture.registry),
+  explicit RpcAccessTest(const std::string& admin_token = "admin-token",
+                         const GrpcLimits& limits = {})
+      : AccessTest(admin_token),
+        watch(fixture.registry),
         inference(MakeInferenceService(fixture.serving)),
         admin(MakeAdminService(fixture.serving, watch)),
         data_server(
-            GrpcServer::Start("127.0.0.1:0", "polyad.v1.InferenceService", *inference, {}).value()),
+            GrpcServer::Start("127.0.0.1:0", "polyad.v1.InferenceService", *inference, limits)
+                .value()),
         admin_server(
-            GrpcServer::Start("127.0.0.1:0", "polyad.v1.AdapterAdminService", *admin, {}).value()) {
-  }
+            GrpcServer::Start("127.0.0.1:0", "polyad.v1.AdapterAdminService", *admin, limits)
+                .value()) {}
 
   // Calls with an empty request; an answer that streams is read once and left.
   grpc::StatusCode Call(const std::string& method, const std::string& authorization) {
@@ -244,6 +270,31 @@ TEST_F(RpcAccessTest, EveryMethodAsksForItsOwnCredential) {
     EXPECT_EQ(Call(method, headers.admin), is_public || is_admin ? answer : kDenied) << method;
   }
   EXPECT_EQ(num_rules, allowed.size());
+}
+
+// As beyond this machine, with no admin token.
+struct BeyondRpcAccessTest : RpcAccessTest {
+  BeyondRpcAccessTest() : RpcAccessTest("", {.has_reflection = false}) {
+    fixture.serving.reaches.admin = Reach::kBeyond;
+  }
+};
+
+TEST_F(BeyondRpcAccessTest, NobodyAdministersWithoutATokenOrIsToldWhatThereIs) {
+  constexpr auto kDenied = grpc::StatusCode::PERMISSION_DENIED;
+  for (const AccessRule& rule : AccessRules()) {
+    const std::string method(rule.path);
+    if (rule.method != kRpc) continue;
+    const bool is_reflection = method.find("ServerReflection") != std::string::npos;
+    if (rule.access != Access::kAdmin && !is_reflection) continue;
+    for (const char* header : {"", "Bearer wrong", "Bearer alice-key"}) {
+      EXPECT_EQ(Call(method, header), is_reflection ? grpc::StatusCode::UNIMPLEMENTED : kDenied)
+          << method << header;
+    }
+  }
+  EXPECT_EQ(Call("/polyad.v1.InferenceService/ListModels", "Bearer alice-key"),
+            grpc::StatusCode::OK);
+  EXPECT_EQ(Call("/grpc.health.v1.Health/Check", ""), grpc::StatusCode::OK);
+  EXPECT_FALSE(fixture.serving.draining.load());
 }
 
 TEST_F(RpcAccessTest, EveryMethodThatTheServicesHaveIsInTheTable) {

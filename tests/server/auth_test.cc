@@ -15,23 +15,53 @@ Credentials Parsed(const std::string& tenants, const std::string& admin,
 }
 
 absl::StatusCode Code(const Credentials& credentials, Access access, const std::string& header) {
-  return credentials.Authorize(access, header).status().code();
+  return credentials.Authorize(access, Reach::kThisMachine, header).status().code();
 }
 
 TEST(AuthTest, WithoutTenantsAndTokensEverybodyIsTheNamelessTenant) {
   const Credentials credentials = Parsed("", "");
   for (Access access : {Access::kPublic, Access::kTenant, Access::kMetrics, Access::kAdmin}) {
-    EXPECT_EQ(credentials.Authorize(access, "").value(), "");
-    EXPECT_EQ(credentials.Authorize(access, "Bearer whatever").value(), "");
+    EXPECT_EQ(credentials.Authorize(access, Reach::kThisMachine, "").value(), "");
+    EXPECT_EQ(credentials.Authorize(access, Reach::kThisMachine, "Bearer whatever").value(), "");
   }
   EXPECT_EQ(credentials.LimitsOf("")->max_requests, 0);
   EXPECT_EQ(credentials.LimitsOf("")->max_priority, 100);
 }
 
+TEST(AuthTest, AdminRoutesThatNothingGuardsAreClosedBeyondThisMachine) {
+  const auto ask = [](const Credentials& credentials, Access access, const char* header) {
+    return credentials.Authorize(access, Reach::kBeyond, header).status().code();
+  };
+  const Credentials open = Parsed("", "");
+  for (const char* header : {"", "Bearer whatever"}) {
+    EXPECT_EQ(ask(open, Access::kAdmin, header), absl::StatusCode::kPermissionDenied);
+    for (Access access : {Access::kPublic, Access::kTenant, Access::kMetrics}) {
+      EXPECT_EQ(ask(open, access, header), absl::StatusCode::kOk) << "as --insecure allows";
+    }
+  }
+  const Credentials keyed = Parsed(kTenantsFile, "");
+  EXPECT_EQ(ask(keyed, Access::kAdmin, "Bearer alice-key"), absl::StatusCode::kPermissionDenied);
+  const Credentials guarded = Parsed("", "admin-token");
+  EXPECT_EQ(ask(guarded, Access::kAdmin, ""), absl::StatusCode::kUnauthenticated);
+  EXPECT_EQ(ask(guarded, Access::kAdmin, "Bearer admin-token"), absl::StatusCode::kOk);
+}
+
+TEST(AuthTest, OnlyLoopbackIsThisMachine) {
+  for (const char* here : {"127.0.0.1:80", "127.8.8.8:0", "localhost:1", "[::1]:80"}) {
+    EXPECT_EQ(ReachOf(here), Reach::kThisMachine) << here;
+  }
+  for (const char* beyond : {"0.0.0.0:80", "[::]:80", "10.0.0.1:80", "127.example.org:80",
+                             "[::ffff:127.0.0.1]:80", "127.0.0.1", ""}) {
+    EXPECT_EQ(ReachOf(beyond), Reach::kBeyond) << beyond;
+  }
+}
+
 TEST(AuthTest, AKeyNamesItsTenant) {
   const Credentials credentials = Parsed(kTenantsFile, "admin-token");
-  EXPECT_EQ(credentials.Authorize(Access::kTenant, "Bearer alice-key").value(), "alice");
-  EXPECT_EQ(credentials.Authorize(Access::kTenant, "bearer bob-key").value(), "bob");
+  EXPECT_EQ(credentials.Authorize(Access::kTenant, Reach::kThisMachine, "Bearer alice-key").value(),
+            "alice");
+  EXPECT_EQ(credentials.Authorize(Access::kTenant, Reach::kThisMachine, "bearer bob-key").value(),
+            "bob");
   EXPECT_EQ(credentials.LimitsOf("bob")->max_requests, 1);
   for (const std::string& bad :
        {std::string(), std::string("Bearer"), std::string("Bearer "),
@@ -115,7 +145,7 @@ TEST(AuthTest, ACertificateOpensItsOwnDoors) {
         Case{Peer({"dns:alice.example", "uri:spiffe://test/operator"}), kUnknown, kUnknown,
              kUnknown}}) {
     const auto code = [&](Access access) {
-      return credentials.Authorize(access, "", &one.peer).status().code();
+      return credentials.Authorize(access, Reach::kThisMachine, "", &one.peer).status().code();
     };
     EXPECT_EQ(code(Access::kTenant), one.tenant);
     EXPECT_EQ(code(Access::kMetrics), one.metrics);
@@ -123,22 +153,28 @@ TEST(AuthTest, ACertificateOpensItsOwnDoors) {
     EXPECT_EQ(code(Access::kPublic), kOk);
   }
   const PeerIdentity alice = Peer({"cn:alice"});
-  EXPECT_EQ(credentials.Authorize(Access::kTenant, "", &alice).value(), "alice");
+  EXPECT_EQ(credentials.Authorize(Access::kTenant, Reach::kThisMachine, "", &alice).value(),
+            "alice");
 }
 
 TEST(AuthTest, AHeaderThatIsSentDecidesAlone) {
   const Credentials credentials = Parsed(kTenantsFile, "admin-token");
   const Credentials peers = Parsed(kPeersFile, "admin-token");
   const PeerIdentity bob = Peer({"dns:bob.example"});
-  EXPECT_EQ(credentials.Authorize(Access::kTenant, "Bearer alice-key", &bob).value(), "alice");
+  EXPECT_EQ(
+      credentials.Authorize(Access::kTenant, Reach::kThisMachine, "Bearer alice-key", &bob).value(),
+      "alice");
   for (const char* header : {"Bearer wrong", "Bearer", "Basic x"}) {
-    EXPECT_EQ(peers.Authorize(Access::kTenant, header, &bob).status().code(),
+    EXPECT_EQ(peers.Authorize(Access::kTenant, Reach::kThisMachine, header, &bob).status().code(),
               absl::StatusCode::kUnauthenticated)
         << header;
   }
-  EXPECT_EQ(peers.Authorize(Access::kTenant, "Bearer admin-token", &bob).status().code(),
+  EXPECT_EQ(peers.Authorize(Access::kTenant, Reach::kThisMachine, "Bearer admin-token", &bob)
+                .status()
+                .code(),
             absl::StatusCode::kPermissionDenied);
-  EXPECT_TRUE(peers.Authorize(Access::kAdmin, "Bearer admin-token", &bob).ok());
+  EXPECT_TRUE(
+      peers.Authorize(Access::kAdmin, Reach::kThisMachine, "Bearer admin-token", &bob).ok());
 }
 
 TEST(AuthTest, LoopbackIsRecognised) {

@@ -143,6 +143,16 @@ TEST(ConfigTest, ListeningBeyondThisMachineNeedsTlsAndCredentials) {
   EXPECT_FALSE(CheckConfig(config).ok());
 }
 
+TEST(ConfigTest, OnlyListenersOfThisMachineTellWhatServicesThereAre) {
+  ServerConfig config;
+  EXPECT_TRUE(HasReflection(config, config.grpc_listen));
+  EXPECT_FALSE(HasReflection(config, "0.0.0.0:50051"));
+  config.grpc_reflection = "on";
+  EXPECT_TRUE(HasReflection(config, "0.0.0.0:50051"));
+  config.grpc_reflection = "off";
+  EXPECT_FALSE(HasReflection(config, config.grpc_listen));
+}
+
 TEST(ConfigTest, TlsFilesComeTogether) {
   ServerConfig config;
   config.model = "m";

@@ -28,7 +28,7 @@ class CredentialFilesTest : public testing::Test {
     return {(folder_ / "tenants.json").string(), (folder_ / "admin").string(), ""};
   }
   static bool Opens(const Credentials& credentials, const std::string& key) {
-    return credentials.Authorize(Access::kTenant, "Bearer " + key).ok();
+    return credentials.Authorize(Access::kTenant, Reach::kThisMachine, "Bearer " + key).ok();
   }
 
   const std::filesystem::path folder_ =
@@ -83,7 +83,8 @@ TEST_F(CredentialFilesTest, ABadTokenKeepsTheTenantsToo) {
   Write("admin", "");
   files.ReloadIfChanged();
   EXPECT_TRUE(Opens(credentials, "alice-key")) << "all of the new ones or none";
-  EXPECT_TRUE(credentials.Authorize(Access::kAdmin, "Bearer admin-token").ok());
+  EXPECT_TRUE(
+      credentials.Authorize(Access::kAdmin, Reach::kThisMachine, "Bearer admin-token").ok());
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ struct ServingFixture {
                   .waiters = waiters,
                   .embedders = embedders,
                   .limits = {"base-model", 1000, 512, kMaxPromptBytes, 4},
-                  .version = "test"};
+                  .version = "test",
+                  .reaches = {Reach::kThisMachine, Reach::kThisMachine, Reach::kThisMachine}};
 };
 
 // Waits until `condition` holds, a minute at most.
