@@ -567,6 +567,9 @@ TEST(BenchTest, MeasuresARunningServer) {
   EXPECT_EQ(result["completed"], 20);
   EXPECT_EQ(result["total_output_tokens"], 80);
   EXPECT_GT(result["median_ttft_ms"], 0);
+  EXPECT_EQ(result["models"]["plain"]["completed"].get<int>() +
+                result["models"]["base:llama"]["completed"].get<int>(),
+            20);
   EXPECT_EQ(RunProgram("bench --requests 0").exit_code, 2);
   EXPECT_EQ(RunProgram("bench --requests 1 --models nobody --target " + Shared().Address("grpc"))
                 .exit_code,
