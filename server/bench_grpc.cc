@@ -119,7 +119,7 @@ v1::GenerateRequest MakeMessage(const BenchRequest& request, int64_t vocab_size,
 
 }  // namespace
 
-void RunGrpcLoad(const BenchLoad& load, const BenchSink& sink) {
+BenchTime RunGrpcLoad(const BenchLoad& load, const BenchSink& sink) {
   const auto channel = grpc::CreateChannel(load.target, grpc::InsecureChannelCredentials());
   const auto stub = v1::InferenceService::NewStub(channel);
   std::mt19937_64 random(load.seed);
@@ -134,6 +134,7 @@ void RunGrpcLoad(const BenchLoad& load, const BenchSink& sink) {
     call->Start(*stub, std::move(message), load);
   }
   outstanding.Wait();
+  return begin;
 }
 
 }  // namespace polyad

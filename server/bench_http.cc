@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -57,10 +58,22 @@ void RaiseDescriptorLimit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// llama-server's way of choosing an adapter; its cache of prompts off, as in every comparison.
+void AppendLlamaLoras(const std::vector<std::string>& loras, const std::string& model,
+                      std::string& body) {
+  body += ",\"cache_prompt\":false,\"lora\":[";
+  const auto found = std::find(loras.begin(), loras.end(), model);
+  if (found != loras.end()) {
+    absl::StrAppend(&body, "{\"id\":", found - loras.begin(), ",\"scale\":1.0}");
+  }
+  body += ']';
+}
+
 std::string MakeHttpRequest(const BenchLoad& load, const BenchRequest& request,
                             std::mt19937_64& random) {
   std::string body = "{\"model\":";
-  AppendJsonString(request.model, body);
+  AppendJsonString(load.llama_loras.empty() ? request.model : "", body);
+  if (!load.llama_loras.empty()) AppendLlamaLoras(load.llama_loras, request.model, body);
   body += ",\"prompt\":[";
   for (int32_t id : BenchPrompt(request, load.vocab_size, random)) absl::StrAppend(&body, id, ",");
   body.back() = ']';
@@ -108,7 +121,7 @@ class HttpLoad {
   HttpLoad(const HttpLoad&) = delete;
   HttpLoad& operator=(const HttpLoad&) = delete;
 
-  Status Run();
+  StatusOr<BenchTime> Run();
 
  private:
   struct Wake {
@@ -353,14 +366,14 @@ int64_t HttpLoad::NanosToNext(BenchTime begin) const {
   return std::max<int64_t>(0, (at - Clock::now()).count());
 }
 
-Status HttpLoad::Run() {
+StatusOr<BenchTime> HttpLoad::Run() {
   epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (epoll_ < 0) return Unavailable("epoll: %s", std::strerror(errno));
   const BenchTime begin = Clock::now();
   swept_ = begin;
   while (true) {
     StartDue(begin);
-    if (exchanges_.empty() && next_ == load_.requests.size()) return absl::OkStatus();
+    if (exchanges_.empty() && next_ == load_.requests.size()) return begin;
     epoll_event events[256];
     const int64_t wait_ns = NanosToNext(begin);
     const timespec wait{wait_ns / 1'000'000'000, wait_ns % 1'000'000'000};
@@ -382,7 +395,7 @@ int64_t BenchLoad::ArrivalUs(const BenchRequest& request) const {
   return static_cast<int64_t>(static_cast<double>(request.at_us) / speed);
 }
 
-Status RunHttpLoad(const BenchLoad& load, const BenchSink& sink) {
+StatusOr<BenchTime> RunHttpLoad(const BenchLoad& load, const BenchSink& sink) {
   POLYAD_ASSIGN_OR_RETURN(const Address address, Resolve(load.target));
   RaiseDescriptorLimit();
   HttpLoad run(load, address, sink);

@@ -24,6 +24,9 @@ struct BenchLoad {
   uint64_t seed = 1;
   int64_t timeout_ms = 600'000;  // of one request, from when it was sent
   double speed = 1;              // the trace's times are divided by this
+  // Over HTTP, for llama.cpp's server: models by their index here are its "lora" ids. Empty:
+  // polyad.
+  std::vector<std::string> llama_loras;
 
   const std::string& KeyOf(const BenchRequest& request) const;
   // When a request should arrive, in microseconds after the start.
@@ -32,9 +35,9 @@ struct BenchLoad {
 
 using BenchSink = std::function<void(const BenchRequest& request, BenchOutcome outcome)>;
 
-// Both return when every request has ended.
-void RunGrpcLoad(const BenchLoad& load, const BenchSink& sink);
+// Both return when every request has ended, with the time that arrivals were counted from.
+BenchTime RunGrpcLoad(const BenchLoad& load, const BenchSink& sink);
 // INVALID_ARGUMENT where the target is no address; UNAVAILABLE where the system has no descriptors.
-Status RunHttpLoad(const BenchLoad& load, const BenchSink& sink);
+StatusOr<BenchTime> RunHttpLoad(const BenchLoad& load, const BenchSink& sink);
 
 }  // namespace polyad

@@ -18,6 +18,10 @@ class Members {
     Key(key);
     AppendJsonNumber(value, out_);
   }
+  void Integer(std::string_view key, int64_t value) {
+    Key(key);
+    absl::StrAppend(&out_, value);
+  }
   void Text(std::string_view key, std::string_view value) {
     Key(key);
     AppendJsonString(value, out_);
@@ -137,6 +141,7 @@ std::string BenchJson(const BenchResult& result) {
   Members members(1, out);
   members.Text("backend", result.backend);
   members.Number("request_rate", result.request_rate);
+  members.Integer("started_unix_us", result.started_unix_us);
   members.Number("duration", result.duration_s);
   AppendGroup(result.total, result.duration_s, members);
   AppendSummary("client_lateness", result.lateness, members);
@@ -180,6 +185,10 @@ std::string BenchLogLine(const BenchRequest& request, const BenchOutcome& outcom
   AppendMillis("ttft_ms", outcome.ttft_us, out);
   AppendMillis("tpot_ms", outcome.tpot_us, out);
   AppendMillis("e2el_ms", outcome.e2el_us, out);
+  if (!outcome.error.empty()) {
+    out += ",\"error\":";
+    AppendJsonString(outcome.error, out);
+  }
   out += "}\n";
   return out;
 }

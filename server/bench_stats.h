@@ -82,6 +82,7 @@ struct BenchGroup {
 };
 
 struct BenchResult {
+  int64_t started_unix_us = 0;  // at_us 0 of the trace, in microseconds since 1970
   double duration_s = 0;
   double request_rate = 0;  // offered; 0: all at once
   double client_cores = 0;  // processor seconds of this program per second

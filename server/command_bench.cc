@@ -110,6 +110,10 @@ StatusOr<BenchOptions> ParseOptions(const Arguments& args) {
   if (const auto path = flags.Take("tenant-keys")) {
     POLYAD_ASSIGN_OR_RETURN(out.load.tenant_keys, ReadKeys(*path));
   }
+  out.load.llama_loras = SplitNames(flags.Take("llama-loras").value_or(""));
+  if (!out.http && !out.load.llama_loras.empty()) {
+    return InvalidArgument("llama-loras: expected with a target of http://");
+  }
   POLYAD_ASSIGN_OR_RETURN(BenchMix mix, ParseMix(flags));
   POLYAD_ASSIGN_OR_RETURN(out.load.vocab_size, flags.TakeInt("vocab-size", 32000, 32, 1 << 21));
   POLYAD_ASSIGN_OR_RETURN(const int64_t seed, flags.TakeInt("seed", 1, 0, INT64_MAX));
@@ -142,6 +146,12 @@ double ProcessorSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+int64_t UnixMicros(BenchTime time) {
+  const auto ago = std::chrono::steady_clock::now() - time;
+  const auto since_1970 = (std::chrono::system_clock::now() - ago).time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::microseconds>(since_1970).count();
+}
+
 StatusOr<OwnedFile> OpenForWriting(const std::string& path) {
   if (path.empty()) return OwnedFile();
   OwnedFile file(std::fopen(path.c_str(), "we"));
@@ -157,12 +167,14 @@ StatusOr<BenchResult> RunLoad(const BenchOptions& options, std::FILE* log) {
   };
   const BenchTime begin = std::chrono::steady_clock::now();
   const double busy_before = ProcessorSeconds();
+  BenchTime arrivals_from;
   if (options.http) {
-    POLYAD_RETURN_IF_ERROR(RunHttpLoad(options.load, sink));
+    POLYAD_ASSIGN_OR_RETURN(arrivals_from, RunHttpLoad(options.load, sink));
   } else {
-    RunGrpcLoad(options.load, sink);
+    arrivals_from = RunGrpcLoad(options.load, sink);
   }
   BenchResult result = stats.Take();
+  result.started_unix_us = UnixMicros(arrivals_from);
   result.duration_s =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   result.client_cores = (ProcessorSeconds() - busy_before) / std::max(result.duration_s, 1e-9);
@@ -209,6 +221,7 @@ void PrintHelp() {
       "  --timeout-s X        of one request (default 600)\n"
       "  --api-key KEY        of every request\n"
       "  --tenant-keys FILE   JSON object, tenant of the trace to API key\n"
+      "  --llama-loras A,B,.. the target is llama.cpp's server, whose --lora files these are\n"
       "  --slo-ttft-ms X, --slo-tpot-ms X, --slo-e2e-ms X\n"
       "                       what a good answer keeps, for goodput (default: no limit)\n"
       "  --format json|table  of standard output (default json, with vLLM's keys)\n"

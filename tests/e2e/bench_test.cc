@@ -57,6 +57,7 @@ TEST(BenchTest, ReplaysATraceOverBothFronts) {
     std::ifstream in(json);
     const auto result = nlohmann::json::parse(in);
     EXPECT_EQ(result["completed"], 29);
+    EXPECT_GT(result["started_unix_us"].get<int64_t>(), int64_t{1'700'000'000'000'000});
     EXPECT_EQ(result["cancelled"], 1);
     EXPECT_EQ(result["slo_attainment"], 1.0);
     EXPECT_EQ(result["total_output_tokens"], 29 * 20);
@@ -72,6 +73,7 @@ TEST(BenchTest, ReplaysATraceOverBothFronts) {
   }
   EXPECT_EQ(RunProgram("bench --trace " + directory.path() + "/none").exit_code, 2);
   EXPECT_EQ(RunProgram("bench --target http://nowhere").exit_code, 2);
+  EXPECT_EQ(RunProgram("bench --llama-loras a").exit_code, 2);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,6 +43,12 @@ class Listener {
 
   const std::string& target() const { return target_; }
   int Accept() const { return ::accept(fd_, nullptr, nullptr); }
+  // Waits for something to read from `fd` or for another connection (-1).
+  int FirstOf(int fd) const {
+    pollfd files[] = {{fd, POLLIN, 0}, {fd_, POLLIN, 0}};
+    ::poll(files, 2, -1);
+    return files[0].revents != 0 ? fd : -1;
+  }
   // Of one request, whose body ends with the generator's last member.
   static std::string Read(int fd) {
     std::string text;
@@ -69,10 +76,10 @@ struct Ended {
 
 std::vector<Ended> RunLoad(const BenchLoad& load) {
   std::vector<Ended> ended;
-  const Status status = RunHttpLoad(load, [&](const BenchRequest& request, BenchOutcome outcome) {
+  const auto status = RunHttpLoad(load, [&](const BenchRequest& request, BenchOutcome outcome) {
     ended.push_back({request, std::move(outcome)});
   });
-  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(status.ok()) << status.status();
   return ended;
 }
 
@@ -114,14 +121,43 @@ TEST(BenchHttpTest, ASilentServerDoesNotHoldRequestsBackAndItsSilenceCounts) {
   }
 }
 
-TEST(BenchHttpTest, ConnectionsAreKeptAndOneThatWasClosedMeanwhileIsReplaced) {
+TEST(BenchHttpTest, LlamaServerIsAskedForAdaptersByTheirNumbers) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"second", "\"lora\":[{\"id\":1,\"scale\":1.0}],\"prompt\":["},
+      {"", "\"lora\":[],\"prompt\":["},
+  };
+  for (const auto& [model, expected] : cases) {
+    const Listener listener;
+    std::string asked;
+    std::thread server([&] {
+      const int fd = listener.Accept();
+      asked = Listener::Read(fd);
+      Listener::Write(fd, Stated("200 OK", kEvents));
+      ::close(fd);
+    });
+    BenchLoad load = LoadOf(listener, 1, 0);
+    load.llama_loras = {"first", "second"};
+    load.requests[0].model = model;
+    RunLoad(load);
+    server.join();
+    EXPECT_NE(asked.find("\"model\":\"\",\"cache_prompt\":false," + expected), std::string::npos)
+        << asked;
+  }
+}
+
+// False where the second request did not wait for the first one's connection: a slow machine.
+bool KeepsAndReplacesConnection() {
   const Listener listener;
-  std::thread server([&listener] {
+  bool kept = false;
+  std::thread server([&] {
     const int first = listener.Accept();
     Listener::Read(first);
     Listener::Write(first, Stated("200 OK", kEvents));
-    EXPECT_NE(Listener::Read(first), "");  // the second request comes over the same connection
-    ::close(first);                        // without an answer, as a server that had timed it out
+    kept = listener.FirstOf(first) == first;
+    if (kept) {
+      EXPECT_NE(Listener::Read(first), "");
+    }
+    ::close(first);  // without an answer, as a server that had timed it out
     const int second = listener.Accept();
     EXPECT_NE(Listener::Read(second), "");
     Listener::Write(second, Stated("200 OK", kEvents));
@@ -129,8 +165,17 @@ TEST(BenchHttpTest, ConnectionsAreKeptAndOneThatWasClosedMeanwhileIsReplaced) {
   });
   const std::vector<Ended> ended = RunLoad(LoadOf(listener, 2, 50'000));
   server.join();
-  ASSERT_EQ(ended.size(), 2);
-  EXPECT_EQ(ended[1].outcome.end, BenchOutcome::End::kCompleted) << ended[1].outcome.error;
+  EXPECT_EQ(ended.size(), 2);
+  for (const auto& [request, outcome] : ended) {
+    EXPECT_EQ(outcome.end, BenchOutcome::End::kCompleted) << outcome.error;
+  }
+  return kept;
+}
+
+TEST(BenchHttpTest, ConnectionsAreKeptAndOneThatWasClosedMeanwhileIsReplaced) {
+  bool kept = false;
+  for (int i = 0; i < 100 && !kept; ++i) kept = KeepsAndReplacesConnection();
+  EXPECT_TRUE(kept);
 }
 
 TEST(BenchHttpTest, EndsAreToldApart) {
@@ -161,30 +206,40 @@ TEST(BenchHttpTest, EndsAreToldApart) {
   }
 }
 
-TEST(BenchHttpTest, ACancelClosesAfterItsTokensAndATimeoutEnds) {
+TEST(BenchHttpTest, ACancelClosesAfterItsTokens) {
   const Listener listener;
   std::thread server([&listener] {
-    const int cut = listener.Accept();
-    Listener::Read(cut);
-    Listener::Write(cut, "HTTP/1.1 200 OK\r\n\r\ndata: {\"choices\":[{\"text\":\"a\"}]}\n\n");
+    const int fd = listener.Accept();
+    Listener::Read(fd);
+    Listener::Write(fd, "HTTP/1.1 200 OK\r\n\r\ndata: {\"choices\":[{\"text\":\"a\"}]}\n\n");
     char byte = 0;
-    EXPECT_EQ(::recv(cut, &byte, 1, 0), 0);  // the client went
-    ::close(cut);
-    const int late = listener.Accept();
-    Listener::Read(late);
-    EXPECT_EQ(::recv(late, &byte, 1, 0), 0);
-    ::close(late);
+    EXPECT_EQ(::recv(fd, &byte, 1, 0), 0);  // the client went
+    ::close(fd);
   });
-  BenchLoad load = LoadOf(listener, 2, 0);
+  BenchLoad load = LoadOf(listener, 1, 0);
   load.requests[0].cancel_after_tokens = 1;
-  load.requests[1].at_us = 100'000;
+  const std::vector<Ended> ended = RunLoad(load);
+  server.join();
+  ASSERT_EQ(ended.size(), 1);
+  EXPECT_EQ(ended[0].outcome.end, BenchOutcome::End::kCancelled);
+}
+
+TEST(BenchHttpTest, ATimeoutEnds) {
+  const Listener listener;
+  std::thread server([&listener] {
+    const int fd = listener.Accept();
+    Listener::Read(fd);
+    char byte = 0;
+    EXPECT_EQ(::recv(fd, &byte, 1, 0), 0);
+    ::close(fd);
+  });
+  BenchLoad load = LoadOf(listener, 1, 0);
   load.timeout_ms = 200;
   const std::vector<Ended> ended = RunLoad(load);
   server.join();
-  ASSERT_EQ(ended.size(), 2);
-  EXPECT_EQ(ended[0].outcome.end, BenchOutcome::End::kCancelled);
-  EXPECT_EQ(ended[1].outcome.end, BenchOutcome::End::kFailed);
-  EXPECT_NE(ended[1].outcome.error.find("timed out"), std::string::npos);
+  ASSERT_EQ(ended.size(), 1);
+  EXPECT_EQ(ended[0].outcome.end, BenchOutcome::End::kFailed);
+  EXPECT_NE(ended[0].outcome.error.find("timed out"), std::string::npos);
 }
 
 TEST(BenchHttpTest, TenantsHaveTheirKeysAndSpeedDividesTimes) {

@@ -24,6 +24,7 @@ BenchResult SomeResult() {
     stats.Add(request, outcome);
   }
   BenchResult result = stats.Take();
+  result.started_unix_us = 1'800'000'000'123'456;
   result.duration_s = 2;
   result.backend = "polyad-grpc";
   return result;
@@ -42,6 +43,7 @@ TEST(BenchJsonTest, HasTheKeysOfVllmsBenchmark) {
     }
   }
   EXPECT_EQ(json["completed"], 3);
+  EXPECT_EQ(json["started_unix_us"].get<int64_t>(), 1'800'000'000'123'456);
   EXPECT_EQ(json["median_ttft_ms"], 2.0);
   EXPECT_EQ(json["median_itl_ms"], 0.5);
   EXPECT_EQ(json["output_throughput"], 15.0);
@@ -76,6 +78,9 @@ TEST(BenchLogTest, ALineIsJsonAndWhatNeverCameIsNull) {
   EXPECT_EQ(json["end"], "refused");
   EXPECT_EQ(json["e2el_ms"], 1.5);
   EXPECT_TRUE(json["ttft_ms"].is_null());
+  EXPECT_FALSE(json.contains("error"));
+  outcome.error = "HTTP 503: \"draining\"";
+  EXPECT_EQ(Json::parse(BenchLogLine(request, outcome))["error"], outcome.error);
 }
 
 }  // namespace
