@@ -35,24 +35,36 @@ def unload_adapter(url, name):
         raise RuntimeError(f"unloading adapter {name}: expected 200, got {status}: {text}")
 
 
+def scrape(url):
+    with urllib.request.urlopen(url + "/metrics", timeout=TIMEOUT_SECONDS) as answer:
+        return answer.read().decode()
+
+
 def metrics(url):
     """-> {metric name: sum over its series}."""
-    with urllib.request.urlopen(url + "/metrics", timeout=TIMEOUT_SECONDS) as answer:
-        text = answer.read().decode()
     totals = {}
-    for line in text.splitlines():
+    for line in scrape(url).splitlines():
         match = METRIC_LINE.match(line)
         if match:
             totals[match[1]] = totals.get(match[1], 0.0) + float(match[3])
     return totals
 
 
+def by_label(url, metric, name):
+    """-> {value of one label: sum over the metric's series that have it}."""
+    totals = {}
+    for line in scrape(url).splitlines():
+        match = METRIC_LINE.match(line)
+        if match and match[1] == metric:
+            value = re.search(rf'[{{,]{name}="([^"]*)"', match[2] or "")
+            if value:
+                totals[value[1]] = totals.get(value[1], 0.0) + float(match[3])
+    return totals
+
+
 def label(url, metric, name):
     """The value of one label in the first series of a metric."""
-    with urllib.request.urlopen(url + "/metrics", timeout=TIMEOUT_SECONDS) as answer:
-        match = re.search(
-            rf'^{re.escape(metric)}\{{.*?{name}="([^"]*)"', answer.read().decode(), re.MULTILINE
-        )
+    match = re.search(rf'^{re.escape(metric)}\{{.*?{name}="([^"]*)"', scrape(url), re.MULTILINE)
     if not match:
         raise RuntimeError(f"/metrics has no {metric} with a label {name}")
     return match[1]

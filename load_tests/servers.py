@@ -54,6 +54,8 @@ def free_port():
 class Server:
     """A child process in its own process group, with its output in `log_path`."""
 
+    enter = None  # what the child does before it becomes the program
+
     def __init__(self, name, command, log_path, environment=None):
         self.name = name
         self.command = command
@@ -72,6 +74,7 @@ class Server:
                 stderr=log,
                 env=self.environment,
                 process_group=0,
+                preexec_fn=self.enter,
             )
         try:
             self.wait_until_ready(time.monotonic() + START_TIMEOUT_SECONDS)
@@ -144,9 +147,13 @@ class Polyad(HttpServer):
         for adapter_name, path in (adapters or {}).items():
             command += ["--adapter", f"{adapter_name}={path}"]
         for port in ("http", "grpc", "admin"):
-            command += [f"--{port}-listen", "127.0.0.1:0"]
+            command += [f"--{port}-listen", self.listen(port)]
         super().__init__(name, command + shlex.split(flags), log_path)
         self.addresses = {}
+
+    def listen(self, port):
+        """Where it listens for "http", "grpc" or "admin"."""
+        return "127.0.0.1:0"
 
     def wait_until_ready(self, deadline):
         line = self.read_line(deadline)
@@ -216,6 +223,13 @@ class OpenVino(Server):
             k: getattr(load, k)
             for k in ("concurrency", "requests", "prompt_tokens", "gen_tokens", "seed")
         }
-        self.process.stdin.write(json.dumps(ask).encode() + b"\n")
+        return self.ask(ask, load.timeout_seconds)
+
+    def replay(self, trace, seed, timeout_seconds):
+        """An open loop. -> {duration, rows as `polyad bench --log` has them}"""
+        return self.ask({"trace": trace, "seed": seed}, timeout_seconds)
+
+    def ask(self, message, timeout_seconds):
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
-        return json.loads(self.read_line(time.monotonic() + load.timeout_seconds))
+        return json.loads(self.read_line(time.monotonic() + timeout_seconds))

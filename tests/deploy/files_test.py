@@ -143,3 +143,14 @@ def test_secrets_are_what_the_containers_read(compose, tmp_path):
     shutil.copy(DEPLOY / "nginx.conf", folder / "proxy/nginx.conf")
     (tmp_path / "run").mkdir()
     output_of("nginx", "-t", "-p", tmp_path / "run", "-c", folder / "proxy/nginx.conf")
+
+
+def test_haproxy_takes_its_configuration_without_a_warning(tmp_path):
+    output_of("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "9",
+              "-subj", "/CN=polyad", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem")
+    names = ("cert.pem", "key.pem")
+    (tmp_path / "proxy.pem").write_text("".join((tmp_path / name).read_text() for name in names))
+    text = (DEPLOY / "haproxy.cfg").read_text().replace("/etc/polyad/proxy.pem", str(tmp_path / "proxy.pem"))
+    (tmp_path / "haproxy.cfg").write_text(text)
+    # -dW: a warning is an error.
+    assert "valid" in output_of("haproxy", "-c", "-dW", "-f", tmp_path / "haproxy.cfg")
