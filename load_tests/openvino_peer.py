@@ -5,8 +5,9 @@
 
 Runs under a Python that has openvino-genai. Prints "ready", then answers each JSON line
 {concurrency, requests, prompt_tokens, gen_tokens, seed} with one JSON line shaped like
-load.run_once. Requests are handed over and read in this process, which spares it the HTTP work that
-the servers do.
+load.run_once, and each {trace, seed}, an open loop of workloads.py, with {duration, rows}, rows as
+`polyad bench --log` has them. Requests are handed over and read in this process, which spares it
+the HTTP work that the servers do.
 """
 
 import json
@@ -97,6 +98,65 @@ class Run:
         }
 
 
+class Replay:
+    """One open loop: requests are handed over at the first step that begins after their time."""
+
+    def __init__(self, pipeline, make_prompt, make_config, trace):
+        self.pipeline, self.make_prompt, self.make_config = pipeline, make_prompt, make_config
+        self.waiting = [dict(line, ttft=None, last=None, written=0) for line in reversed(trace)]
+        self.active, self.done = {}, []
+        self.began = 0.0
+
+    def now(self):
+        return time.perf_counter() - self.began
+
+    def admit(self):
+        while self.waiting and self.waiting[-1]["at_s"] <= self.now():
+            line = self.waiting.pop()
+            prompt, config = self.make_prompt(line["prompt_tokens"]), self.make_config(line)
+            number = len(self.active) + len(self.done)
+            line["sent"] = self.now()
+            self.active[number] = (self.pipeline.add_request(number, prompt, config), line)
+
+    def read(self, finished_status):
+        for number, (handle, line) in list(self.active.items()):
+            while handle.can_read():
+                line["last"] = self.now()
+                if line["ttft"] is None:
+                    line["ttft"] = line["last"]
+                line["written"] += sum(len(o.generated_ids) for o in handle.read().values())
+            if handle.get_status() == finished_status:
+                self.done.append(self.row(line))
+                del self.active[number]
+
+    def row(self, line):
+        since = lambda moment: (moment - line["at_s"]) * 1e3
+        gaps = line["written"] - 1
+        return {
+            "at_s": line["at_s"],
+            "tenant": line["tenant"],
+            "model": line["model"],
+            "end": "completed" if line["written"] == line["output_tokens"] else "failed",
+            "input_tokens": line["prompt_tokens"],
+            "output_tokens": line["written"],
+            "sent_ms": since(line["sent"]),
+            "ttft_ms": since(line["ttft"]),
+            "tpot_ms": (line["last"] - line["ttft"]) * 1e3 / gaps if gaps > 0 else None,
+            "e2el_ms": since(line["last"]),
+        }
+
+    def result(self, finished_status):
+        self.began = time.perf_counter()
+        while self.waiting or self.active:
+            self.admit()
+            if self.active:
+                self.pipeline.step()
+                self.read(finished_status)
+            else:
+                time.sleep(max(0.0, self.waiting[-1]["at_s"] - self.now()))
+        return {"duration": self.now(), "rows": self.done}
+
+
 def main():
     lines = claim_standard_output()
     import numpy
@@ -108,14 +168,21 @@ def main():
     for line in sys.stdin:
         ask = json.loads(line)
         rng = random.Random(ask["seed"])
-        config = genai.GenerationConfig()
-        config.max_new_tokens, config.ignore_eos, config.do_sample = ask["gen_tokens"], True, False
+
+        def make_config(tokens):
+            config = genai.GenerationConfig()
+            config.max_new_tokens, config.ignore_eos, config.do_sample = tokens, True, False
+            return config
 
         def make_prompt(count):
             ids = [rng.randrange(load.FIRST_PROMPT_ID, load.LAST_PROMPT_ID) for _ in range(count)]
             return openvino.Tensor(numpy.array([ids], dtype=numpy.int64))
 
-        run = Run(pipeline, make_prompt, config, ask)
+        if "trace" in ask:
+            config_of = lambda line: make_config(line["output_tokens"])
+            run = Replay(pipeline, make_prompt, config_of, ask["trace"])
+        else:
+            run = Run(pipeline, make_prompt, make_config(ask["gen_tokens"]), ask)
         lines.write(json.dumps(run.result(genai.GenerationStatus.FINISHED)) + "\n")
 
 
