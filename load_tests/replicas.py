@@ -79,6 +79,7 @@ class Campaign:
         self.findings = Findings()
         self.seed = args.seed
         self.report = []
+        self.benches = []
 
     def run(self, name, event=None):
         """An open load on both fronts, `event()` while it lasts. -> (rows, what event said)"""
@@ -86,6 +87,7 @@ class Campaign:
         for front in FRONTS:
             self.seed += 1
             benches.append(self.fleet.bench(front, trace_of(self.args, front, self.seed)))
+        self.benches = benches
         said = event() if event else None
         rows = [row for bench in benches for row in bench.finish()[1]]
         first_ms = [1e3 * (row["first"] - row["sent"]) for row in rows if row["first"]]
@@ -144,24 +146,28 @@ class Campaign:
         return homes
 
     def busy_replica(self):
-        """One with streams under way, whose first tokens are some steps ago."""
+        """One with streams under way, whose first tokens are some steps ago; None: all are over."""
         tokens = {}
 
         def pick():
+            if all(bench.process.poll() is not None for bench in self.benches):
+                return (None,)
             for one in self.fleet.replicas:
                 running, generated = one.running()
                 if running < UNDER_WAY:
                     tokens.pop(one.name, None)
                 elif generated - tokens.setdefault(one.name, generated) >= TOKENS_AGO:
-                    return one
+                    return (one,)
             return None
 
-        return fleet_module.wait_until(pick, "a replica with streams under way")
+        return fleet_module.wait_until(pick, "a replica with streams under way")[0]
 
     def until_tried(self, phase, homes):
         """Again where the moment was missed and nothing was under way; all are up after it."""
         for _ in range(TRIES):
             replica, tried = phase(homes)
+            if replica is None:
+                continue
             replica.start()
             self.fleet.wait_for(self.fleet.replicas)
             if tried:
@@ -182,11 +188,16 @@ class Campaign:
         def event():
             time.sleep(self.args.seconds / 4)
             replica = self.busy_replica()
+            if replica is None:
+                return None, 0, 0
             begun = time.time()
             replica.kill()
             return replica, begun, time.time()
 
         rows, (replica, begun, dead) = self.run("killed", event)
+        if replica is None:
+            self.note(missed=True)
+            return None, False
         self.fleet.wait_for([one for one in self.fleet.replicas if one is not replica])
         under_way = [
             row
@@ -205,6 +216,8 @@ class Campaign:
         def event():
             time.sleep(self.args.seconds / 4)
             replica = self.busy_replica()
+            if replica is None:
+                return None, 0, 0, 0
             asked = time.time()
             replica.process.terminate()
             self.fleet.wait_for([one for one in self.fleet.replicas if one is not replica])
@@ -214,6 +227,9 @@ class Campaign:
             return replica, code, asked, noticed
 
         rows, (replica, code, asked, noticed) = self.run("drained", event)
+        if replica is None:
+            self.note(missed=True)
+            return None, False
         self.findings.expect(code == 0, f"drained: {replica.name} ended with {code}")
         mine = [row for row in rows if homes.get(row["model"]) in (replica.name, None)]
         streams = [row for row in mine if row["first"] and row["first"] <= asked <= row["ended"]]
