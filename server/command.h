@@ -37,6 +37,7 @@ int RunQuantize(const Arguments& args);
 int RunCompress(const Arguments& args, BackendMaker make_backend);
 int RunPerplexity(const Arguments& args, BackendMaker make_backend);
 int RunProbe(const Arguments& args);
+int RunAdmin(const Arguments& args);
 int RunCheckConfig(const Arguments& args);
 int RunCompletions(const Arguments& args);
 int RunMan(const Arguments& args);

@@ -2,11 +2,10 @@
 #include <cstdio>
 #include <string>
 
-#include "server/auth.h"
+#include "server/client_flags.h"
 #include "server/command.h"
 #include "server/config.h"
 #include "server/field_error.h"
-#include "server/http/http_server.h"
 #include "server/probe.h"
 
 // `polyad probe`: whether a server is ready, for images without a shell, and for whoever deploys.
@@ -24,12 +23,6 @@ struct Probe {
   ProbeTarget target;
   Question question = Question::kHttp;
 };
-
-// Where a listener that takes every address is reached from its own machine.
-std::string ReachableHost(const std::string& host) {
-  if (host == "0.0.0.0" || host.empty()) return "127.0.0.1";
-  return host == "::" ? "::1" : host;
-}
 
 StatusOr<Probe> ParseProbe(const Arguments& args) {
   Arguments words = args;
@@ -51,14 +44,7 @@ StatusOr<Probe> ParseProbe(const Arguments& args) {
   }
   if (live) target.path = "/health";
   target.service = service.value_or("");
-  target.ca_file = flags.Take("ca").value_or("");
-  target.tls = flags.TakeSwitch("tls") || !target.ca_file.empty();
-  target.server_name = flags.Take("server-name").value_or("");
-  target.client_cert_file = flags.Take("client-cert").value_or("");
-  target.client_key_file = flags.Take("client-key").value_or("");
-  if (target.client_cert_file.empty() != target.client_key_file.empty()) {
-    return FieldError("client-key", "it and client-cert, or neither", "one of them");
-  }
+  POLYAD_RETURN_IF_ERROR(TakeTlsFlags(flags, target));
   if (probe.address.empty()) {
     POLYAD_ASSIGN_OR_RETURN(const ServerConfig config,
                             LoadConfig(flags.rest(), ProcessEnvironment));
@@ -73,11 +59,7 @@ StatusOr<Probe> ParseProbe(const Arguments& args) {
     return InvalidArgument("argument '%s': unknown beside HOST:PORT (see --help)",
                            flags.rest().front());
   }
-  using HostPort = std::pair<std::string, int>;
-  POLYAD_ASSIGN_OR_RETURN(const HostPort parsed, ParseListenAddress(probe.address));
-  if (parsed.second == 0) return FieldError("address", "a port", probe.address);
-  target.host = ReachableHost(parsed.first);
-  target.port = parsed.second;
+  POLYAD_RETURN_IF_ERROR(SetAddress(probe.address, target));
   return probe;
 }
 

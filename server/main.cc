@@ -23,6 +23,7 @@ int Dispatch(const std::string& command, const Arguments& args) {
   if (command == "compress") return RunCompress(args, &MakeBackend);
   if (command == "perplexity") return RunPerplexity(args, &MakeBackend);
   if (command == "probe") return RunProbe(args);
+  if (command == "admin") return RunAdmin(args);
   if (command == "check-config") return RunCheckConfig(args);
   if (command == "completions") return RunCompletions(args);
   if (command == "man") return RunMan(args);

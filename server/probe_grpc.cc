@@ -1,22 +1,15 @@
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
-#include <grpcpp/security/tls_certificate_verifier.h>
-#include <grpcpp/security/tls_credentials_options.h>
 
 #include <chrono>
-#include <memory>
-#include <utility>
 #include <vector>
 
-#include "engine/io/file.h"
 #include "engine/io/quote.h"
+#include "server/grpc_channel.h"
 #include "server/probe.h"
 
 namespace polyad {
 namespace {
 
-constexpr int64_t kMaxPemBytes = 1 << 20;
 constexpr size_t kMaxServiceBytes = 127;  // its length is one byte of a message
 
 // grpc.health.v1 by hand: HealthCheckRequest is a string, field 1; HealthCheckResponse an enum,
@@ -43,36 +36,6 @@ Status JudgeHealth(const grpc::ByteBuffer& answer) {
   return Unavailable("health: expected SERVING, got %s", Quote(bytes));
 }
 
-StatusOr<std::shared_ptr<grpc::ChannelCredentials>> CredentialsOf(const ProbeTarget& target) {
-  if (!target.tls) return grpc::InsecureChannelCredentials();
-  std::string authorities;
-  std::vector<grpc::experimental::IdentityKeyCertPair> own;
-  if (!target.ca_file.empty()) {
-    POLYAD_ASSIGN_OR_RETURN(authorities, ReadFileLimited(target.ca_file, kMaxPemBytes));
-  }
-  if (!target.client_cert_file.empty()) {
-    POLYAD_ASSIGN_OR_RETURN(std::string certificate,
-                            ReadFileLimited(target.client_cert_file, kMaxPemBytes));
-    POLYAD_ASSIGN_OR_RETURN(std::string key, ReadFileLimited(target.client_key_file, kMaxPemBytes));
-    own.push_back({std::move(key), std::move(certificate)});
-  }
-  grpc::experimental::TlsChannelCredentialsOptions options;
-  if (!authorities.empty() || !own.empty()) {
-    options.set_certificate_provider(
-        std::make_shared<grpc::experimental::StaticDataCertificateProvider>(authorities, own));
-  }
-  if (!own.empty()) options.watch_identity_key_cert_pairs();
-  if (authorities.empty()) {
-    options.set_verify_server_certs(false);
-    options.set_check_call_host(false);
-    options.set_certificate_verifier(
-        std::make_shared<grpc::experimental::NoOpCertificateVerifier>());
-  } else {
-    options.watch_root_certs();
-  }
-  return grpc::experimental::TlsCredentials(options);
-}
-
 }  // namespace
 
 Status ProbeGrpc(const ProbeTarget& target) {
@@ -80,16 +43,8 @@ Status ProbeGrpc(const ProbeTarget& target) {
     return InvalidArgument("service: expected at most %d bytes, got %d", kMaxServiceBytes,
                            target.service.size());
   }
-  POLYAD_ASSIGN_OR_RETURN(const auto credentials, CredentialsOf(target));
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  if (target.tls && !target.server_name.empty()) {
-    arguments.SetSslTargetNameOverride(target.server_name);
-  }
-  const bool is_ip6 = target.host.find(':') != target.host.npos;
-  const std::string address =
-      (is_ip6 ? "[" + target.host + "]" : target.host) + ":" + std::to_string(target.port);
-  grpc::GenericStub stub(grpc::CreateCustomChannel(address, credentials, arguments));
+  POLYAD_ASSIGN_OR_RETURN(const auto channel, OpenChannel(target));
+  grpc::GenericStub stub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() +
                        std::chrono::milliseconds(target.timeout_ms));

@@ -91,6 +91,7 @@ const std::vector<CommandLine>& Commands() {
       {"inspect", "what an adapter or a model is and how it would be served"},
       {"bench", "open-loop load on a server"},
       {"probe", "whether a server is ready"},
+      {"admin", "the admin port's calls: load, list, pin, unload adapters, drain"},
       {"quantize", "write a model's matrices in 8 or 4 bits"},
       {"compress", "write a fine-tuned model as an adapter of its base, a bit per weight"},
       {"perplexity", "how well a model foretells a text as it would be served"},
