@@ -102,6 +102,23 @@ inline const PackedOp& OpOf(const DeltaSegment& segment) {
   return static_cast<const PackedOp&>(*segment.op);
 }
 
+// An op whose segments in a call are copies of one of its own, each at its place.
+template <typename Segment>
+class SegmentOp : public PackedOp {
+ protected:
+  using PackedOp::PackedOp;
+  // For `segments` whose ops are all of this op's kind.
+  static std::vector<Segment> PlacedAll(std::span<const DeltaSegment> segments, CallQueue& queue) {
+    std::vector<Segment> placed;
+    for (const DeltaSegment& at : segments) {
+      placed.push_back(Placed(static_cast<const SegmentOp&>(OpOf(at)).segment_, at, queue));
+    }
+    return placed;
+  }
+
+  Segment segment_;
+};
+
 // INVALID_ARGUMENT where the op's shapes do not chain, RESOURCE_EXHAUSTED where memory is refused.
 absl::StatusOr<std::unique_ptr<PackedOp>> PackOp(Device& device, const DeltaOp& op, bool exact);
 

@@ -20,9 +20,9 @@ std::vector<uint16_t> FragmentsOf(const TensorView& tensor, float scale) {
   });
 }
 
-class PackedLowRank final : public PackedOp {
+class PackedLowRank final : public SegmentOp<LowRankSegment> {
  public:
-  PackedLowRank(Device& device, const LowRank& op, bool exact) : PackedOp(device, op, exact) {
+  PackedLowRank(Device& device, const LowRank& op, bool exact) : SegmentOp(device, op, exact) {
     segment_.in = static_cast<int32_t>(op.a.cols);
     segment_.rank = static_cast<int32_t>(op.a.rows);
     segment_.out = static_cast<int32_t>(op.b.rows);
@@ -40,11 +40,7 @@ class PackedLowRank final : public PackedOp {
 
   void Apply(std::span<const DeltaSegment> segments, const InputRows& x, FloatRows y,
              CallQueue& queue) const override {
-    std::vector<LowRankSegment> own;
-    for (const DeltaSegment& segment : segments) {
-      own.push_back(
-          Placed(static_cast<const PackedLowRank&>(OpOf(segment)).segment_, segment, queue));
-    }
+    const std::vector<LowRankSegment> own = PlacedAll(segments, queue);
     const LowRankPlan plan = PlanLowRank(own, exact());
     LowRankArgs args = {};
     args.segments = queue.Put(plan.segments);
@@ -59,14 +55,11 @@ class PackedLowRank final : public PackedOp {
     }
     LaunchLowRank(plan, args, queue.stream());
   }
-
- private:
-  LowRankSegment segment_;
 };
 
-class PackedSigns final : public PackedOp {
+class PackedSigns final : public SegmentOp<SignSegment> {
  public:
-  PackedSigns(Device& device, const SignBits& op, bool exact) : PackedOp(device, op, exact) {
+  PackedSigns(Device& device, const SignBits& op, bool exact) : SegmentOp(device, op, exact) {
     segment_.in = static_cast<int32_t>(op.in);
     segment_.out = static_cast<int32_t>(op.out);
     segment_.groups = static_cast<int32_t>(op.groups);
@@ -82,11 +75,7 @@ class PackedSigns final : public PackedOp {
 
   void Apply(std::span<const DeltaSegment> segments, const InputRows& x, FloatRows y,
              CallQueue& queue) const override {
-    std::vector<SignSegment> own;
-    for (const DeltaSegment& segment : segments) {
-      own.push_back(
-          Placed(static_cast<const PackedSigns&>(OpOf(segment)).segment_, segment, queue));
-    }
+    const std::vector<SignSegment> own = PlacedAll(segments, queue);
     SignArgs args = {};
     args.segments = queue.Put(own);
     args.y = RowsOf(y);
@@ -101,9 +90,6 @@ class PackedSigns final : public PackedOp {
                    exact() ? SignProductsExact : SignProducts, args);
     }
   }
-
- private:
-  SignSegment segment_;
 };
 
 class PackedDense final : public PackedOp {

@@ -66,9 +66,9 @@ class PackedVector final : public PackedOp {
   const int32_t cols_;
 };
 
-class PackedSparse final : public PackedOp {
+class PackedSparse final : public SegmentOp<SparseSegment> {
  public:
-  PackedSparse(Device& device, const Sparse& op, bool exact) : PackedOp(device, op, exact) {
+  PackedSparse(Device& device, const Sparse& op, bool exact) : SegmentOp(device, op, exact) {
     segment_.in = static_cast<int32_t>(op.in);
     segment_.out = static_cast<int32_t>(op.row_begin.size()) - 1;
     segment_.num_outputs = segment_.out;
@@ -78,7 +78,7 @@ class PackedSparse final : public PackedOp {
     if (op.columns.empty()) segment_.columns = segment_.row_begins;
     segment_.values = memory_.Keep(op.values);
   }
-  PackedSparse(Device& device, const DenseRows& op, bool exact) : PackedOp(device, op, exact) {
+  PackedSparse(Device& device, const DenseRows& op, bool exact) : SegmentOp(device, op, exact) {
     segment_.in = static_cast<int32_t>(op.values.cols);
     segment_.out = static_cast<int32_t>(op.out);
     segment_.num_outputs = static_cast<int32_t>(op.rows.size());
@@ -89,11 +89,7 @@ class PackedSparse final : public PackedOp {
 
   void Apply(std::span<const DeltaSegment> segments, const InputRows& x, FloatRows y,
              CallQueue& queue) const override {
-    std::vector<SparseSegment> own;
-    for (const DeltaSegment& segment : segments) {
-      own.push_back(
-          Placed(static_cast<const PackedSparse&>(OpOf(segment)).segment_, segment, queue));
-    }
+    const std::vector<SparseSegment> own = PlacedAll(segments, queue);
     for (const std::vector<WorkItem>& items : PlanSparse(own)) {
       if (items.empty()) continue;
       if (exact()) {
@@ -112,13 +108,11 @@ class PackedSparse final : public PackedOp {
     simt::Launch({static_cast<int64_t>(items.size()), kSparseThreads}, queue.stream(),
                  SparseProducts<T>, args);
   }
-
-  SparseSegment segment_;
 };
 
-class PackedKronecker final : public PackedOp {
+class PackedKronecker final : public SegmentOp<KroneckerSegment> {
  public:
-  PackedKronecker(Device& device, const Kronecker& op, bool exact) : PackedOp(device, op, exact) {
+  PackedKronecker(Device& device, const Kronecker& op, bool exact) : SegmentOp(device, op, exact) {
     segment_.l = static_cast<int32_t>(op.c.rows);
     segment_.m = static_cast<int32_t>(op.c.cols);
     segment_.k = static_cast<int32_t>(op.d.rows);
@@ -130,11 +124,7 @@ class PackedKronecker final : public PackedOp {
 
   void Apply(std::span<const DeltaSegment> segments, const InputRows& x, FloatRows y,
              CallQueue& queue) const override {
-    std::vector<KroneckerSegment> own;
-    for (const DeltaSegment& segment : segments) {
-      own.push_back(
-          Placed(static_cast<const PackedKronecker&>(OpOf(segment)).segment_, segment, queue));
-    }
+    const std::vector<KroneckerSegment> own = PlacedAll(segments, queue);
     for (const std::vector<WorkItem>& items : PlanKronecker(own)) {
       if (exact()) {
         Run<float>(own, items, x, y, queue);
@@ -152,8 +142,6 @@ class PackedKronecker final : public PackedOp {
     simt::Launch({static_cast<int64_t>(items.size()), kKroneckerThreads}, queue.stream(),
                  KroneckerProducts<T>, args);
   }
-
-  KroneckerSegment segment_;
 };
 
 class PackedPairRotation final : public PackedOp {
