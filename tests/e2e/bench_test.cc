@@ -1,10 +1,7 @@
 // `polyad bench` against a real server. covers: server/bench_grpc.cc server/bench_http.cc
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -16,21 +13,6 @@ namespace polyad {
 namespace {
 
 const std::string kModel = std::string(POLYAD_SOURCE_DIR) + "/tests/golden/models/llama";
-
-struct Output {
-  int exit_code = -1;
-  std::string text;
-};
-
-Output RunProgram(const std::string& arguments) {
-  Output out;
-  std::FILE* pipe = ::popen((std::string(POLYAD_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
-  std::array<char, 4096> bytes;
-  for (size_t n; (n = std::fread(bytes.data(), 1, bytes.size(), pipe)) > 0;)
-    out.text.append(bytes.data(), n);
-  out.exit_code = WEXITSTATUS(::pclose(pipe));
-  return out;
-}
 
 // Both fronts, with slow readers and cancels, and what the files beside say.
 TEST(BenchTest, ReplaysATraceOverBothFronts) {

@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstring>
 #include <filesystem>
@@ -69,21 +68,6 @@ class SharedServer final : public testing::Environment {
     testing::AddGlobalTestEnvironment(new SharedServer);
 
 ServerProcess& Shared() { return SharedServer::Get(); }
-
-struct Output {
-  int exit_code = -1;
-  std::string text;
-};
-
-Output RunProgram(const std::string& arguments) {
-  Output out;
-  std::FILE* pipe = ::popen((std::string(POLYAD_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
-  std::array<char, 4096> bytes;
-  for (size_t n; (n = std::fread(bytes.data(), 1, bytes.size(), pipe)) > 0;)
-    out.text.append(bytes.data(), n);
-  out.exit_code = WEXITSTATUS(::pclose(pipe));
-  return out;
-}
 
 TEST(ServeTest, ReadyLineNamesThreeBoundPorts) {
   const ServerProcess& server = Shared();

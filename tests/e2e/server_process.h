@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -100,5 +101,21 @@ class ServerProcess {
   int out_ = -1;
   std::string ready_line_;
 };
+
+// What a command of the program prints, on either stream, to its end.
+struct Output {
+  int exit_code = -1;
+  std::string text;
+};
+
+inline Output RunProgram(const std::string& arguments) {
+  Output out;
+  std::FILE* pipe = ::popen((std::string(POLYAD_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
+  std::array<char, 4096> bytes;
+  for (size_t n; (n = std::fread(bytes.data(), 1, bytes.size(), pipe)) > 0;)
+    out.text.append(bytes.data(), n);
+  out.exit_code = WEXITSTATUS(::pclose(pipe));
+  return out;
+}
 
 }  // namespace polyad

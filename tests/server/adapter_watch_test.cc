@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "server/message_stream.h"
-#include "tests/server/fake_engine.h"
+#include "tests/server/serving_fixture.h"
 
 namespace polyad {
 namespace {
@@ -57,10 +57,7 @@ TEST(AdapterWatchTest, AChangeBeforeItsThreadFirstRunsIsSent) {
   ASSERT_TRUE(registry.Load(spec, [](LoadState) {}).ok());
   registry.gate.store(true);
   registry.gate.notify_all();
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (lists.num_adapters.load() != 1 && std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  EXPECT_TRUE(Eventually([&] { return lists.num_adapters.load() == 1; }));
   EXPECT_EQ(lists.num_adapters.load(), 1);
   (*stream)->OnCancelled();
 }
