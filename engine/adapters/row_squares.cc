@@ -30,30 +30,25 @@ struct Terms {
   double* crosses;
 };
 
-// Of rows [row, row + kLanes) of b, turned: [rank, kLanes]. Sums over a row of the gram are fp32,
-// sums of those fp64.
+// Of rows [row, row + kLanes) of b, turned: [rank, kLanes]. Sums over a rank are fp32: what leaves
+// its range is not above kLeastShare either.
 __attribute__((always_inline)) inline void TermsLoop(const Terms& of, const float* turned,
                                                      int64_t row) {
-  double form[kLanes] = {};
-  double cross[kLanes] = {};
+  Lanes form = {};
+  Lanes cross = {};
   for (int64_t j = 0; j < of.rank; ++j) {
     Lanes sum = {};
     const float* gram = of.gram + j * of.rank;
     for (int64_t k = j; k < of.rank; ++k) {
       sum += gram[k] * *reinterpret_cast<const Lanes*>(turned + k * kLanes);
     }
-    float sums[kLanes];
-    *reinterpret_cast<Lanes*>(sums) = sum;
-    const float* b = turned + j * kLanes;
-    const float* products = of.products + j * of.stride + row;
-    for (int64_t i = 0; i < kLanes; ++i) {
-      form[i] += static_cast<double>(b[i]) * static_cast<double>(sums[i]);
-      cross[i] += static_cast<double>(b[i]) * static_cast<double>(products[i]);
-    }
+    const Lanes b = *reinterpret_cast<const Lanes*>(turned + j * kLanes);
+    form += b * sum;
+    cross += b * *reinterpret_cast<const Lanes*>(of.products + j * of.stride + row);
   }
   for (int64_t i = 0; i < kLanes; ++i) {
-    of.forms[row + i] = form[i] * of.unit;
-    of.crosses[row + i] = cross[i];
+    of.forms[row + i] = static_cast<double>(form[i]) * of.unit;
+    of.crosses[row + i] = static_cast<double>(cross[i]);
   }
 }
 
