@@ -49,11 +49,11 @@ class RawClient {
     }
     return true;
   }
-  // Reads until `until` has come or the server closes, ten seconds of silence at most. Everything
+  // Reads until `until` has come or the server closes, a minute of silence at most. Everything
   // read so far.
   std::string ReadUntil(std::string_view until) {
     while (until.empty() || received_.find(until) == std::string::npos) {
-      if (!ReadSome(10'000)) break;
+      if (!ReadSome(60'000)) break;
     }
     return received_;
   }
