@@ -9,6 +9,11 @@ constexpr size_t kMaxWatchers = 64;
 constexpr size_t kMaxWatchBytes = 64 << 20;
 constexpr int64_t kPollMs = 200;  // how soon a stop is noticed
 
+Status TooLong() {
+  return ResourceExhausted("adapters: expected a list of at most %d bytes, got a longer one",
+                           kMaxWatchBytes);
+}
+
 }  // namespace
 
 AdapterWatch::AdapterWatch(const AdapterRegistry& registry)
@@ -30,7 +35,7 @@ StatusOr<std::shared_ptr<AdapterWatch::Stream>> AdapterWatch::Add() {
   if (streams_.size() >= kMaxWatchers) {
     return ResourceExhausted("watchers: at most %d at a time", kMaxWatchers);
   }
-  stream->Send(Snapshot());
+  if (!stream->Send(Snapshot())) return TooLong();
   streams_.push_back(stream);
   return stream;
 }
@@ -49,7 +54,9 @@ void AdapterWatch::SendAll() {
   std::erase_if(streams_, [](const auto& stream) { return stream->closed(); });
   if (streams_.empty()) return;
   const v1::WatchAdaptersResponse snapshot = Snapshot();
-  for (const auto& stream : streams_) stream->Replace(snapshot);
+  for (const auto& stream : streams_) {
+    if (!stream->Replace(snapshot)) stream->Close(TooLong());  // or it would believe the old one
+  }
 }
 
 v1::WatchAdaptersResponse AdapterWatch::Snapshot() const {

@@ -18,17 +18,14 @@ class MessageStream final : public StreamSource {
 
   // False once the client left or reads too slowly.
   bool Send(Message message) {
-    const size_t bytes = message.ByteSizeLong() + 64;
+    const size_t bytes = BytesOf(message);
     return queue_.Add(bytes, [&](auto& items) { items.push_back({std::move(message), bytes}); });
   }
-  // Drops what the client has not begun to read: `message` says it all.
+  // Drops what the client has not begun to read: `message` says it all. False once the client left,
+  // or where the message alone is over the budget.
   bool Replace(Message message) {
-    return queue_.Add(0, [&](auto& items) {
-      size_t bytes = 0;
-      for (const auto& item : items) bytes += item.bytes;
-      items.clear();
-      items.push_back({std::move(message), bytes});
-    });
+    const size_t bytes = BytesOf(message);
+    return queue_.Replace(std::move(message), bytes);
   }
   void Close(Status status) { queue_.Close(std::move(status)); }
 
@@ -37,6 +34,9 @@ class MessageStream final : public StreamSource {
   void OnCancelled() override { queue_.Abort(Cancelled("call: cancelled")); }
 
  private:
+  // About what it holds in memory.
+  static size_t BytesOf(const Message& message) { return message.ByteSizeLong() + 64; }
+
   StreamQueue<Message> queue_;
 };
 

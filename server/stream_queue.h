@@ -67,6 +67,20 @@ class StreamQueue {
     return true;
   }
 
+  // Puts `message` in place of all that is pending. False where the stream has ended or the message
+  // alone would pass the budget.
+  bool Replace(Message message, size_t bytes) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (closed_ || bytes > max_bytes_) return false;
+      items_.clear();
+      items_.push_back({std::move(message), bytes});
+      pending_bytes_ = bytes;
+    }
+    Pump();
+    return true;
+  }
+
   // Ends the call with `status` once everything pending is written; the first Close or Abort wins.
   void Close(Status status) { End(std::move(status), false); }
   // Ends it after the write under way, dropping what is pending.

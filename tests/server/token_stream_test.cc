@@ -196,5 +196,30 @@ TEST(MessageStreamTest, ReplaceKeepsOnlyTheNewest) {
   EXPECT_TRUE(channel.finished);
 }
 
+TEST(MessageStreamTest, WhatReplacesCountsAgainstTheBudgetAsItIs) {
+  class Channel final : public MessageChannel {
+   public:
+    void StartWrite(const google::protobuf::MessageLite&) override { ++num_written; }
+    void Finish(const Status&) override {}
+    int num_written = 0;
+  } channel;
+  const auto with = [](size_t bytes) {
+    v1::WatchAdaptersResponse response;
+    response.add_adapters()->mutable_report()->set_name(std::string(bytes, 'x'));
+    return response;
+  };
+  MessageStream<v1::WatchAdaptersResponse> stream(1000);
+  stream.Start(channel);
+  ASSERT_TRUE(stream.Send(with(10)));  // under way, no longer pending
+  EXPECT_FALSE(stream.Replace(with(1000))) << "alone it is over the budget";
+  EXPECT_TRUE(stream.Replace(with(800)));
+  EXPECT_FALSE(stream.Send(with(400))) << "beside what replaced nothing";
+  EXPECT_TRUE(stream.Replace(with(100)));
+  EXPECT_TRUE(stream.Send(with(400))) << "what was replaced counts no more";
+  for (int i = 0; i < 3; ++i) stream.OnWritten(true);
+  EXPECT_EQ(channel.num_written, 3);
+  EXPECT_TRUE(stream.Send(with(900))) << "what was written counts no more";
+}
+
 }  // namespace
 }  // namespace polyad
