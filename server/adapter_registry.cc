@@ -69,6 +69,8 @@ AdapterStore::Choice StoreRegistry::Choose(std::string_view reference, std::stri
 
 std::vector<AdapterInfo> StoreRegistry::List() const { return store_.List(); }
 
+std::vector<AdapterSummary> StoreRegistry::Summaries() const { return store_.Summaries(); }
+
 int64_t StoreRegistry::WaitForChange(int64_t seen, int64_t wait_ms) const {
   return store_.WaitForChange(seen, wait_ms);
 }

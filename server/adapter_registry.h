@@ -42,6 +42,7 @@ class AdapterRegistry {
   virtual AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant,
                                       std::string_view session) const = 0;
   virtual std::vector<AdapterInfo> List() const = 0;
+  virtual std::vector<AdapterSummary> Summaries() const = 0;
   virtual int64_t WaitForChange(int64_t seen, int64_t wait_ms) const = 0;
   virtual PrecisionBytes resident_bytes() const = 0;
   virtual AdapterStore::SwapCounts swap_counts() const = 0;
@@ -65,6 +66,7 @@ class StoreRegistry final : public AdapterRegistry {
   AdapterStore::Choice Choose(std::string_view reference, std::string_view tenant,
                               std::string_view session) const override;
   std::vector<AdapterInfo> List() const override;
+  std::vector<AdapterSummary> Summaries() const override;
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override;
   PrecisionBytes resident_bytes() const override;
   AdapterStore::SwapCounts swap_counts() const override;

@@ -54,6 +54,7 @@ class DurableRegistry final : public AdapterRegistry {
     return live_.Choose(reference, tenant, session);
   }
   std::vector<AdapterInfo> List() const override { return live_.List(); }
+  std::vector<AdapterSummary> Summaries() const override { return live_.Summaries(); }
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override {
     return live_.WaitForChange(seen, wait_ms);
   }

@@ -49,9 +49,7 @@ EmbedCall::EmbedCall(Serving& serving, std::vector<RequestSpec> specs)
 void EmbedCall::Run(Serving& serving, Done done) {
   auto pass = EnterGate(serving, specs_);
   if (!pass.ok()) {
-    metrics_.OnRejected(pass.status().code(), BlamedQuota(pass.status()));
-    metrics_.OnTenantRefused(tenant_);
-    done(pass.status());
+    done(CountRefusal(metrics_, tenant_, pass.status()));
     return;
   }
   {
@@ -177,8 +175,7 @@ void EmbedCall::EndIfOver() {
   ended_.timings = result_.timings;
   ended_.reason = failure_.ok() ? "embedding" : absl::IsCancelled(failure_) ? "cancelled" : "error";
   ended_.status = failure_;
-  NoteEnd(ended_, traces_);
-  metrics_.OnRequestEnded(ended_);
+  CountEnd(metrics_, traces_, ended_);
   pass.reset();
   if (failure_.ok()) {
     done(std::move(result_));

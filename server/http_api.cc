@@ -167,7 +167,7 @@ void HttpApi::Ready(const Exchange& exchange, const std::string&) {
 void HttpApi::MetricsText(const Exchange& exchange, const std::string&) {
   MetricsSnapshot snapshot;
   snapshot.load = serving_.engine.load();
-  snapshot.adapters = serving_.registry.List();
+  snapshot.adapters = serving_.registry.Summaries();
   snapshot.adapter_bytes = serving_.registry.resident_bytes();
   snapshot.weight_bytes = serving_.engine.model_info().weight_bytes;
   snapshot.adapter_swaps = serving_.registry.swap_counts();

@@ -39,12 +39,14 @@ void AddCounter(const std::string& name, const std::string& help, int64_t value,
   AddValue(AddFamily(name, help, MetricType::Counter, families), {}, static_cast<double>(value));
 }
 
+void AppendName(const std::string& name, std::string& list) {
+  if (!list.empty()) list += ',';
+  list += name;
+}
+
 std::string Join(const std::vector<std::string>& names) {
   std::string out;
-  for (const std::string& name : names) {
-    if (!out.empty()) out += ',';
-    out += name;
-  }
+  for (const std::string& name : names) AppendName(name, out);
   return out;
 }
 
@@ -53,12 +55,10 @@ constexpr char kResidentTier[] = "device";
 constexpr char kFileTier[] = "disk";
 
 // Those that a request need not wait for.
-std::vector<std::string> ResidentNames(const MetricsSnapshot& snapshot) {
-  std::vector<std::string> names;
-  for (const AdapterInfo& adapter : snapshot.adapters) {
-    if (!adapter.retired && !adapter.kept && adapter.resident) {
-      names.push_back(adapter.report.name);
-    }
+std::string ResidentNames(const MetricsSnapshot& snapshot) {
+  std::string names;
+  for (const AdapterSummary& adapter : snapshot.adapters) {
+    if (adapter.serves && adapter.resident) AppendName(adapter.name, names);
   }
   return names;
 }
@@ -155,12 +155,12 @@ void AppendAdapterFamilies(const MetricsSnapshot& snapshot, Families& families) 
                      "Adapters ready and waiting; the value is the time of this line.",
                      MetricType::Gauge, families),
            {{"max_lora", std::to_string(snapshot.max_adapters)},
-            {"running_lora_adapters", Join(ResidentNames(snapshot))},
+            {"running_lora_adapters", ResidentNames(snapshot)},
             {"waiting_lora_adapters", Join(snapshot.load.waiting_adapters)}},
            static_cast<double>(snapshot.now_unix_seconds));
   std::map<std::pair<const char*, std::string>, int64_t> by_family;
-  for (const AdapterInfo& adapter : snapshot.adapters) {
-    ++by_family[{adapter.resident ? kResidentTier : kFileTier, adapter.report.family}];
+  for (const AdapterSummary& adapter : snapshot.adapters) {
+    ++by_family[{adapter.resident ? kResidentTier : kFileTier, adapter.family}];
   }
   MetricFamily& adapters =
       AddFamily("polyad_adapters", "Adapters, by tier and family.", MetricType::Gauge, families);
@@ -268,10 +268,9 @@ void AdapterTraffic::AppendResidence(const MetricsSnapshot& snapshot, Families& 
       AddFamily("polyad_adapter_resident",
                 "1 where the adapter is in memory, 0 where a request would read it back.",
                 MetricType::Gauge, families);
-  for (const AdapterInfo& adapter : snapshot.adapters) {
-    const std::string& name = adapter.report.name;
-    if (adapter.retired || adapter.kept || !series_.shown().contains(name)) continue;
-    AddValue(family, {{"adapter", name}}, adapter.resident ? 1 : 0);
+  for (const AdapterSummary& adapter : snapshot.adapters) {
+    if (!adapter.serves || !series_.shown().contains(adapter.name)) continue;
+    AddValue(family, {{"adapter", adapter.name}}, adapter.resident ? 1 : 0);
   }
 }
 

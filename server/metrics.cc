@@ -156,7 +156,10 @@ void Metrics::OnRequestDone(const RequestDone& done) {
   series_->adapters.Add(done.adapter, done.usage);
 }
 
-void Metrics::OnTenantRefused(const std::string& tenant) {
+void Metrics::OnRefused(const std::string& tenant, absl::StatusCode code,
+                        const std::string& quota) {
+  OnRejected(code);
+  if (!quota.empty()) series_->quotas.Add({{"quota", quota}}).Increment();
   std::lock_guard<std::mutex> lock(series_->mutex);
   series_->tenants.AddRefused(tenant);
 }
@@ -182,9 +185,8 @@ void Metrics::SetTlsExpiry(int64_t unix_s) {
 
 void Metrics::OnStall() { series_->stalls.Increment(); }
 
-void Metrics::OnRejected(absl::StatusCode code, const std::string& quota) {
+void Metrics::OnRejected(absl::StatusCode code) {
   series_->rejected.Add({{"reason", absl::StatusCodeToString(code)}}).Increment();
-  if (!quota.empty()) series_->quotas.Add({{"quota", quota}}).Increment();
   if (code != absl::StatusCode::kNotFound) return;
   std::lock_guard<std::mutex> lock(series_->mutex);
   series_->adapters.AddUnknown();

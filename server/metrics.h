@@ -30,7 +30,7 @@ inline constexpr char kNamelessTenant[] = "-";
 // What a scrape adds to the counters.
 struct MetricsSnapshot {
   EngineLoad load;
-  std::vector<AdapterInfo> adapters;
+  std::vector<AdapterSummary> adapters;
   PrecisionBytes adapter_bytes;
   WeightBytes weight_bytes;
   AdapterStore::SwapCounts adapter_swaps;
@@ -57,10 +57,11 @@ class Metrics final : public EngineObserver {
   void OnTokenGap(double inter_token_ms) override;
   void OnRequestDone(const RequestDone& done) override;
 
-  // `quota` is a member of the tenants file, or empty.
-  void OnRejected(absl::StatusCode code, const std::string& quota = "");
-  // Refused by a quota, the server's bounds or the engine, or ended.
-  void OnTenantRefused(const std::string& tenant);
+  // Of what is no request.
+  void OnRejected(absl::StatusCode code);
+  // A tenant's request, refused by a quota, the server's bounds or the engine. `quota` is a member
+  // of the tenants file, or empty.
+  void OnRefused(const std::string& tenant, absl::StatusCode code, const std::string& quota);
   void OnRequestEnded(const EndedRequest& ended);
   void OnCredentials(bool ok);  // files were read again
   void OnTlsReload(bool ok);

@@ -58,8 +58,7 @@ class GatedSink final : public ResponseSink {
     ended_.timings = finish.timings;
     ended_.reason = ReasonText(finish.reason);
     ended_.status = finish.status;
-    NoteEnd(ended_, traces_);
-    metrics_.OnRequestEnded(ended_);
+    CountEnd(metrics_, traces_, ended_);
     pass_.reset();
   }
 
@@ -227,13 +226,20 @@ std::string UniqueRequestId(const std::string& client_id) {
                          next.fetch_add(1, std::memory_order_relaxed));
 }
 
+Status CountRefusal(Metrics& metrics, const std::string& tenant, Status status) {
+  metrics.OnRefused(tenant, status.code(), BlamedQuota(status));
+  return status;
+}
+
+void CountEnd(Metrics& metrics, TraceExporter* traces, EndedRequest& ended) {
+  NoteEnd(ended, traces);
+  metrics.OnRequestEnded(ended);
+}
+
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink) {
   const std::string tenant = spec.tenant;
   Status status = Admit(serving, std::move(spec), std::move(sink));
-  if (status.ok()) return status;
-  serving.metrics.OnRejected(status.code(), BlamedQuota(status));
-  serving.metrics.OnTenantRefused(tenant);
-  return status;
+  return status.ok() ? status : CountRefusal(serving.metrics, tenant, std::move(status));
 }
 
 void TellHealth(Serving& serving) {

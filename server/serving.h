@@ -76,6 +76,10 @@ StatusOr<LoadReport> LoadWithMetrics(Serving& serving, const LoadAdapterSpec& sp
 // engine. There is at least one.
 StatusOr<std::unique_ptr<TenantGate::Pass>> EnterGate(Serving& serving,
                                                       std::span<RequestSpec> specs);
+// Counts a tenant's request that EnterGate or the engine has refused. -> `status`
+Status CountRefusal(Metrics& metrics, const std::string& tenant, Status status);
+// A request that had entered has ended: its line in the log, its span and its tenant's counts.
+void CountEnd(Metrics& metrics, TraceExporter* traces, EndedRequest& ended);
 // Submits what passes the tenant's quotas and the server's bounds, and counts a rejection.
 // `spec.request_id` must be UniqueRequestId's: clients may repeat theirs.
 Status SubmitRequest(Serving& serving, RequestSpec spec, std::shared_ptr<ResponseSink> sink);

@@ -418,6 +418,21 @@ std::vector<AdapterInfo> AdapterStore::List() const {
   return infos;
 }
 
+std::vector<AdapterSummary> AdapterStore::Summaries() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<AdapterSummary> summaries;
+  summaries.reserve(entries_.size() + retired_.size());
+  for (const auto& [key, entry] : entries_) {
+    const LoadReport& report = entry.report;
+    summaries.push_back({report.name, report.family, key == report.name, entry.lease != nullptr});
+  }
+  for (const Entry& entry : retired_) {
+    if (entry.watch.expired()) continue;
+    summaries.push_back({entry.report.name, entry.report.family, false, true});
+  }
+  return summaries;
+}
+
 int64_t AdapterStore::WaitForChange(int64_t seen, int64_t wait_ms) const {
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),

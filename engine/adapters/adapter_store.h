@@ -82,6 +82,14 @@ struct AdapterInfo {
   std::shared_ptr<const AdapterDefaults> defaults;  // null: none
 };
 
+// As much as can be told of a thousand adapters many times a second: no report is copied.
+struct AdapterSummary {
+  std::string name;
+  std::string family;
+  bool serves = true;    // is what the name means: neither retired nor kept beside that
+  bool resident = true;  // as AdapterInfo's
+};
+
 struct AdapterStoreOptions {
   int64_t max_adapters = 4096;
   int64_t max_bytes = int64_t{4} << 30;  // where they have memory of their own
@@ -184,7 +192,8 @@ class AdapterStore {
   // Points `alias` at `target`; an empty target removes it. An alias may not hide a loaded name.
   Status SetAlias(std::string_view alias, std::string_view target);
   StatusOr<AdapterInfo> Get(std::string_view name) const;
-  std::vector<AdapterInfo> List() const;  // by name
+  std::vector<AdapterInfo> List() const;          // by name
+  std::vector<AdapterSummary> Summaries() const;  // of the same, in the same order
   // Waits until the store's change counter passes `seen` or `wait_ms` is over; returns the counter
   // (WatchAdapters).
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const;

@@ -241,8 +241,17 @@ class FakeRegistry : public AdapterRegistry {
   }
   std::vector<AdapterInfo> List() const override {
     std::lock_guard<std::mutex> lock(mutex_);
+    ++num_lists_;
     std::vector<AdapterInfo> out;
     for (const auto& [name, info] : adapters_) out.push_back(info);
+    return out;
+  }
+  std::vector<AdapterSummary> Summaries() const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<AdapterSummary> out;
+    for (const auto& [name, info] : adapters_) {
+      out.push_back({name, info.report.family, !info.retired && !info.kept, info.resident});
+    }
     return out;
   }
   int64_t WaitForChange(int64_t seen, int64_t wait_ms) const override {
@@ -261,6 +270,7 @@ class FakeRegistry : public AdapterRegistry {
     std::lock_guard<std::mutex> lock(mutex_);
     return last_shift_;
   }
+  int64_t num_lists() const { return num_lists_.load(); }  // reports copied, all of them
   mutable std::string last_session;
 
  private:
@@ -268,6 +278,7 @@ class FakeRegistry : public AdapterRegistry {
   TrafficShift last_shift_;
   std::map<std::string, AdapterInfo> adapters_;
   std::atomic<int64_t> changes_{0};
+  mutable std::atomic<int64_t> num_lists_{0};
 };
 
 }  // namespace polyad

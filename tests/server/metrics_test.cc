@@ -19,10 +19,7 @@ MetricsSnapshot Snapshot() {
   snapshot.load.num_kv_blocks_used = 25;
   snapshot.load.waiting_adapters = {"c"};
   for (const char* name : {"a", "b"}) {
-    AdapterInfo info;
-    info.report.name = name;
-    info.report.family = "lora";
-    snapshot.adapters.push_back(info);
+    snapshot.adapters.push_back({.name = name, .family = "lora"});
   }
   snapshot.adapter_bytes = {Precision::k1Bit, 24};
   snapshot.adapter_bytes += FloatBytes(2);
@@ -204,7 +201,7 @@ TEST(MetricsTest, TenantsAreToldApart) {
   metrics.OnRequestEnded(Ended("acme"));
   metrics.OnRequestEnded(Ended("acme"));
   metrics.OnRequestEnded(Ended(""));
-  metrics.OnTenantRefused("initech");
+  metrics.OnRefused("initech", absl::StatusCode::kUnavailable, "");
   MetricsSnapshot snapshot = Snapshot();
   snapshot.tenants = {{"acme", 3, 2}, {"newcomer", 4, 4}};
   const std::string text = metrics.Render(snapshot);
@@ -261,13 +258,9 @@ TEST(MetricsTest, NoNumberOfNamesMakesMoreSeries) {
       const std::string name = "name-" + std::to_string(round * 5000 + i);
       metrics.OnRequestDone(Done(name));
       metrics.OnRequestEnded(Ended(name));
-      metrics.OnTenantRefused(name);
       metrics.OnRejected(absl::StatusCode::kNotFound);
-      metrics.OnRejected(absl::StatusCode::kResourceExhausted, "max_queued");
-      AdapterInfo info;
-      info.report.name = name;
-      info.report.family = "lora";
-      snapshot.adapters.push_back(info);
+      metrics.OnRefused(name, absl::StatusCode::kResourceExhausted, "max_queued");
+      snapshot.adapters.push_back({.name = name, .family = "lora"});
       snapshot.tenants.push_back({name, 1, 1});
     }
     const std::set<std::string> series = SeriesOf(metrics.Render(snapshot));

@@ -109,6 +109,36 @@ TEST_F(VersionsTest, ACanaryHasItsShareAndTheAliasesToo) {
   EXPECT_EQ(store_->Get("a")->report.version, 1);
 }
 
+TEST_F(VersionsTest, SummariesSayOfEveryVersionWhatTheListSays) {
+  const auto expect_equal = [&](size_t count) {
+    const std::vector<AdapterInfo> infos = store_->List();
+    const std::vector<AdapterSummary> summaries = store_->Summaries();
+    ASSERT_EQ(infos.size(), count);
+    ASSERT_EQ(summaries.size(), count);
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(summaries[i].name, infos[i].report.name);
+      EXPECT_EQ(summaries[i].family, infos[i].report.family);
+      EXPECT_EQ(summaries[i].serves, !infos[i].retired && !infos[i].kept) << i;
+      EXPECT_EQ(summaries[i].resident, infos[i].resident) << i;
+    }
+  };
+  expect_equal(0);
+  ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
+  ASSERT_TRUE(store_->Load(Beside(0.25), nullptr).ok());
+  ASSERT_TRUE(store_->Load(Spec("b", "first"), nullptr).ok());
+  expect_equal(3);
+  const AdapterStore::Lease held = *store_->Acquire("b", "");
+  ASSERT_TRUE(store_->Retire("b", false).ok());
+  expect_equal(3);
+  const StatusOr<LoadReport> report = store_->Load(Spec("c", "second"), nullptr);
+  ASSERT_TRUE(report.ok());
+  LoadReport away = *report;
+  away.name = "d";
+  ASSERT_TRUE(store_->Restore(Spec("d", "second"), away).ok());
+  expect_equal(5);
+  EXPECT_FALSE(store_->Summaries()[3].resident) << "as after a restart";
+}
+
 TEST_F(VersionsTest, ASessionStaysWhereItIsWhileTheShareGrows) {
   ASSERT_TRUE(store_->Load(Spec("a", "first"), nullptr).ok());
   ASSERT_TRUE(store_->Load(Beside(0), nullptr).ok());
