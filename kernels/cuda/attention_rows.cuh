@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/attention_plan.h"
 #include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/kv_codes.cuh"
 #include "kernels/cuda/kv_pages.cuh"
 #include "kernels/simt/simt.h"
 
@@ -24,7 +25,7 @@ struct AttentionKernelArgs {
   float scale;
   DeviceRows<const float> q;
   KvPages<T> kv;
-  float* partials;  // each the dim sums, the largest score, the sum of weights
+  float* partials;  // each the sums (SummedDims), the largest score, the sum of weights
 };
 
 // Scores and weights so far.
@@ -73,7 +74,7 @@ SIMT_FUNCTION AttentionRow RowOfItem(const AttentionKernelArgs<T>& args, const A
   row.gate_cols = s.gates == nullptr ? 0 : s.gate_cols;
   const int64_t slot =
       s.partial + (static_cast<int64_t>(token) * args.heads.num_heads + head) * s.slots + item.slot;
-  row.partial = args.partials + slot * (args.kv.dim + 2);
+  row.partial = args.partials + slot * (SummedDims(args.kv) + 2);
   row.last = s.context_end - (s.row_end - s.row_begin) + token;
   const int32_t oldest = args.heads.window > 0 ? row.last - args.heads.window + 1 : 0;
   row.first = oldest > s.first_key ? oldest : s.first_key;

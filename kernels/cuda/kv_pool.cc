@@ -85,21 +85,42 @@ void Attend(const AttentionArgs& args, CallQueue& queue) {
                              static_cast<int32_t>(kv.shape().num_kv_heads),
                              static_cast<int32_t>(args.sliding_window)};
   const AttentionPlan plan = PlanAttention(SequencesOf(args, queue), heads);
-  const auto dim = static_cast<int32_t>(kv.shape().head_dim);
+  const KvPages<T> pages = kv.Pages<T>(args.layer);
+  const int dims = SummedDims(pages);
   const AttentionKernelArgs<T> own{queue.Put(plan.sequences),
                                    queue.Put(plan.items),
                                    heads,
                                    args.scale,
                                    ConstRowsOf(args.qkv),
-                                   kv.Pages<T>(args.layer),
-                                   queue.Scratch<float>(plan.num_partials * (dim + 2))};
-  LaunchAttention<T>(plan, own, queue.Put(plan.merges), RowsOf<T>(args.out), queue.stream());
+                                   pages,
+                                   queue.Scratch<float>(plan.num_partials * (dims + 2))};
+  using Out = std::conditional_t<std::is_same_v<T, float>, float, simt::Bf16>;
+  LaunchAttention<T>(plan, own, queue.Put(plan.merges), RowsOf<Out>(args.out), queue.stream());
+}
+
+// In the place of T: what pages of the format hold.
+template <typename T>
+struct PagesOf {
+  using Type = T;
+};
+
+// call(PagesOf<T>()) by the format.
+template <typename Call>
+void ByFormat(KvFormat format, const Call& call) {
+  switch (format) {
+    case KvFormat::kF32:
+      return call(PagesOf<float>());
+    case KvFormat::kInt8:
+      return call(PagesOf<Coded<KvFormat::kInt8>>());
+    case KvFormat::kInt4:
+      return call(PagesOf<Coded<KvFormat::kInt4>>());
+    case KvFormat::kAuto:
+    case KvFormat::kBF16:
+      return call(PagesOf<simt::Bf16>());
+  }
 }
 
 absl::Status CheckHasKernels(const KvShape& shape) {
-  if (IsCoded(shape.format)) {
-    return absl::UnimplementedError("kv-dtype: the CUDA backend has bf16 and f32 K/V only");
-  }
   if (shape.head_dim > kMaxHeadDim) {
     return absl::UnimplementedError(absl::StrFormat(
         "head dim: the CUDA backend takes up to %d, got %d", kMaxHeadDim, shape.head_dim));
@@ -149,19 +170,14 @@ void CudaKv::Restore(int64_t block, std::span<const char> from) {
 
 void RotateAndStoreOnDevice(const QkvArgs& args, const float* q_norm, const float* k_norm,
                             CallQueue& queue) {
-  if (args.kv->format() == KvFormat::kF32) {
-    RotateRows<float>(args, q_norm, k_norm, queue);
-  } else {
-    RotateRows<simt::Bf16>(args, q_norm, k_norm, queue);
-  }
+  ByFormat(args.kv->format(), [&](auto pages) {
+    RotateRows<typename decltype(pages)::Type>(args, q_norm, k_norm, queue);
+  });
 }
 
 void AttendOnDevice(const AttentionArgs& args, CallQueue& queue) {
-  if (args.kv->format() == KvFormat::kF32) {
-    Attend<float>(args, queue);
-  } else {
-    Attend<simt::Bf16>(args, queue);
-  }
+  ByFormat(args.kv->format(),
+           [&](auto pages) { Attend<typename decltype(pages)::Type>(args, queue); });
 }
 
 void AddGatedPrefixOnDevice(const GatedPrefixArgs& args, const float* gate, CallQueue& queue) {

@@ -1,20 +1,22 @@
 #pragma once
 
-// K/V pages of all layers in device memory (kv_pages.cuh), and the ops on them.
+// K/V pages of all layers in device memory (kv_pages.cuh, kv_codes.cuh), and the ops on them.
 
 #include <memory>
 #include <span>
+#include <type_traits>
 
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/kv_codes.cuh"
 #include "kernels/cuda/kv_pages.cuh"
 
 namespace polyad::cuda {
 
 class CudaKv final : public KvStorage {
  public:
-  // `shape` has its format settled. UNIMPLEMENTED: a format of codes, head dims above 256.
+  // `shape` has its format settled. UNIMPLEMENTED: head dims above 256.
   // RESOURCE_EXHAUSTED where the device refuses memory.
   static absl::StatusOr<std::unique_ptr<CudaKv>> Create(const KvShape& shape, int64_t num_blocks,
                                                         CallQueue& queue);
@@ -32,7 +34,8 @@ class CudaKv final : public KvStorage {
   // Pages of one layer; T as the format has it.
   template <typename T>
   KvPages<T> Pages(int64_t layer) const {
-    return {reinterpret_cast<T*>(memory_ + layer * num_blocks_ * LayerBytes(shape_)),
+    using Element = std::remove_pointer_t<decltype(KvPages<T>::data)>;
+    return {reinterpret_cast<Element*>(memory_ + layer * num_blocks_ * LayerBytes(shape_)),
             static_cast<int32_t>(shape_.num_kv_heads), static_cast<int32_t>(shape_.head_dim),
             static_cast<int32_t>(Stride(shape_))};
   }
@@ -40,8 +43,13 @@ class CudaKv final : public KvStorage {
  private:
   CudaKv(const KvShape& shape, int64_t num_blocks, CallQueue& queue, char* memory)
       : shape_(shape), num_blocks_(num_blocks), queue_(queue), memory_(memory) {}
-  static int64_t Stride(const KvShape& shape) { return (shape.head_dim + 15) / 16 * 16; }
+  static int64_t Stride(const KvShape& shape) {
+    return RoundUp(shape.head_dim, shape.format == KvFormat::kInt4 ? 32 : 16);
+  }
   static int64_t LayerBytes(const KvShape& shape) {  // of a block
+    if (IsCoded(shape.format)) {
+      return shape.num_kv_heads * CodedHeadBytes(shape.format, static_cast<int>(Stride(shape)));
+    }
     const int64_t element = shape.format == KvFormat::kF32 ? 4 : 2;
     return shape.num_kv_heads * 2 * kBlockTokens * Stride(shape) * element;
   }

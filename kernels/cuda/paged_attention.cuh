@@ -9,8 +9,11 @@
 // changes no bit of the row. So neither its tile mates nor where an item begins and ends matter,
 // nor whether spans are combined by the block that met them (prefills) or later (decoding).
 //
-// bf16: q is rounded to bf16; a warp has 16 rows of q as A against pages of keys, and their weights
-// as A against pages of values. Head dims up to kMaxHeadDim. The exact form is in
+// bf16 pages and pages of codes: q is rounded to bf16; a warp has 16 rows of q as A against pages
+// of keys, and their weights as A against pages of values. Head dims up to kMaxHeadDim. Codes
+// come into shared memory as they are stored and are unpacked there, to bf16 numbers, a page before
+// it is used; where they are of turned groups, q is turned before and the sums of values are turned
+// back when they are merged. The exact form is in
 // exact_attention.cuh.
 
 #include "kernels/cuda/attention_rows.cuh"
@@ -20,24 +23,78 @@ namespace polyad::cuda {
 
 inline constexpr int kPageStages = 3;  // pages in shared memory: one in use, two on their way
 
-// Shared memory of a bf16 block: q of its warps, then stages of a page of keys and one of values.
-// Rows lie 16 bytes further apart than they are long, for the banks.
+// A block's shared memory: q of its warps, then pages of keys and values as bf16 rows, then, of
+// codes, pages as they are stored. Pages of bf16 are on their way in the rows; of codes there is
+// one page of rows, the one in use. Rows lie 16 bytes further apart than they are long, for the
+// banks. In elements.
+template <typename T>
 struct AttentionTiles {
+  static constexpr int kPages = kIsCoded<T> ? 1 : kPageStages;
+
   simt::SharedArray<simt::Bf16> rows;
   int stride;
-  int stages;  // where they begin
+  int pages;  // where they begin
+  int coded;  // of a page, as it is stored
 
   SIMT_FUNCTION int Page(int page, int part) const {
-    return stages + (page % kPageStages * 2 + part) * kPage * stride;
+    return pages + (page % kPages * 2 + part) * kPage * stride;
+  }
+  SIMT_FUNCTION int Codes(int page) const {
+    return pages + 2 * kPage * stride + page % kPageStages * coded;
   }
 };
 
-SIMT_HOST_DEVICE int AttentionSharedBytes(int warps, int stride) {
-  return (warps * kAttentionTile + kPageStages * 2 * kPage) * (stride + 8) * 2;
+// Of a page's codes in shared memory, in bytes.
+SIMT_HOST_DEVICE int CodedBytes(const KvPages<simt::Bf16>&) { return 0; }
+template <KvFormat kFormat>
+SIMT_HOST_DEVICE int CodedBytes(const KvPages<Coded<kFormat>>& kv) {
+  return CodedHeadBytes(kFormat, kv.stride);
+}
+
+template <typename T>
+SIMT_HOST_DEVICE int AttentionSharedBytes(int warps, const KvPages<T>& kv) {
+  const int rows = warps * kAttentionTile + AttentionTiles<T>::kPages * 2 * kPage;
+  return rows * (kv.stride + 8) * 2 + kPageStages * CodedBytes(kv);
+}
+
+// A page of codes, keys then values, on its way as it is stored.
+template <KvFormat kFormat>
+SIMT_FUNCTION void CopyPage(const AttentionKernelArgs<Coded<kFormat>>& args,
+                            const AttentionItem& item, const AttentionTiles<Coded<kFormat>>& tiles,
+                            int page, int threads) {
+  if (page * kPage < item.key_end) {
+    const int64_t block = args.sequences[item.sequence].blocks[page];
+    const unsigned char* from = CodePageAt<kFormat, KvPart::kKey>(args.kv, block, item.kv_head);
+    const int bytes = CodedBytes(args.kv);
+    for (int at = simt::ThreadIndex() * 16; at < bytes; at += threads * 16) {
+      simt::CopyAsync16(tiles.rows, tiles.Codes(page) + at / 2, from + at);
+    }
+  }
+  simt::CommitCopies();
+}
+
+// Zeros where the item has no key: a page may hold anything there.
+template <KvPart kPart, KvFormat kFormat>
+SIMT_FUNCTION void UnpackPart(const AttentionTiles<Coded<kFormat>>& tiles,
+                              const AttentionItem& item, int kv_stride, int page, int threads) {
+  const int pieces = kv_stride / 8;
+  const int to = tiles.Page(page, kPart == KvPart::kKey ? kKeyPart : kValuePart);
+  SIMT_ROLLED
+  for (int i = simt::ThreadIndex(); i < kPage * pieces; i += threads) {
+    const int token = i / pieces;
+    const int col = i % pieces * 8;
+    const int32_t key = page * kPage + token;
+    const int32_t end = SIMT_MUTATE("unpack.past_the_end", item.key_end, item.key_end + 1);
+    simt::Words4 numbers = {};
+    if (key >= item.key_begin && key < end) {
+      numbers = ReadCodes<kFormat, kPart>(tiles.rows, tiles.Codes(page), kv_stride, token, col);
+    }
+    tiles.rows.Store16(to + token * tiles.stride + col, numbers);
+  }
 }
 
 SIMT_FUNCTION void CopyPage(const AttentionKernelArgs<simt::Bf16>& args, const AttentionItem& item,
-                            const AttentionTiles& tiles, int page, int threads) {
+                            const AttentionTiles<simt::Bf16>& tiles, int page, int threads) {
   const KvPages<simt::Bf16>& kv = args.kv;
   const int pieces = kv.stride / 8;
   const int32_t end = SIMT_MUTATE("attend.copies_past_the_end", item.key_end, item.key_end + 1);
@@ -60,7 +117,8 @@ SIMT_FUNCTION void CopyPage(const AttentionKernelArgs<simt::Bf16>& args, const A
 
 // The four quarters of the 16 x 16 tile at (row, col): upper left, lower left, upper right, lower
 // right.
-SIMT_FUNCTION int QuarterRow(const AttentionTiles& tiles, int begin, int col) {
+template <typename T>
+SIMT_FUNCTION int QuarterRow(const AttentionTiles<T>& tiles, int begin, int col) {
   const int lane = simt::Lane();
   const int half = SIMT_MUTATE("attend.quarters", lane / 8 % 2, lane / 16);
   const int other = SIMT_MUTATE("attend.quarters", lane / 16, lane / 8 % 2);
@@ -108,10 +166,9 @@ SIMT_FUNCTION void WeighScores(WarpRows& warp, float scale, int32_t first_key,
   }
 }
 
-template <int kTiles>
-SIMT_FUNCTION void AttendPage(const AttentionKernelArgs<simt::Bf16>& args,
-                              const AttentionTiles& tiles, int page, WarpRows& warp,
-                              float (&sums)[2 * kTiles][4]) {
+template <int kTiles, typename T>
+SIMT_FUNCTION void AttendPage(const AttentionKernelArgs<T>& args, const AttentionTiles<T>& tiles,
+                              int page, WarpRows& warp, float (&sums)[2 * kTiles][4]) {
   const int used = args.kv.stride / kTile;
   const int own = simt::WarpIndex() * kAttentionTile * tiles.stride;
   float scores[2][4] = {};
@@ -151,10 +208,11 @@ SIMT_FUNCTION void AttendPage(const AttentionKernelArgs<simt::Bf16>& args,
 
 // Ends a span: combines it with those before, whose sums of values are in the slot, and begins the
 // next one.
-template <int kTiles>
-SIMT_FUNCTION void EndSpan(const AttentionKernelArgs<simt::Bf16>& args, bool is_first,
-                           WarpRows& warp, float (&sums)[2 * kTiles][4]) {
+template <int kTiles, typename T>
+SIMT_FUNCTION void EndSpan(const AttentionKernelArgs<T>& args, bool is_first, WarpRows& warp,
+                           float (&sums)[2 * kTiles][4]) {
   const int quad = simt::Lane() % 4;
+  const int dims = SummedDims(args.kv);
   SIMT_UNROLL
   for (int half = 0; half < 2; ++half) {
     SoftmaxState& span = warp.span[half];
@@ -169,13 +227,13 @@ SIMT_FUNCTION void EndSpan(const AttentionKernelArgs<simt::Bf16>& args, bool is_
       SIMT_UNROLL
       for (int i = 0; i < 2; ++i) {
         const int col = n * 8 + quad * 2 + i;
-        if (col >= args.kv.dim) continue;
+        if (col >= dims) continue;
         const float before = is_first ? 0.0f : slot[col];
         slot[col] = before * factors.before + sums[n][half * 2 + i] * factors.own;
       }
     }
-    if (quad == 0) slot[args.kv.dim] = warp.total[half].max;
-    if (quad == 0) slot[args.kv.dim + 1] = warp.total[half].sum;
+    if (quad == 0) slot[dims] = warp.total[half].max;
+    if (quad == 0) slot[dims + 1] = warp.total[half].sum;
   }
   SIMT_UNROLL
   for (int n = 0; n < 2 * kTiles; ++n) {
@@ -183,29 +241,35 @@ SIMT_FUNCTION void EndSpan(const AttentionKernelArgs<simt::Bf16>& args, bool is_
   }
 }
 
-// Rows of q of this warp, rounded, zeros where there is none.
-SIMT_FUNCTION void StageQueries(const AttentionKernelArgs<simt::Bf16>& args,
-                                const AttentionItem& item, const AttentionTiles& tiles) {
+// Rows of q of this warp, rounded, zeros where there is none; turned where keys are.
+template <typename T>
+SIMT_FUNCTION void StageQueries(const AttentionKernelArgs<T>& args, const AttentionItem& item,
+                                const AttentionTiles<T>& tiles) {
   const int first = simt::WarpIndex() * kAttentionTile;
   for (int r = 0; r < kAttentionTile; ++r) {
     const float* q = RowOfItem(args, item, first + r).q;
     for (int i = simt::Lane(); i < args.kv.stride; i += simt::kWarpThreads) {
-      const float value = q != nullptr && i < args.kv.dim ? q[i] : 0.0f;
+      float value = q != nullptr && i < args.kv.dim ? q[i] : 0.0f;
+      if constexpr (kIsTurned<T>) {  // by the keys' groups of 32: a warp has one
+        float none = 0.0f;
+        TurnGroup(value, none, /*has_high=*/false);
+        value *= SIMT_MUTATE("attend.turned_query", 8.0f / 32.0f, 8.0f / 64.0f);
+      }
       tiles.rows.Store((first + r) * tiles.stride + i, simt::ToBf16(value));
     }
   }
 }
 
 // kTiles: 16 dimensions each, as many as the pages' stride has or more. kWarps: of the block.
-template <int kTiles, int kWarps>
+template <int kTiles, int kWarps, typename T>
 SIMT_KERNEL(kWarps* simt::kWarpThreads)
-void AttendPages(AttentionKernelArgs<simt::Bf16> args) {
+void AttendPages(AttentionKernelArgs<T> args) {
   constexpr int kThreads = kWarps * simt::kWarpThreads;
   const AttentionItem item = args.items[simt::BlockIndex()];
   const int stride = args.kv.stride + 8;
-  const AttentionTiles tiles{
-      simt::DynamicShared<simt::Bf16>(0, AttentionSharedBytes(kWarps, args.kv.stride) / 2), stride,
-      kWarps * kAttentionTile * stride};
+  const AttentionTiles<T> tiles{
+      simt::DynamicShared<simt::Bf16>(0, AttentionSharedBytes(kWarps, args.kv) / 2), stride,
+      kWarps * kAttentionTile * stride, CodedBytes(args.kv) / 2};
   StageQueries(args, item, tiles);
   const int first = simt::WarpIndex() * kAttentionTile + simt::Lane() / 4;
   WarpRows warp;
@@ -223,6 +287,11 @@ void AttendPages(AttentionKernelArgs<simt::Bf16> args) {
     SIMT_UNLESS("attend.no_barrier") simt::BlockBarrier();
     const int ahead = SIMT_MUTATE("attend.copies_too_early", kPageStages - 1, kPageStages);
     CopyPage(args, item, tiles, page + ahead, kThreads);
+    if constexpr (kIsCoded<T>) {
+      UnpackPart<KvPart::kKey>(tiles, item, args.kv.stride, page, kThreads);
+      UnpackPart<KvPart::kValue>(tiles, item, args.kv.stride, page, kThreads);
+      SIMT_UNLESS("unpack.no_barrier") simt::BlockBarrier();
+    }
     if (simt::WarpIndex() * kAttentionTile >= item.rows) continue;
     AttendPage<kTiles>(args, tiles, page, warp, sums);
     if (page + 1 == end || (page + 1) * kPage % kAttentionSpan == 0) {
@@ -251,24 +320,57 @@ void MergeSlots(const MergeItem* items, const float* partials, int dim, DeviceRo
   }
 }
 
-template <int kTiles>
-void LaunchAttendPages(const AttentionPlan& plan, AttentionKernelArgs<simt::Bf16> args,
+// Likewise of sums of turned values, `stride` of a head, of which `dim` are left once they are
+// turned back. A warp to a group of a head: a lane has one column and that 32 further.
+SIMT_KERNEL(kBlockThreads)
+void MergeTurnedSlots(const MergeItem* items, const float* partials, int dim, int stride,
+                      DeviceRows<simt::Bf16> out) {
+  constexpr int kGroup = kGroupSize<KvFormat::kInt4, KvPart::kValue>;
+  const MergeItem item = items[simt::BlockIndex()];
+  const int groups = (stride + kGroup - 1) / kGroup;
+  const int num_groups = static_cast<int>(out.cols / dim) * groups;
+  for (int at = simt::WarpIndex(); at < num_groups; at += kBlockWarps) {
+    const int head = at / groups;
+    const int col = at % groups * kGroup + simt::Lane();
+    const bool has_high = at % groups * kGroup + kGroup <= stride;
+    const float* slot =
+        partials + (item.partial + static_cast<int64_t>(head) * item.slots) * (stride + 2);
+    SoftmaxState total;
+    float low = 0.0f;
+    float high = 0.0f;
+    for (int i = 0; i < item.slots; ++i, slot += stride + 2) {
+      const CombineFactors factors = Combine(total, {slot[stride], slot[stride + 1]});
+      low = low * factors.before + slot[col] * factors.own;
+      if (has_high) high = high * factors.before + slot[col + 32] * factors.own;
+    }
+    TurnGroup(low, high, has_high);
+    const float factor =
+        SIMT_MUTATE("merge.turned_factor", has_high, true) ? 8.0f / 64.0f : 8.0f / 32.0f;
+    simt::Bf16* to = out.data + item.row * out.stride + static_cast<int64_t>(head) * dim;
+    if (col < dim) to[col] = simt::ToBf16(low * factor / total.sum);
+    if (has_high && col + 32 < dim) to[col + 32] = simt::ToBf16(high * factor / total.sum);
+  }
+}
+
+template <int kTiles, typename T>
+void LaunchAttendPages(const AttentionPlan& plan, AttentionKernelArgs<T> args,
                        simt::Stream stream) {
   const auto num_many = static_cast<int64_t>(plan.items.size()) - plan.num_few;
   if (plan.num_few > 0) {
-    simt::Launch({plan.num_few, simt::kWarpThreads, AttentionSharedBytes(1, args.kv.stride)},
-                 stream, AttendPages<kTiles, 1>, args);
+    simt::Launch({plan.num_few, simt::kWarpThreads, AttentionSharedBytes(1, args.kv)}, stream,
+                 AttendPages<kTiles, 1, T>, args);
   }
   args.items += plan.num_few;
   if (num_many > 0) {
     simt::Launch({num_many, kAttentionWarps * simt::kWarpThreads,
-                  AttentionSharedBytes(kAttentionWarps, args.kv.stride)},
-                 stream, AttendPages<kTiles, kAttentionWarps>, args);
+                  AttentionSharedBytes(kAttentionWarps, args.kv)},
+                 stream, AttendPages<kTiles, kAttentionWarps, T>, args);
   }
 }
 
-inline void LaunchAttend(const AttentionPlan& plan, const AttentionKernelArgs<simt::Bf16>& args,
-                         simt::Stream stream) {
+template <typename T>
+void LaunchAttend(const AttentionPlan& plan, const AttentionKernelArgs<T>& args,
+                  simt::Stream stream) {
   if (args.kv.stride <= 64) {
     LaunchAttendPages<4>(plan, args, stream);
   } else if (args.kv.stride <= 128) {
@@ -284,12 +386,17 @@ inline void LaunchAttend(const AttentionPlan& plan, const AttentionKernelArgs<fl
 }
 
 // The arrays of `args` are the plan's, in device memory, as `merges` are.
-template <typename T>
+template <typename T, typename Out>
 void LaunchAttention(const AttentionPlan& plan, const AttentionKernelArgs<T>& args,
-                     const MergeItem* merges, DeviceRows<T> out, simt::Stream stream) {
+                     const MergeItem* merges, DeviceRows<Out> out, simt::Stream stream) {
   LaunchAttend(plan, args, stream);
-  simt::Launch({static_cast<int64_t>(plan.merges.size()), kBlockThreads}, stream, MergeSlots<T>,
-               merges, args.partials, args.kv.dim, out);
+  const simt::LaunchShape shape{static_cast<int64_t>(plan.merges.size()), kBlockThreads};
+  if constexpr (kIsTurned<T>) {
+    simt::Launch(shape, stream, MergeTurnedSlots, merges, args.partials, args.kv.dim,
+                 args.kv.stride, out);
+  } else {
+    simt::Launch(shape, stream, MergeSlots<Out>, merges, args.partials, args.kv.dim, out);
+  }
 }
 
 }  // namespace polyad::cuda

@@ -3,9 +3,10 @@
 // Rows [q | k | v] after projection: q and k heads h <- rms_norm(h) where asked, then each pair
 // (i, i + d/2) of their first d = rotary_dim elements (a, b) <- (a cos - b sin, b cos + a sin); q
 // stays in its row, k and v go to the token's slot in the pages, rounded to T, with zeros up to the
-// pages' stride. A block to a row, a warp to a head: bits depend on the row alone.
+// pages' stride, or as codes. A block to a row, a warp to a head: bits depend on the row alone.
 
 #include "kernels/cuda/device_rows.h"
+#include "kernels/cuda/kv_codes.cuh"
 #include "kernels/cuda/kv_pages.cuh"
 #include "kernels/simt/simt.h"
 
@@ -13,6 +14,7 @@ namespace polyad::cuda {
 
 inline constexpr int kRotateThreads = 128;
 inline constexpr int kRotateWarps = kRotateThreads / simt::kWarpThreads;
+inline constexpr int kCodedHeadRoom = 256;  // numbers of a head that is to be codes, at most
 
 template <typename T>
 struct RotateArgs {
@@ -43,10 +45,10 @@ SIMT_FUNCTION float HeadFactor(const float* head, int dim, const float* weight, 
   return simt::InverseRoot(squares / static_cast<float>(dim) + eps);
 }
 
-// Norm and rotation of one head by a warp, from `head` to `to`, which may be the same.
-template <typename T, typename To>
+// Norm and rotation of one head by a warp; store(i, number) may write where `head` was read.
+template <typename T, typename Store>
 SIMT_FUNCTION void RotateHead(const RotateArgs<T>& args, const float* head, const float* weight,
-                              int32_t position, To* to) {
+                              int32_t position, const Store& store) {
   const int dim = args.kv.dim;
   const int half = args.rotary_dim / 2;
   const float factor = HeadFactor(head, dim, weight, args.norm_eps);
@@ -59,11 +61,11 @@ SIMT_FUNCTION void RotateHead(const RotateArgs<T>& args, const float* head, cons
     const float sin = SIMT_MUTATE("rotate.other_way", args.sin[at], -args.sin[at]);
     const float a = element(i);
     const float b = element(i + half);
-    to[i] = simt::FromFloat<To>(a * cos - b * sin);
-    to[i + half] = simt::FromFloat<To>(b * cos + a * sin);
+    store(i, a * cos - b * sin);
+    store(i + half, b * cos + a * sin);
   }
   for (int i = 2 * half + simt::Lane(); i < dim; i += simt::kWarpThreads) {
-    to[i] = simt::FromFloat<To>(element(i));
+    store(i, element(i));
   }
 }
 
@@ -77,12 +79,33 @@ SIMT_FUNCTION void StoreKeyAndValue(const RotateArgs<T>& args, const float* row,
   const float* v = k + static_cast<int64_t>(kv.num_kv_heads) * kv.dim;
   T* key = kv.data + PageRow(kv, block, head, kKeyPart, offset);
   T* value = kv.data + PageRow(kv, block, head, kValuePart, offset);
-  RotateHead(args, k, args.k_norm, position, key);
+  RotateHead(args, k, args.k_norm, position,
+             [&](int i, float number) { key[i] = simt::FromFloat<T>(number); });
   const int columns = SIMT_MUTATE("store.last_column", kv.dim, kv.dim - 1);
   for (int i = simt::Lane(); i < kv.stride; i += simt::kWarpThreads) {
     value[i] = simt::FromFloat<T>(i < columns ? v[i] : 0.0f);
     if (i >= kv.dim) key[i] = simt::FromFloat<T>(0.0f);
   }
+}
+
+// `room`: a head for each warp.
+template <KvFormat kFormat>
+SIMT_FUNCTION void StoreKeyAndValue(const RotateArgs<Coded<kFormat>>& args, const float* row,
+                                    int head, int32_t position, int64_t slot,
+                                    const simt::SharedArray<float>& room) {
+  const KvPages<Coded<kFormat>>& kv = args.kv;
+  const int64_t block = slot / kBlockTokens;
+  const auto token = static_cast<int>(slot % kBlockTokens);
+  const float* k = row + static_cast<int64_t>(args.num_heads + head) * kv.dim;
+  const float* v = k + static_cast<int64_t>(kv.num_kv_heads) * kv.dim;
+  const int begin = simt::WarpIndex() * kCodedHeadRoom;
+  simt::WarpBarrier();  // the head before this was read
+  RotateHead(args, k, args.k_norm, position,
+             [&](int i, float number) { room.Store(begin + i, number); });
+  SIMT_UNLESS("store_codes.no_barrier") simt::WarpBarrier();
+  EncodeHead<kFormat, KvPart::kKey>(kv, block, head, token,
+                                    [&](int i) { return room.Load(begin + i); });
+  EncodeHead<kFormat, KvPart::kValue>(kv, block, head, token, [&](int i) { return v[i]; });
 }
 
 template <typename T>
@@ -96,7 +119,10 @@ void RotateAndStoreRows(RotateArgs<T> args) {
   for (int h = simt::WarpIndex(); h < heads; h += kRotateWarps) {
     if (h < args.num_heads) {
       float* q = row + static_cast<int64_t>(h) * args.kv.dim;
-      RotateHead(args, q, args.q_norm, position, q);
+      RotateHead(args, q, args.q_norm, position, [&](int i, float number) { q[i] = number; });
+    } else if constexpr (kIsCoded<T>) {
+      SIMT_SHARED(float, room, kRotateWarps* kCodedHeadRoom);
+      StoreKeyAndValue(args, row, h - args.num_heads, position, slot, room);
     } else {
       StoreKeyAndValue(args, row, h - args.num_heads, position, slot);
     }

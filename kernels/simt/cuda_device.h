@@ -15,6 +15,7 @@
 #define SIMT_FUNCTION __device__ __forceinline__
 #define SIMT_HOST_DEVICE __host__ __device__ inline
 #define SIMT_UNROLL _Pragma("unroll")
+#define SIMT_ROLLED _Pragma("unroll 1")  // for the registers
 
 #include "kernels/simt/bf16.h"
 

@@ -19,6 +19,7 @@
 #define SIMT_FUNCTION inline
 #define SIMT_HOST_DEVICE inline
 #define SIMT_UNROLL
+#define SIMT_ROLLED
 // Functions that read registers of other lanes, all of which wait: no race, whatever
 // ThreadSanitizer takes the lanes for.
 #define SIMT_ALL_LANES_WAIT __attribute__((no_sanitize("thread")))

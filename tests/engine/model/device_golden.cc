@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "gtest/gtest.h"
+#include "kernels/api/kv_codes.h"
 
 namespace polyad {
 namespace {
@@ -19,6 +20,16 @@ double RoundingBound(int64_t num_layers) {
   return static_cast<double>(15 * num_layers + 2) * kHalfUnit;
 }
 
+// K/V as codes are steps apart: numbers that a half unit parts fall to different codes once in
+// step / half unit times, so the root mean square of what that makes is the root of the product. A
+// group of 64 normal numbers is 5 deviations wide; k and v of each layer.
+double CodeBound(int64_t num_layers, KvFormat format) {
+  if (!IsCoded(format)) return 0;
+  constexpr double kHalfUnit = 0x1p-9;
+  const double step = 5.0 / static_cast<double>(TopCodeOf(format, KvPart::kValue));
+  return 2 * static_cast<double>(num_layers) * std::sqrt(kHalfUnit * step);
+}
+
 double RelativeError(const std::vector<float>& got, const std::vector<float>& want) {
   double error = 0;
   double norm = 0;
@@ -31,8 +42,9 @@ double RelativeError(const std::vector<float>& got, const std::vector<float>& wa
 
 }  // namespace
 
-DeviceModel::DeviceModel(const std::string& name, std::unique_ptr<Backend> backend)
-    : test_(LoadTestModel(GoldenModelFile(name), std::move(backend))) {
+DeviceModel::DeviceModel(const std::string& name, std::unique_ptr<Backend> backend,
+                         KvFormat kv_format)
+    : test_(LoadTestModel(GoldenModelFile(name), std::move(backend), 16 << 20, kv_format)) {
   Add(nullptr, GoldenPath("models/" + name));
   if (!std::filesystem::exists(GoldenPath("adapters/" + name))) return;
   for (const std::string& adapter : GoldenNamesIn("adapters/" + name)) {
@@ -85,6 +97,19 @@ void DeviceModel::ExpectGoldenLogitsUpToRounding() {
   for (size_t i = 0; i < logits.size(); ++i) {
     EXPECT_LE(RelativeError(logits[i], prompts_[i].logits),
               RoundingBound(test_.files->spec().num_layers))
+        << names_[i];
+  }
+}
+
+void DeviceModel::ExpectLogitsOf(DeviceModel& other) {
+  const std::vector<std::vector<float>> logits = Logits();
+  const std::vector<std::vector<float>> expected = other.Logits();
+  ASSERT_EQ(logits.size(), names_.size());
+  ASSERT_EQ(expected.size(), names_.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const int64_t num_layers = test_.files->spec().num_layers;
+    EXPECT_LE(RelativeError(logits[i], expected[i]),
+              RoundingBound(num_layers) + CodeBound(num_layers, test_.model->kv_format()))
         << names_[i];
   }
 }

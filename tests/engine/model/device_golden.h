@@ -14,12 +14,16 @@ namespace polyad {
 
 class DeviceModel {
  public:
-  DeviceModel(const std::string& name, std::unique_ptr<Backend> backend);
+  DeviceModel(const std::string& name, std::unique_ptr<Backend> backend,
+              KvFormat kv_format = KvFormat::kAuto);
 
   // In the exact mode: within the tolerance that the CPU backend is held to.
   void ExpectGoldenLogits();
   // In bf16, and over quantised bases: within what the roundings on the way to a logit may do.
   void ExpectGoldenLogitsUpToRounding();
+  // Those of the same model elsewhere, whose K/V are of the same format, within what the roundings
+  // of either may do, and that they may fall to different codes.
+  void ExpectLogitsOf(DeviceModel& other);
 
  private:
   void Add(std::shared_ptr<const AdapterVersion> adapter, const std::string& path);

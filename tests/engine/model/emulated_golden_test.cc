@@ -1,8 +1,16 @@
 // Whole tiny models through the CUDA backend on the emulated device: every op of every layer a CUDA
 // kernel. In the exact mode each architecture with all of its golden adapters in one batch, held
 // against what the original libraries computed; in bf16, and over quantised bases, to what its
-// roundings may do. covers: kernels/cuda/product.cuh
+// roundings may do; with K/V as codes, against the CPU backend's logits.
+// covers: kernels/cuda/product.cuh
+
+#include <memory>
+#include <string>
+#include <tuple>
+#include <utility>
+
 #include "gtest/gtest.h"
+#include "kernels/backend_factory.h"
 #include "tests/engine/model/device_golden.h"
 #include "tests/kernels/cuda/emulated_backend.h"
 
@@ -11,9 +19,9 @@ namespace {
 
 // A model, and the emulated device it is on.
 struct EmulatedModel {
-  EmulatedModel(const std::string& name, ComputeMode mode)
+  EmulatedModel(const std::string& name, ComputeMode mode, KvFormat kv_format = KvFormat::kAuto)
       : device(new test::EmulatedBackend(mode, {})),
-        model(name, std::unique_ptr<Backend>(device)) {}
+        model(name, std::unique_ptr<Backend>(device), kv_format) {}
 
   test::EmulatedBackend* device;  // the model's
   DeviceModel model;
@@ -42,6 +50,31 @@ TEST_P(EmulatedInBf16, EveryTenantIsAsNearToTheOriginalAsItsRoundingsAllow) {
 
 INSTANTIATE_TEST_SUITE_P(Models, EmulatedInBf16, testing::ValuesIn(GoldenNamesIn("models")),
                          [](const auto& model) { return model.param; });
+
+class EmulatedWithCodes : public testing::TestWithParam<std::tuple<std::string, KvFormat>> {};
+
+// Codes are the same everywhere; what they lose of the original is held where text can be scored
+// (smollm2_test).
+TEST_P(EmulatedWithCodes, EveryTenantGetsWhatTheCpuBackendGives) {
+  const auto& [name, format] = GetParam();
+  EmulatedModel emulated(name, ComputeMode::kAuto, format);
+  BackendOptions options;
+  options.mode = ComputeMode::kBF16;
+  options.num_threads = 1;
+  absl::StatusOr<std::unique_ptr<Backend>> cpu = MakeBackend("cpu", options);
+  ASSERT_TRUE(cpu.ok()) << cpu.status();
+  DeviceModel expected(name, *std::move(cpu), format);
+  emulated.model.ExpectLogitsOf(expected);
+  EXPECT_EQ(emulated.device->fault(), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EmulatedWithCodes,
+                         testing::Combine(testing::ValuesIn(ArchitectureNames()),
+                                          testing::Values(KvFormat::kInt8, KvFormat::kInt4)),
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + "_" +
+                                  std::string(NameOf(std::get<1>(test.param)));
+                         });
 
 }  // namespace
 }  // namespace polyad

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -22,15 +21,6 @@ double RelativeError(const std::vector<double>& actual, const std::vector<double
 }
 
 }  // namespace
-
-std::vector<OpCase> CasesOnDevice(ComputeMode mode) {
-  std::vector<OpCase> cases;
-  for (OpCase& op : ConformanceCases()) {
-    const bool coded = op.name.ends_with("kv:int8") || op.name.ends_with("kv:int4");
-    if (mode == ComputeMode::kF32 || !coded) cases.push_back(std::move(op));
-  }
-  return cases;
-}
 
 void ExpectConforms(const OpCase& op, Backend& backend, Backend& reference) {
   const std::unique_ptr<OpRun> got = op.make(backend);

@@ -46,7 +46,7 @@ TEST(GuardedConformanceTest, NoCallTouchesDeviceMemoryFromTheHost) {
     EmulatedBackend guarded(mode, {}, /*guarded=*/true);
     StagedBackend backend(guarded);
     ref::ReferenceBackend reference(mode);
-    for (const OpCase& op : CasesOnDevice(mode)) {
+    for (const OpCase& op : ConformanceCases()) {
       if (IsAttention(op) && mode == ComputeMode::kF32) continue;  // takes long, does no more
       const int64_t launches = guarded.num_launches();
       ExpectConforms(op, backend, reference);

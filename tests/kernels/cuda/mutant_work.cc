@@ -45,14 +45,15 @@ Outcome OutcomeOf(const OpCase& op, Backend& backend) {
 }
 
 // A prefill of 20 tokens beside a decoding sequence.
-Outcome Attend(Backend& backend, int64_t context) {
+Outcome Attend(Backend& backend, int64_t context, KvFormat format = KvFormat::kAuto) {
   return OutcomeOf(AttentionCase({.num_heads = 4,
                                   .num_kv_heads = 2,
-                                  .head_dim = 20,
+                                  .head_dim = IsCoded(format) ? 80 : 20,
                                   .contexts = {{context, 20}, {context, 1}},
                                   .rotary_dim = 16,
                                   .window = context > 50 ? 0 : 12,
                                   .head_norms = true,
+                                  .format = format,
                                   .num_layers = 1}),
                    backend);
 }
@@ -82,6 +83,8 @@ Outcome DoWork(std::string_view work, Backend& backend) {
   if (work == "low_rank_many") return LowRankOfRows(backend, 70);
   if (work == "attend_short") return Attend(backend, 37);
   if (work == "attend_long") return Attend(backend, 530);
+  if (work == "attend_int8") return Attend(backend, 37, KvFormat::kInt8);
+  if (work == "attend_int4") return Attend(backend, 37, KvFormat::kInt4);
   constexpr std::string_view kProduct = "product_";
   if (work == "product_many") return Product(backend, MakeWeight(DType::kBF16, 70, 200, 1), 70);
   if (work.starts_with(kProduct) && !work.starts_with("product_of_rows")) {

@@ -85,6 +85,19 @@ TEST(PagedAttentionTest, AttendsRightlyInEveryShape) {
   }
 }
 
+// Each width of tiles that codes have, several heads to a kv head, several spans.
+TEST(PagedAttentionTest, AttendsRightlyToCodes) {
+  for (const KvFormat format : {KvFormat::kInt8, KvFormat::kInt4}) {
+    for (AttentionShape shape : Shapes()) {
+      const bool is_wide = shape.head_dim == 96 || shape.head_dim == 256;
+      if (!is_wide && shape.num_heads != 17 && shape.window == 0) continue;
+      shape.format = format;
+      ExpectConformance(AttentionCase(shape), ComputeMode::kAuto, {.order = simt::Order::kRandom});
+    }
+  }
+}
+
+// Of codes they are in kernel_conformance_test.
 TEST(PagedAttentionTest, AttendsRightlyInTheSharedCases) {
   int num_cases = 0;
   for (const OpCase& op : ConformanceCases()) {
@@ -110,6 +123,9 @@ TEST(PagedAttentionTest, AttendsRightlyUnderEverySchedule) {
     for (const ComputeMode mode : {ComputeMode::kAuto, ComputeMode::kF32}) {
       ExpectConformance(AttentionCase(shape), mode, options);
     }
+    AttentionShape coded = shape;
+    coded.format = KvFormat::kInt4;
+    ExpectConformance(AttentionCase(coded), ComputeMode::kAuto, options);
   }
 }
 
