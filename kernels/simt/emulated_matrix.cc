@@ -1,11 +1,14 @@
 #include "kernels/simt/emulated_matrix.h"
 
+#include <atomic>
 #include <bit>
 
 #include "kernels/simt/launch_shape.h"
 
 namespace polyad::simt {
 namespace {
+
+std::atomic<int64_t> num_matrix_products = 0;
 
 float HalfOf(uint32_t pair, int half) {
   return std::bit_cast<float>(half == 0 ? pair << 16 : pair & 0xffff0000u);
@@ -55,6 +58,7 @@ void LoadMatrices(void* const* operands) {
 }  // namespace
 
 void EmulateMma(void* const* operands) {
+  num_matrix_products.fetch_add(1, std::memory_order_relaxed);
   Matrices m;
   Collect(operands, m);
   for (int lane = 0; lane < kWarpThreads; ++lane) {
@@ -68,6 +72,8 @@ void EmulateMma(void* const* operands) {
     }
   }
 }
+
+int64_t NumMatrixProducts() { return num_matrix_products.load(std::memory_order_relaxed); }
 
 void EmulateLoadMatrix(void* const* operands) { LoadMatrices<false>(operands); }
 void EmulateLoadMatrixTransposed(void* const* operands) { LoadMatrices<true>(operands); }

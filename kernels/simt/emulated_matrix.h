@@ -4,7 +4,7 @@
 // EmulatedBlock::WarpCall hands them over. Where elements lie: PTX ISA 9.x, "Matrix Fragments for
 // mma.m16n8k16 with floating point type" and "ldmatrix"; tests/kernels/simt/fragment_layout_test.cc
 // holds them against those tables. Sums are fp32, by ascending k; a tensor core may add in another
-// order and keeps other bits of the addends. Pure.
+// order and keeps other bits of the addends. Pure, but for the count.
 
 #include <cstdint>
 
@@ -17,6 +17,8 @@ struct MmaOperand {
   const uint32_t* b;  // 2
 };
 void EmulateMma(void* const* operands);
+// How many there were in this process so far.
+int64_t NumMatrixProducts();
 
 // Four matrices of 8 x 8: row r of matrix m is what lane 8 m + r points at.
 struct LoadMatrixOperand {
