@@ -22,6 +22,7 @@ ALLOWED = {
     "kernels/cpu": {"kernels/api"},
     "kernels/simt": set(),
     "kernels/cuda": {"kernels/api", "kernels/simt"},
+    "kernels/shard": {"kernels/api"},
     "kernels": {"kernels/api", "kernels/cuda", "kernels/simt", "kernels/cpu", "kernels/reference"},
     "engine/base": set(),
     "engine/request": {"engine/base"},
