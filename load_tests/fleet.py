@@ -19,7 +19,7 @@ import servers
 DEPLOY = pathlib.Path(__file__).resolve().parent.parent / "deploy"
 PORTS = {"grpc": 50051, "http": 8080, "admin": 50052}
 FRONT_PORTS = {"grpc": 50443, "http": 8443}
-WAIT_SECONDS = 300  # for what takes moments on a machine that is not stopped meanwhile
+WAIT_SECONDS = 600  # for what takes moments on a machine that is not stopped meanwhile
 POLL_SECONDS = 0.02
 UP = "2"  # srv_op_state of `show servers state`
 BALANCE = "balance hash var(txn.adapter)"
@@ -63,11 +63,15 @@ class Replica(servers.Polyad):
         """
         super().start()
         for adapter in self.adapters:
-            body = {"model": adapter, "prompt": [1], "max_tokens": 1}
-            status, text = http_client.post(self.url, "/v1/completions", body)
-            if status != 200:
-                raise RuntimeError(f"{self.name}: {adapter}: expected 200, got {status}: {text}")
+            self.ask({"model": adapter})
         wait_until(lambda: self.adapters <= self.requests_by_adapter().keys(), "adapters' series")
+
+    def ask(self, body):
+        """One token."""
+        body = body | {"prompt": [1], "max_tokens": 1}
+        status, text = http_client.post(self.url, "/v1/completions", body)
+        if status != 200:
+            raise RuntimeError(f"{self.name}: {body}: expected 200, got {status}: {text}")
 
     def running(self):
         """-> (sequences in its batch, tokens it has generated)"""
@@ -75,9 +79,13 @@ class Replica(servers.Polyad):
         return found["vllm:num_requests_running"], found["polyad_generated_tokens_total"]
 
     def requests_by_adapter(self):
-        """-> {adapter: requests that ended}, of the adapters that had any."""
+        """-> {adapter: requests that ended}. A request is counted after its answer has been handed
+        over and before any later one's is: so one of the base model goes before.
+        """
+        self.ask({})
         name = "polyad_adapter_requests_total"
-        return {k: n for k, n in http_client.by_label(self.url, name, "adapter").items() if n > 0}
+        counts = http_client.by_label(self.url, name, "adapter")
+        return {adapter: counts[adapter] for adapter in self.adapters & counts.keys()}
 
     def kill(self):
         self.process.kill()
@@ -188,14 +196,15 @@ class Fleet:
     def counts(self):
         return {one.name: one.requests_by_adapter() if one.process else {} for one in self.replicas}
 
-    def bench(self, front, trace, flags=()):
-        return Bench(self, front, trace, flags)
+    def bench(self, front, trace, replica=None):
+        """On the proxy, or past it on one replica's HTTP."""
+        return Bench(self, front, trace, replica)
 
 
 class Bench:
-    """`polyad bench` on one front of the proxy, started; finish() waits for it."""
+    """`polyad bench`, started; finish() waits for it."""
 
-    def __init__(self, fleet, front, trace, flags):
+    def __init__(self, fleet, front, trace, replica):
         self.front = front
         self.folder = tempfile.TemporaryDirectory()
         place = pathlib.Path(self.folder.name)
@@ -203,10 +212,11 @@ class Bench:
         (place / "trace.jsonl").write_text(lines, encoding="utf-8")
         scheme = "http://" if front == "http" else ""
         command = [fleet.args.polyad, "bench"]
-        command += ["--target", f"{scheme}{namespaces.HUB_ADDRESS}:{FRONT_PORTS[front]}"]
+        proxy = f"{scheme}{namespaces.HUB_ADDRESS}:{FRONT_PORTS[front]}"
+        command += ["--target", replica.url if replica else proxy]
         command += ["--trace", "trace.jsonl", "--log", "log.jsonl", "--json", "result.json"]
         self.process = subprocess.Popen(
-            [*command, *flags],
+            command,
             cwd=place,
             env=os.environ | {"no_proxy": "*"},
             stdout=subprocess.DEVNULL,

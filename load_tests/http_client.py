@@ -5,7 +5,7 @@ import re
 import urllib.error
 import urllib.request
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 600
 METRIC_LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{.*\})? (\S+)$")
 
 

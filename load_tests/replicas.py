@@ -288,8 +288,10 @@ def name_adapters(args):
     args.adapters = {name: folders[i % len(folders)] for i, name in enumerate(names)}
 
 
-def enter_hub_or_skip():
+def enter_hub_or_skip(model):
     try:
+        if not model.exists():
+            raise namespaces.Unavailable(f"no {model} here (tools/fetch_demo_model {model})")
         if not (shutil.which("haproxy") or pathlib.Path("/usr/sbin/haproxy").exists()):
             raise namespaces.Unavailable("no haproxy here (package haproxy)")
         namespaces.enter_hub()
@@ -318,7 +320,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    enter_hub_or_skip()
+    enter_hub_or_skip(args.model)
     with fleet_module.Fleet(args, args.replicas, args.replicas - 1) as fleet:
         campaign = Campaign(args, fleet)
         for _ in range(args.rounds):
