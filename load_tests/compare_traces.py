@@ -2,9 +2,9 @@
 """polyad beside its peers on one trace of arrivals: an open loop, all in one run.
 
 For each workload and rate every contender replays the same lines, while the others are paused:
-polyad and llama.cpp's server over HTTP by `polyad bench`, OpenVINO GenAI in its own process
-(openvino_peer.py). Times count from when a request should have arrived, so what piles up counts.
-Peers that are not given are left out, and the page says so.
+polyad, llama.cpp's server and vLLM over HTTP by `polyad bench`, OpenVINO GenAI and PEFT in their
+own processes (openvino_peer.py, peft_peer.py). Times count from when a request should have arrived,
+so what piles up counts. Peers that are not given are left out, and the page says so.
 
   base    S-LoRA's lengths and Poisson arrivals for the base model
   loras   the same for 32 LoRAs, alpha 0.3; OpenVINO GenAI has no batch of several adapters
@@ -30,6 +30,20 @@ WORKLOADS = ("base", "loras")
 LLAMA_SLOTS = 32
 ALPHA = 0.3
 TIMEOUT_SECONDS = 300
+VLLM_FLAGS = (
+    "--dtype bfloat16 --max-model-len 512 --max-num-seqs 32 --no-enable-prefix-caching"
+    " --gpu-memory-utilization 0.3"
+)
+VLLM_LORAS = f"--enable-lora --max-loras {compare.NUM_ADAPTERS} --max-lora-rank 16"
+PEERS = {  # and what sets them apart in this comparison
+    "llama.cpp": "has a batch for one set of adapters at a time: requests for different ones take"
+    " turns; adapters are named at its start",
+    "OpenVINO GenAI": "has one set of adapters for a whole batch, so it is not in *loras*; it"
+    " is a library: its figures spare it the HTTP work and the client beside it",
+    "vLLM": "batches different adapters, padded to the largest rank",
+    "PEFT": "is a library without continuous batching: what has arrived is one padded batch, and what"
+    " arrives meanwhile waits for its end; no HTTP work and no client beside it",
+}
 
 
 def trace_of(args, workload, rate):
@@ -57,6 +71,11 @@ def contenders_of(args, workload):
         found.append(peer)
     if args.openvino_python and not adapters:
         found.append(servers.OpenVino(args.openvino_python, args.f16_gguf, log("openvino")))
+    if args.vllm_python:
+        flags = f"{args.vllm_flags} {VLLM_LORAS}" if adapters else args.vllm_flags
+        found.append(servers.Vllm(args.vllm_python, args.model, log("vllm"), named, flags))
+    if args.peft_python:
+        found.append(servers.Peft(args.peft_python, args.model, log("peft"), named))
     return found
 
 
@@ -81,7 +100,7 @@ def bench(args, server, trace, place):
 
 def replay(args, server, trace, place):
     """-> figures of one run, of any server, from its rows alone"""
-    if isinstance(server, servers.OpenVino):
+    if isinstance(server, servers.InProcess):
         answer = server.replay(trace, args.seed, TIMEOUT_SECONDS)
         duration, rows = answer["duration"], answer["rows"]
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -127,14 +146,26 @@ def summarise(args, duration, rows):
     return figures
 
 
+def up(args, workload, server):
+    """Whether it is up and has answered; polyad has to."""
+    try:
+        server.start()
+        replay(args, server, list(trace_of(args, workload, 2.0))[:4], args.out / "warm")
+    except (RuntimeError, OSError, ValueError) as error:
+        server.stop()
+        if isinstance(server, servers.Polyad):
+            raise
+        print(f"{server.name} left out: {error}", flush=True)
+        return False
+    server.pause()
+    return True
+
+
 def measure(args, workload):
     contenders = contenders_of(args, workload)
     rows = []
     try:
-        for server in contenders:
-            server.start()
-            replay(args, server, list(trace_of(args, workload, 2.0))[:4], args.out / "warm")
-            server.pause()
+        contenders = [server for server in contenders if up(args, workload, server)]
         for number, rate in enumerate(args.rates):
             trace = list(trace_of(args, workload, rate))
             shift = number % len(contenders)
@@ -150,7 +181,8 @@ def measure(args, workload):
     finally:
         for server in contenders:
             server.stop()
-    return rows
+    order = [server.name for server in contenders]
+    return sorted(rows, key=lambda row: (row["rate"], order.index(row["server"])))
 
 
 def row_of(row):
@@ -171,7 +203,7 @@ HEADER = (
 def page(result):
     m = result["machine"]
     asked, names = result["asked"], {row["server"] for row in result["rows"]}
-    absent = [name for name in ("llama.cpp", "OpenVINO GenAI") if name not in names]
+    absent = [name for name in PEERS if name not in names]
     commands = {}
     for row in result["rows"]:
         commands.setdefault(row["command"], f"- {row['workload']}, {row['server']}: `{{}}`")
@@ -193,9 +225,15 @@ def page(result):
         *[row_of(row) for row in result["rows"]],
         "",
     ]
+    if names & PEERS.keys():
+        parts += ["## What is compared with what", ""]
+        parts += [f"- **{name}** {text}." for name, text in PEERS.items() if name in names]
+        parts += [f"- {note}" for note in result["notes"]]
+        parts.append("")
     if absent:
         parts.append(f"Not in this run: {', '.join(absent)}.\n")
     parts += ["## To repeat it", "The peers and files: `load_tests/README.md`.\n"]
+    parts.append("<!-- not run: it wants the peers, a quiet machine and minutes -->\n")
     parts.append(f"    {result['command']}\n")
     parts.append("The servers as they ran:\n")
     parts += [line.format(command) for command, line in commands.items()]
@@ -216,6 +254,9 @@ def parse_args():
     parser.add_argument("--llama-server", default=os.environ.get("LLAMA_SERVER"))
     parser.add_argument("--llama-flags", default="-fa on -lm none")
     parser.add_argument("--openvino-python", default=os.environ.get("OPENVINO_PYTHON"))
+    parser.add_argument("--vllm-python", default=os.environ.get("VLLM_PYTHON"))
+    parser.add_argument("--vllm-flags", default=VLLM_FLAGS)
+    parser.add_argument("--peft-python", default=os.environ.get("PEFT_PYTHON"))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     parser.add_argument("--rates", type=float, nargs="+", default=[2.0, 6.0])
     parser.add_argument("--seconds", type=float, default=20, help="of arrivals")
@@ -224,6 +265,7 @@ def parse_args():
     parser.add_argument("--slo-ttft-ms", type=float, default=500)
     parser.add_argument("--slo-tpot-ms", type=float, default=100)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="results, logs, traces")
+    parser.add_argument("--note", nargs="*", default=[], help="lines for the page")
     parser.add_argument("--page", type=pathlib.Path, help="writes the docs' page")
     args = parser.parse_args()
     if not all(rate * args.seconds >= 1 for rate in args.rates):
@@ -254,6 +296,7 @@ def main():
         "asked": {key: getattr(args, key) for key in asked},
         "rows": rows,
         "command": command,
+        "notes": args.note,
     }
     (args.out / "traces.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if args.page:

@@ -11,24 +11,17 @@ the HTTP work that the servers do.
 """
 
 import json
-import os
 import random
 import sys
 import time
 
 import load
+import peer_rows
 
 # Of 256, 512 and 4096 batched tokens, the last without split-fuse was the fastest at 32 requests.
 KV_CACHE_GB = 1
 MAX_BATCHED_TOKENS = 4096
 MAX_SEQUENCES = 32
-
-
-def claim_standard_output():
-    """Keeps the pipe for our lines and sends what the library prints to standard error."""
-    lines = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return lines
 
 
 def make_pipeline(genai, model):
@@ -103,7 +96,7 @@ class Replay:
 
     def __init__(self, pipeline, make_prompt, make_config, trace):
         self.pipeline, self.make_prompt, self.make_config = pipeline, make_prompt, make_config
-        self.waiting = [dict(line, ttft=None, last=None, written=0) for line in reversed(trace)]
+        self.waiting = peer_rows.waiting(trace)
         self.active, self.done = {}, []
         self.began = 0.0
 
@@ -121,29 +114,11 @@ class Replay:
     def read(self, finished_status):
         for number, (handle, line) in list(self.active.items()):
             while handle.can_read():
-                line["last"] = self.now()
-                if line["ttft"] is None:
-                    line["ttft"] = line["last"]
-                line["written"] += sum(len(o.generated_ids) for o in handle.read().values())
+                count = sum(len(o.generated_ids) for o in handle.read().values())
+                peer_rows.wrote(line, count, self.now())
             if handle.get_status() == finished_status:
-                self.done.append(self.row(line))
+                self.done.append(peer_rows.row_of(line))
                 del self.active[number]
-
-    def row(self, line):
-        since = lambda moment: (moment - line["at_s"]) * 1e3
-        gaps = line["written"] - 1
-        return {
-            "at_s": line["at_s"],
-            "tenant": line["tenant"],
-            "model": line["model"],
-            "end": "completed" if line["written"] == line["output_tokens"] else "failed",
-            "input_tokens": line["prompt_tokens"],
-            "output_tokens": line["written"],
-            "sent_ms": since(line["sent"]),
-            "ttft_ms": since(line["ttft"]),
-            "tpot_ms": (line["last"] - line["ttft"]) * 1e3 / gaps if gaps > 0 else None,
-            "e2el_ms": since(line["last"]),
-        }
 
     def result(self, finished_status):
         self.began = time.perf_counter()
@@ -158,7 +133,7 @@ class Replay:
 
 
 def main():
-    lines = claim_standard_output()
+    lines = peer_rows.claim_standard_output()
     import numpy
     import openvino
     import openvino_genai as genai

@@ -22,8 +22,9 @@ import urllib.request
 
 import load as load_module
 
-START_TIMEOUT_SECONDS = 180
+START_TIMEOUT_SECONDS = 600
 STOP_TIMEOUT_SECONDS = 20
+VLLM_KV_GIB = 1
 
 
 def add_polyad(parser):
@@ -55,6 +56,7 @@ class Server:
     """A child process in its own process group, with its output in `log_path`."""
 
     enter = None  # what the child does before it becomes the program
+    answers_lines = True  # on its standard output, which is read; else that is part of its log
 
     def __init__(self, name, command, log_path, environment=None):
         self.name = name
@@ -70,7 +72,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if self.answers_lines else log,
                 stderr=log,
                 env=self.environment,
                 process_group=0,
@@ -117,10 +119,11 @@ class Server:
             try:
                 self.process.wait(STOP_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                self.signal(signal.SIGKILL)
                 self.process.wait()
         self.process.stdin.close()
-        self.process.stdout.close()
+        if self.process.stdout:
+            self.process.stdout.close()
         self.process = None
 
 
@@ -194,36 +197,54 @@ class LlamaServer(HttpServer):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def wait_until_ready(self, deadline):
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                with urllib.request.urlopen(self.url + "/health", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.05)
-        raise RuntimeError(f"{self.name} did not become ready; its log is {self.log_path}")
+        wait_for_health(self, deadline)
 
 
-class OpenVino(Server):
-    """OpenVINO GenAI's continuous batching, in process: no HTTP, no client beside it."""
+def wait_for_health(server, deadline):
+    """Until GET /health is answered with 200."""
+    while time.monotonic() < deadline and server.process.poll() is None:
+        try:
+            with urllib.request.urlopen(server.url + "/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.05)
+    raise RuntimeError(f"{server.name} did not become ready; its log is {server.log_path}")
 
-    def __init__(self, python, model, log_path, name="OpenVINO GenAI"):
-        script = pathlib.Path(__file__).with_name("openvino_peer.py")
-        super().__init__(name, [python, str(script), str(model)], log_path)
+
+class Vllm(HttpServer):
+    """vLLM's OpenAI server; adapters is {name: path}."""
+
+    answers_lines = False
+
+    def __init__(self, python, model, log_path, adapters=None, flags="", name="vLLM"):
+        self.port = free_port()
+        command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), *shlex.split(flags)]
+        if adapters:
+            command += ["--lora-modules", *(f"{key}={path}" for key, path in adapters.items())]
+        bounds = {
+            "VLLM_CPU_OMP_THREADS_BIND": f"0-{os.cpu_count() - 1}",
+            "VLLM_CPU_KVCACHE_SPACE": str(VLLM_KV_GIB),
+        }
+        super().__init__(name, command, log_path, bounds)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def wait_until_ready(self, deadline):
+        wait_for_health(self, deadline)
+
+
+class InProcess(Server):
+    """A library behind a script beside this one: no HTTP, no client beside it."""
+
+    def __init__(self, python, script, arguments, log_path, name):
+        path = pathlib.Path(__file__).with_name(script)
+        super().__init__(name, [python, str(path), *map(str, arguments)], log_path)
 
     def wait_until_ready(self, deadline):
         line = self.read_line(deadline)
         if line.strip() != "ready":
             raise RuntimeError(f"{self.name}: expected 'ready', got {line!r}")
-
-    def run(self, load):
-        ask = {
-            k: getattr(load, k)
-            for k in ("concurrency", "requests", "prompt_tokens", "gen_tokens", "seed")
-        }
-        return self.ask(ask, load.timeout_seconds)
 
     def replay(self, trace, seed, timeout_seconds):
         """An open loop. -> {duration, rows as `polyad bench --log` has them}"""
@@ -233,3 +254,25 @@ class OpenVino(Server):
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
         return json.loads(self.read_line(time.monotonic() + timeout_seconds))
+
+
+class OpenVino(InProcess):
+    """OpenVINO GenAI's continuous batching."""
+
+    def __init__(self, python, model, log_path, name="OpenVINO GenAI"):
+        super().__init__(python, "openvino_peer.py", [model], log_path, name)
+
+    def run(self, load):
+        ask = {
+            k: getattr(load, k)
+            for k in ("concurrency", "requests", "prompt_tokens", "gen_tokens", "seed")
+        }
+        return self.ask(ask, load.timeout_seconds)
+
+
+class Peft(InProcess):
+    """Transformers' generate, and PEFT's mixed batches; adapters is {name: path}."""
+
+    def __init__(self, python, model, log_path, adapters=None, name="PEFT"):
+        named = [f"{key}={path}" for key, path in (adapters or {}).items()]
+        super().__init__(python, "peft_peer.py", [model, *named], log_path, name)

@@ -1,4 +1,4 @@
-"""load_tests/plot.py draws what a result says, and a PNG comes of it."""
+"""load_tests/plot.py and plot_study.py draw what a result says, and a PNG comes of it."""
 import json
 import pathlib
 import struct
@@ -11,6 +11,7 @@ LOAD_TESTS = pathlib.Path(__file__).resolve().parents[2] / "load_tests"
 sys.path.insert(0, str(LOAD_TESTS))
 
 import plot  # noqa: E402
+import plot_study  # noqa: E402
 
 
 def row(at_s, ttft_ms, end="completed", model="a"):
@@ -72,3 +73,25 @@ def test_a_wrong_run_is_refused(run, tmp_path):
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "plot: " in done.stderr and "Traceback" not in done.stderr
+
+
+STUDY = [{"replicas": count, "slots": 8, "host_slots": 9, "routing": routing, "ttft_p99_ms": 1000 / count, "hit_rate": share,
+          "cost_per_million_tokens": 2.0 * count} for routing, share in (("affine", 0.9), ("robin", 0.5)) for count in (4, 8)]
+
+
+def test_a_study_has_a_line_for_each_routing():
+    waits, hits, costs = plot_study.figure_of(STUDY).axes
+    assert [line.get_label() for line in waits.get_lines()] == ["affine", "robin"]
+    assert [list(line.get_ydata()) for line in hits.get_lines()] == [[90, 90], [50, 50]]
+    assert list(costs.get_lines()[1].get_xdata()) == [8, 16]
+    assert list(costs.get_lines()[1].get_ydata()) == [250, 125]
+
+
+def test_the_study_is_drawn_or_refused(tmp_path):
+    study, out = tmp_path / "study.json", tmp_path / "study.png"
+    for rows, code in ((STUDY, 0), ([*STUDY, STUDY[0] | {"slots": 7}], 1), ([], 1)):
+        study.write_text(json.dumps(rows))
+        done = subprocess.run([sys.executable, LOAD_TESTS / "plot_study.py", study, out], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+    assert out.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "load_tests"))
 
 import compare_traces  # noqa: E402
 import openvino_peer  # noqa: E402
+import peft_peer  # noqa: E402
 import replica_model  # noqa: E402
 import simulate_check  # noqa: E402
 
@@ -88,6 +89,38 @@ class ReplayTest(unittest.TestCase):
         self.assertEqual(answer["rows"][0]["end"], "failed")
 
 
+class BatchesTest(unittest.TestCase):
+    def test_a_batch_is_what_has_arrived_and_others_wait_for_its_end(self):
+        batches, clock = [], [0.0]
+
+        def generate(batch, wrote):
+            batches.append([line["output_tokens"] for line in batch])
+            for step in range(max(batches[-1])):
+                for line in batch:
+                    if step < line["output_tokens"]:
+                        wrote(line, 1)
+            clock[0] += 0.02
+
+        run = peft_peer.Replay(generate, [line(0.0, 3), line(0.0, 1), line(0.01, 2)])
+        run.now = lambda: clock[0]
+        answer = run.result()
+        self.assertEqual(batches, [[3, 1], [2]])
+        self.assertEqual({row["end"] for row in answer["rows"]}, {"completed"})
+        self.assertAlmostEqual(answer["rows"][2]["ttft_ms"], 10)
+
+    def test_a_batch_has_its_bound(self):
+        sizes = []
+
+        def generate(batch, wrote):
+            sizes.append(len(batch))
+            for one in batch:
+                wrote(one, 1)
+
+        answer = peft_peer.Replay(generate, [line(0.0, 1)] * 40).result()
+        self.assertEqual(sizes, [peft_peer.MAX_BATCH, 8])
+        self.assertEqual(len(answer["rows"]), 40)
+
+
 class FiguresTest(unittest.TestCase):
     ARGS = types.SimpleNamespace(slo_ttft_ms=100, slo_tpot_ms=10)
 
@@ -119,10 +152,11 @@ class FiguresTest(unittest.TestCase):
             "asked": {"scale": 8, "seconds": 20, "seed": 42, "slo_ttft_ms": 1, "slo_tpot_ms": 2},
             "rows": [place | figures],
             "command": "load_tests/compare_traces.py",
+            "notes": [],
         }
         text = compare_traces.page(result)
         self.assertIn("| base | 2 | polyad | 100% | 0.50 | 3 | 20 / 20 | 5.0 / 5.0 | 0 |", text)
-        self.assertIn("Not in this run: llama.cpp, OpenVINO GenAI.", text)
+        self.assertIn("Not in this run: llama.cpp, OpenVINO GenAI, vLLM, PEFT.", text)
         self.assertIn("- base, polyad: `polyad serve`", text)
 
 
@@ -133,12 +167,16 @@ class CalibrationTest(unittest.TestCase):
         for value, expected in zip(found, (5, 2, 0.5)):
             self.assertAlmostEqual(value, expected)
 
+    def test_factors_never_fall(self):
+        self.assertEqual(simulate_check.factors([2.0, 1.0, 3.0]), (1.0, 1.0, 1.5))
+
     def test_the_second_run_of_a_trace_counts(self):
         calibration = replica_model.Calibration(10, 0, 0, 0, 1, 50, 8, 8, 8, 512)
         args = types.SimpleNamespace(replicas=2)
         trace = [line(0.1 * i, 2) | {"model": f"lora-{i % 6}"} for i in range(60)]
         homes = {f"lora-{i}": i % 2 for i in range(6)}
-        figures = simulate_check.predict(args, calibration, "affine", trace, homes)
+        alone = replica_model.Beside((1.0,), (1.0,))
+        figures = simulate_check.predict(args, (calibration, alone), "affine", trace, homes)
         self.assertEqual(figures["hit_rate"], 1.0)
         self.assertEqual(figures["requests"], 60)
         self.assertLess(figures["ttft_p99_ms"], 25)
