@@ -7,8 +7,12 @@ A replica runs steps; a step takes
 and gives every row one token. A waiting request joins at the beginning of a step, in order of
 arrival, where there is a row for it, where the step's prompt tokens stay within step_tokens (one
 prompt always fits) and once its adapter is in memory. An adapter that is not is read beside the
-steps, one at a time, in host_ms from the host's memory or disk_ms from disk; memory and host memory
-each keep the most recently used, and nothing that a request waits for or uses leaves memory.
+steps, one at a time, in host_ms from the host's memory or disk_ms from disk, busy_read times that
+while its replica steps; memory and host memory each keep the most recently used, and nothing that a
+request waits for or uses leaves memory.
+
+Replicas have machines of their own, or share one whose slowness beside each other was measured
+(Beside).
 """
 
 import collections
@@ -37,8 +41,8 @@ class Calibration:
     rows: int
     step_tokens: int
     front_ms: float = 0.0  # of every first token, outside the replica: proxy, HTTP, tokenizer
+    busy_read: float = 1.0  # how many times longer a read takes while its replica steps
     replica_per_hour: float = 0.0
-    shared_cores: int = 0  # 0: a step's time is its own; else one core a step, of so many for all
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -52,6 +56,61 @@ class Calibration:
                 raise ValueError(f"{field.name}: expected at least {least}, got {value}")
         if self.step_ms + min(self.row_ms, self.token_ms) <= 0:
             raise ValueError("step_ms: expected a step to take time")
+
+
+@dataclasses.dataclass
+class Beside:
+    """How many times longer what runs on one machine takes beside other replicas' steps."""
+
+    steps: tuple  # [k - 1]: a step, while k run
+    reads: tuple  # [k]: a read, while k steps run
+
+    def __post_init__(self):
+        if not self.steps or not self.reads or min(*self.steps, *self.reads) <= 0:
+            raise ValueError("beside: expected factors greater than 0 of steps and of reads")
+
+
+class Machine:
+    """The steps and reads that run side by side, each with the seconds it has left if alone."""
+
+    def __init__(self, beside):
+        self.beside, self.left = beside, {}  # left: {(kind, replica): seconds}
+        self.since, self.version, self.steps = 0.0, 0, 0
+
+    def pace(self, kind):
+        """How many times longer it takes now; the last factor holds for more steps."""
+        if kind == "step":
+            factors, index = self.beside.steps, self.steps - 1
+        else:
+            factors, index = self.beside.reads, self.steps
+        return factors[index] if index < len(factors) else factors[-1]
+
+    def advance(self, now):
+        for key in self.left:
+            self.left[key] -= (now - self.since) / self.pace(key[0])
+        self.since = now
+
+    def add(self, now, kind, replica, seconds):
+        self.advance(now)
+        self.left[kind, replica] = seconds
+        self.steps += kind == "step"
+
+    def first(self):
+        """-> (when the next ends if nothing changes, its key), or None."""
+        found = None
+        for key, left in self.left.items():
+            end = self.since + left * self.pace(key[0])
+            if found is None or end < found[0]:
+                found = (end, key)
+        return found
+
+    def end(self, now):
+        """-> (kind, replica) of what ends now."""
+        key = self.first()[1]
+        self.advance(now)
+        del self.left[key]
+        self.steps -= key[0] == "step"
+        return key
 
 
 class Request:
@@ -103,7 +162,7 @@ class Replica:
         self.missing = collections.OrderedDict()  # adapters to read, in order of asking
         self.reading = None
         self.joined = []  # requests whose prompts are in the running step
-        self.step, self.stepping, self.busy_s = 0, False, 0.0
+        self.step, self.stepping, self.began, self.busy_s = 0, False, 0.0, 0.0
         self.reads = {"host": 0, "disk": 0}
         self.order = itertools.count()
 
@@ -123,7 +182,7 @@ class Replica:
             self.missing.setdefault(adapter, None)
 
     def begin_read(self):
-        """-> seconds of the read that begins now, or None."""
+        """-> seconds that the read that begins now takes if alone, or None."""
         if self.reading is not None or not self.missing or not self.memory.make_room():
             return None
         self.reading, _ = self.missing.popitem(last=False)
@@ -141,8 +200,8 @@ class Replica:
     def ready(self, request):
         return request.adapter in self.memory.resident and request.adapter != self.reading
 
-    def begin_step(self, sharing):
-        """-> seconds of the step that begins now beside `sharing` others, or None."""
+    def begin_step(self, now):
+        """-> seconds that the step that begins now takes if alone, or None."""
         decoding = len(self.rows)
         tokens, joining = 0, []
         for request in self.waiting:
@@ -160,18 +219,15 @@ class Replica:
             del self.waiting[request]
             self.used[request.adapter] += 1
             heapq.heappush(self.rows, (self.step + request.output, next(self.order), request))
-        self.joined, self.stepping = joining, True
+        self.joined, self.stepping, self.began = joining, True, now
         of = self.of
         step_ms = of.step_ms + of.row_ms * decoding + of.token_ms * tokens
-        seconds = (step_ms + of.adapter_ms * len(self.used)) / 1e3
-        if of.shared_cores:
-            seconds *= max(1.0, (sharing + 1) / of.shared_cores)
-        self.busy_s += seconds
-        return seconds
+        return (step_ms + of.adapter_ms * len(self.used)) / 1e3
 
     def end_step(self, now):
         """-> how many requests ended."""
         self.step, self.stepping = self.step + 1, False
+        self.busy_s += now - self.began
         for request in self.joined:
             request.first = now + self.of.front_ms / 1e3
         ended = 0
@@ -187,13 +243,13 @@ class Replica:
 
 
 class Router:
-    """`homes`: {adapter: index of its replica} in the place of hashing, where they are known."""
+    """`homes`: {adapter: index of its replica} before hashing, where they are known."""
 
     def __init__(self, routing, replicas, spill, homes=None, seed=1):
         self.choose = getattr(self, routing)
         self.replicas, self.spill = replicas, spill
         self.turn = itertools.cycle(replicas)
-        self.orders = {adapter: [index] for adapter, index in (homes or {}).items()}
+        self.orders, self.homes = {}, homes or {}
         self.rng = random.Random(seed)
         self.outstanding = 0  # of all replicas
 
@@ -210,7 +266,8 @@ class Router:
         """Every adapter's own order of replicas: rendezvous hashing (Thaler, Ravishankar 1998)."""
         if adapter not in self.orders:
             weight = lambda i: hashlib.blake2b(f"{adapter} {i}".encode(), digest_size=8).digest()
-            self.orders[adapter] = sorted(range(len(self.replicas)), key=weight)
+            home = lambda i: (i != self.homes.get(adapter), weight(i))
+            self.orders[adapter] = sorted(range(len(self.replicas)), key=home)
         return self.orders[adapter]
 
     def affine(self, adapter):
@@ -232,35 +289,52 @@ class Setup:
     routing: str = "affine"
     spill: float = 1.25
     homes: dict = None
+    beside: Beside = None  # of the machine that all share; None: each has its own
+
+    def machines(self):
+        """-> [the machine of each replica]"""
+        if self.beside:
+            return [Machine(self.beside)] * self.count
+        alone = Beside((1.0,), (1.0, self.calibration.busy_read))
+        return [Machine(alone) for _ in range(self.count)]
 
 
 def run(trace, setup):
     """-> (requests with their times, replicas, seconds until the last ended)."""
     requests = [Request(line) for line in trace]
     replicas = [Replica(number, setup.calibration) for number in range(setup.count)]
+    machines = setup.machines()
     router = Router(setup.routing, replicas, setup.spill, setup.homes)
     order = itertools.count()
-    events = [(one.at, next(order), "arrive", one) for one in requests]
+    events = [(one.at, next(order), one, 0) for one in requests]
     heapq.heapify(events)
-    now, stepping = 0.0, 0
+    now = ended = 0.0
     while events:
-        now, _, kind, what = heapq.heappop(events)
-        replica = what
-        if kind == "arrive":
+        now, _, what, version = heapq.heappop(events)
+        if isinstance(what, Request):
             replica = router.choose(what.adapter)
             replica.arrive(what)
             router.outstanding += 1
-        elif kind == "read":
-            replica.end_read()
+        elif version != what.version:
+            continue  # something began or ended there since
         else:
-            router.outstanding -= replica.end_step(now)
-            stepping -= 1
-        seconds = replica.begin_read()
-        if seconds is not None:
-            heapq.heappush(events, (now + seconds, next(order), "read", replica))
+            kind, replica = what.end(now)
+            if kind == "read":
+                replica.end_read()
+            else:
+                router.outstanding -= replica.end_step(now)
+            ended = now
+        machine = machines[replica.number]
+        begun = [("read", replica.begin_read())]
         if not replica.stepping:
-            seconds = replica.begin_step(stepping)
-            if seconds is not None:
-                stepping += 1
-                heapq.heappush(events, (now + seconds, next(order), "step", replica))
-    return requests, replicas, now
+            begun.append(("step", replica.begin_step(now)))
+        begun = [(kind, seconds) for kind, seconds in begun if seconds is not None]
+        if isinstance(what, Request) and not begun:
+            continue
+        for kind, seconds in begun:
+            machine.add(now, kind, replica, seconds)
+        machine.version += 1
+        first = machine.first()
+        if first:
+            heapq.heappush(events, (first[0], next(order), machine, machine.version))
+    return requests, replicas, ended

@@ -75,6 +75,8 @@ def setups_of(args, calibration):
     hosts = args.host_slots or [calibration.host_slots]
     for count, held, host, routing in itertools.product(args.replicas, slots, hosts, args.routing):
         sized = dataclasses.replace(calibration, slots=held, host_slots=host)
+        if args.replica_per_hour is not None:
+            sized = dataclasses.replace(sized, replica_per_hour=args.replica_per_hour)
         yield replica_model.Setup(sized, count, routing, args.spill)
 
 
@@ -96,6 +98,7 @@ def parse_args(arguments=None):
     parser.add_argument("--routing", nargs="+", default=routings, choices=routings)
     parser.add_argument("--slots", type=int, nargs="+", help="in the calibration's place")
     parser.add_argument("--host-slots", type=int, nargs="+", help="in the calibration's place")
+    parser.add_argument("--replica-per-hour", type=float, help="price, in the calibration's place")
     parser.add_argument("--spill", type=float, default=1.25, help="of the mean load, at least 1")
     parser.add_argument("--slo-ttft-ms", type=float, help="names the cheapest that keeps this p99")
     parser.add_argument("--trace", type=pathlib.Path, help="JSON lines of workloads.py instead of:")

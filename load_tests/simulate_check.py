@@ -4,8 +4,9 @@
 Replicas of one thread each stand behind HAProxy in network namespaces (fleet.py); their memory
 holds --slots of the --num-adapters adapters of one rank that all of them know, the rest is read
 back from files. `polyad bench` sends a Zipf trace over HTTP with every routing in turn, and the
-model gets the same trace, the calibration that was measured before it, and where the adapters'
-homes were. Replicas share this machine's cores, and so do the model's (shared_cores).
+model gets the same trace, the calibration that was measured before it, and which replica HAProxy's
+hash had sent each adapter to (of routing affine, which comes first). Replicas share this machine's
+cores, so how much longer steps and reads take beside 1, 2, ... stepping replicas is measured too.
 
   simulate_check.py --loras LORAS --calibration measured.json --json check.json
 """
@@ -14,9 +15,11 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 
 import fleet as fleet_module
@@ -29,11 +32,13 @@ import simulate
 import workloads
 
 MIB = 1 << 20
-# What the shipped defaults of polyad serve allow; far above what this trace asks for.
-ROWS, STEP_TOKENS = 256, 512
+# The shipped defaults of polyad serve: --max-running, --max-step-tokens.
+ROWS, STEP_TOKENS = 64, 512
 PROBES = 8
 CONCURRENCIES = (1, 4, 8)
-PROMPTS = (16, 256)
+PROMPTS = (4, 32)  # as long as those of a trace of --scale 16
+STEPPING = 4  # rows of a replica that steps beside others
+PROBE_SECONDS = 0.5  # between two reads beside steps
 
 
 def burst(count, prompt, output, models):
@@ -41,7 +46,7 @@ def burst(count, prompt, output, models):
 
 
 def named(lines):
-    return list(workloads.named(lines, "lora-{:02d}", "tenant-{}"))
+    return list(workloads.named(map(dict, lines), "lora-{:02d}", "tenant-{}"))
 
 
 def least_squares(rows, values):
@@ -63,54 +68,100 @@ def least_squares(rows, values):
 
 
 class Measurer:
-    """One replica, and nothing else that runs."""
+    """The first replica, and others only where they step beside it."""
 
     def __init__(self, fleet, args):
         self.fleet, self.args = fleet, args
+        self.one = fleet.replicas[0]
+        self.last = 0  # the adapter that was read back last
+
+    def start(self, lines, replica=None):
+        return self.fleet.bench("http", named(lines), replica or self.one)
 
     def send(self, lines):
-        result, rows = self.fleet.bench("http", named(lines)).finish()
-        if replicas.failed(rows):
-            raise RuntimeError(f"calibration: {replicas.describe(replicas.failed(rows)[0])}")
-        return result, rows
+        return checked(self.start(lines))
 
     def resident(self, count):
-        """The first `count` adapters, read back where they were not there."""
+        """The first `count` adapters, one after the other, read back where they were not there."""
         self.send([workloads.request(0.1 * i, i, 4, 2) for i in range(count)])
         return list(range(count))
 
     def decode_ms(self, concurrency, adapters):
+        """A step of so many rows of so many adapters."""
         models = self.resident(adapters)
-        runs = []
-        for _ in range(self.args.repeats):
-            result, _ = self.send(burst(concurrency, 4, self.args.gen_tokens, models))
-            runs.append(result["median_tpot_ms"])
-        return statistics.median(runs)
+        lines = burst(concurrency, 4, self.args.gen_tokens, models)
+        return statistics.median(
+            self.send(lines)[0]["median_tpot_ms"] for _ in range(self.args.repeats)
+        )
 
     def first_token_ms(self, prompt):
-        models = self.resident(1)
+        """Through the proxy, of requests that find everything there and nobody else."""
+        times = [i * PROBE_SECONDS for i in range(2 + 2 * self.args.repeats)]
+        lines = [workloads.request(at_s, 0, prompt, 2) for at_s in times]
+        _, rows = checked(self.fleet.bench("http", named(lines)))
+        return median_first(row for row in rows if row["at_s"] >= times[2])
+
+    def swapped_out(self):
+        """The adapter that was asked for longest ago, of all but the first."""
+        self.last = self.last % (self.args.num_adapters - 1) + 1
+        return self.last
+
+    def disk_ms(self):
+        """What a first token takes more where neither memory nor page cache has the adapter."""
+        missed, found = [], []
+        for _ in range(PROBES):
+            forget_files(self.args.loras)
+            lines = [workloads.request(PROBE_SECONDS, self.swapped_out(), 16, 2)]
+            missed += self.send(lines)[1]
+            found += self.send(lines)[1]
+        return max(0.0, median_first(missed) - median_first(found))
+
+    def stepping(self, count, tokens):
+        """Each of the first `count` replicas decodes rows of the first adapter."""
+        lines = burst(STEPPING, 4, tokens, [0])
+        return [self.start(lines, one) for one in self.fleet.replicas[:count]]
+
+    def step_beside(self, count):
+        """A step of each of `count` replicas that step at the same time."""
         runs = []
         for _ in range(self.args.repeats):
-            result, _ = self.send(burst(1, prompt, 2, models))
-            runs.append(result["median_ttft_ms"])
+            benches = self.stepping(count, self.args.gen_tokens)
+            runs += [checked(one)[0]["median_tpot_ms"] for one in benches]
         return statistics.median(runs)
 
-    def miss_ms(self, from_disk):
-        """What the first token of a swapped-out adapter takes more than that of one in memory."""
-        missed, found = [], []
-        for i in itertools.islice(itertools.cycle(range(self.args.num_adapters)), 4 * PROBES):
-            if from_disk:
-                forget_files(self.args.loras)
-            before = read_back(self.fleet)
-            first = self.send(burst(1, 16, 2, [i]))[0]["median_ttft_ms"]
-            if read_back(self.fleet) > before:
-                missed.append(first)
-                found.append(self.send(burst(1, 16, 2, [i]))[0]["median_ttft_ms"])
-            if len(missed) == PROBES:
-                break
-        if not missed:
-            raise RuntimeError("calibration: no adapter was swapped out; see --slots")
-        return max(0.0, statistics.median(missed) - statistics.median(found))
+    def read_beside(self, count, step_ms):
+        """What a read back takes while `count` replicas step, the one that reads among them."""
+        lines = []
+        for i in range(PROBES):
+            lines.append(workloads.request(i * PROBE_SECONDS, self.swapped_out(), 16, 2))
+            lines.append(workloads.request((i + 0.5) * PROBE_SECONDS, 0, 16, 2))
+        self.send(burst(1, 4, 2, [0]))
+        seconds = (PROBES + 2) * PROBE_SECONDS
+        benches = self.stepping(count, math.ceil(seconds * 1e3 / step_ms))
+        stepping = lambda: all(one.running()[0] for one in self.fleet.replicas[:count])
+        fleet_module.wait_until(stepping, "replicas that step")
+        before = read_back(self.fleet)
+        _, rows = self.send(lines)
+        reads = read_back(self.fleet) - before
+        if reads != PROBES:
+            raise RuntimeError(f"calibration: expected {PROBES} adapters read back, got {reads}")
+        for bench in benches:
+            checked(bench)
+        found = [row for row in rows if row["model"] == "lora-00"]
+        missed = [row for row in rows if row["model"] != "lora-00"]
+        return max(0.0, median_first(missed) - median_first(found))
+
+
+def checked(bench):
+    """-> (result, rows), none of which failed."""
+    result, rows = bench.finish()
+    if replicas.failed(rows):
+        raise RuntimeError(f"calibration: {replicas.describe(replicas.failed(rows)[0])}")
+    return result, rows
+
+
+def median_first(rows):
+    return statistics.median(row["ttft_ms"] for row in rows)
 
 
 def forget_files(folder):
@@ -130,8 +181,15 @@ def read_back(fleet):
     return sum(http_client.metrics(one.url)[name] for one in fleet.replicas)
 
 
+def factors(values):
+    """How many times the first each is, never less than those before it."""
+    return tuple(itertools.accumulate((one / values[0] for one in values), max))
+
+
 def calibrate(args):
-    with fleet_module.Fleet(args, 1, 1) as fleet:
+    """-> (calibration, how replicas slow each other down here)"""
+    counts = range(1, args.replicas + 1)
+    with fleet_module.Fleet(args, args.replicas, args.replicas) as fleet:
         device = http_client.by_label(fleet.replicas[0].url, "polyad_adapters", "tier")["device"]
         measurer = Measurer(fleet, args)
         points = [(1.0, float(c), 1.0) for c in CONCURRENCIES]
@@ -142,20 +200,25 @@ def calibrate(args):
         short, long = (measurer.first_token_ms(prompt) for prompt in PROMPTS)
         token_ms = max(0.0, (long - short) / (PROMPTS[1] - PROMPTS[0]))
         front_ms = max(0.0, short - step_ms - adapter_ms - PROMPTS[0] * token_ms)
-        host_ms, disk_ms = measurer.miss_ms(False), measurer.miss_ms(True)
-    return replica_model.Calibration(
+        steps = [measurer.step_beside(count) for count in counts]
+        measurer.resident(args.num_adapters)
+        disk_ms = measurer.disk_ms()
+        reads = [measurer.read_beside(count, steps[0]) for count in (0, *counts)]
+    calibration = replica_model.Calibration(
         step_ms=step_ms,
         row_ms=row_ms,
         token_ms=token_ms,
         adapter_ms=adapter_ms,
-        host_ms=host_ms,
-        disk_ms=max(host_ms, disk_ms),
+        host_ms=reads[0],
+        disk_ms=max(reads[0], disk_ms),
         slots=int(device),
         host_slots=args.num_adapters,  # the page cache holds all of them
         rows=ROWS,
         step_tokens=STEP_TOKENS,
         front_ms=front_ms,
+        busy_read=max(1.0, reads[1] / reads[0]),
     )
+    return calibration, replica_model.Beside(factors(steps), factors(reads))
 
 
 def trace_of(args):
@@ -164,19 +227,20 @@ def trace_of(args):
 
 
 def measure(args, routing, trace):
-    """-> (figures, homes of adapters that one replica alone has served)"""
+    """-> (figures, {adapter: index of the only replica that has served it})"""
     with fleet_module.Fleet(args, args.replicas, args.replicas, routing) as fleet:
-        # Adapters that no request has asked for are where the start left them: warm up.
-        fleet.bench("http", [one | {"at_s": one["at_s"] / 2} for one in trace]).finish()
-        before, counted = read_back(fleet), fleet.counts()
+        counted = fleet.counts()  # the start asked each replica for every adapter
+        fleet.bench("http", [one | {"at_s": one["at_s"] / 2} for one in trace]).finish()  # warm
+        before = read_back(fleet)
         result, rows = fleet.bench("http", trace).finish()
         if replicas.failed(rows):
             raise RuntimeError(f"{routing}: {replicas.describe(replicas.failed(rows)[0])}")
         misses = read_back(fleet) - before
         served = {}
         for index, one in enumerate(fleet.replicas):
-            for adapter in counted[one.name].keys() | one.requests_by_adapter().keys():
-                served.setdefault(adapter, []).append(index)
+            for adapter, count in one.requests_by_adapter().items():
+                if count > counted[one.name][adapter]:
+                    served.setdefault(adapter, []).append(index)
     homes = {adapter: by[0] for adapter, by in served.items() if len(by) == 1}
     figures = {
         "ttft_p50_ms": result["median_ttft_ms"],
@@ -187,10 +251,10 @@ def measure(args, routing, trace):
     return figures, homes
 
 
-def predict(args, calibration, routing, trace, homes):
-    """The same trace twice, of which the second run counts."""
-    shared = dataclasses.replace(calibration, shared_cores=os.cpu_count())
-    setup = replica_model.Setup(shared, args.replicas, routing, homes=homes)
+def predict(args, measured, routing, trace, homes):
+    """The same trace twice, of which the second run counts. measured: (calibration, beside)"""
+    calibration, beside = measured
+    setup = replica_model.Setup(calibration, args.replicas, routing, homes=homes, beside=beside)
     half = max(one["at_s"] for one in trace) / 2
     pause = half + 60
     warm = [one | {"at_s": one["at_s"] / 2} for one in trace]
@@ -221,6 +285,14 @@ def table(results):
     return "\n".join(lines)
 
 
+def resident_bytes(args):
+    """What an adapter takes in memory."""
+    path = next(iter(args.adapters.values()))
+    command = [args.polyad, "inspect", path, "--model", args.model, "--json"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return json.loads(done.stdout)["resident_bytes"]
+
+
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -241,31 +313,31 @@ def parse_args():
     if set(args.routing) - set(fleet_module.ROUTINGS):
         parser.error(f"--routing: expected of {', '.join(fleet_module.ROUTINGS)}")
     replicas.name_adapters(args)
-    sizes = [path.stat().st_size for path in args.loras.glob("*/adapter_model.safetensors")]
-    # Half an adapter more, for what packing adds.
-    limit = max(1, round((args.slots + 0.5) * statistics.mean(sizes) / MIB))
-    args.polyad_flags += f" --max-adapter-mib {limit}"
+    limit = max(1, round((args.slots + 0.5) * resident_bytes(args) / MIB))
+    # The model has no prefixes, and both the calibration and the trace come more than once.
+    args.polyad_flags += f" --max-adapter-mib {limit} --prefix-cache=false"
     return args
 
 
 def main():
     args = parse_args()
-    replicas.enter_hub_or_skip()
-    calibration = calibrate(args)
+    replicas.enter_hub_or_skip(args.model)
+    calibration, beside = calibrate(args)
     fields = dataclasses.asdict(calibration)
-    print(json.dumps(fields), flush=True)
+    print(json.dumps(fields | {"beside": dataclasses.asdict(beside)}), flush=True)
     if args.calibration:
         args.calibration.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-    trace = trace_of(args)
-    results = []
+    trace, homes, results = trace_of(args), {}, []
     for routing in args.routing:
-        measured, homes = measure(args, routing, trace)
-        homes = homes if routing == "affine" else None
-        predicted = predict(args, calibration, routing, trace, homes)
+        measured, found = measure(args, routing, trace)
+        homes = found if routing == "affine" else homes
+        predicted = predict(args, (calibration, beside), routing, trace, homes)
         results.append({"routing": routing, "measured": measured, "predicted": predicted})
+        print(json.dumps(results[-1]), flush=True)
     print(table(results))
     if args.json:
-        result = {"calibration": fields, "results": results, "machine": machine.describe()}
+        result = {"calibration": fields, "beside": dataclasses.asdict(beside), "results": results}
+        result["machine"] = machine.describe()
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if load.percentile([one["measured"]["client_cores"] for one in results], 100) > 0.2:
         sys.exit("the client took more than a fifth of a core: its figures are not to be trusted")

@@ -36,9 +36,9 @@ BASE = {
 }
 
 
-def setup(count=1, routing="affine", homes=None, **fields):
+def setup(count=1, routing="affine", homes=None, beside=None, **fields):
     calibration = replica_model.Calibration(**(BASE | fields))
-    return replica_model.Setup(calibration, count, routing, homes=homes)
+    return replica_model.Setup(calibration, count, routing, homes=homes, beside=beside)
 
 
 def poisson_trace(rate, count, seed, adapters=1, output=1):
@@ -141,12 +141,32 @@ class QueueTest(unittest.TestCase):
         self.assertEqual(ends(rows=3, step_tokens=100), [10, 20, 20, 20, 30])
         self.assertEqual(ends(rows=8, step_tokens=1), [10, 20, 30, 40, 50])
 
-    def test_replicas_that_share_a_core_slow_each_other_down(self):
-        lines = [workloads.request(0.0, i, 1, 1) for i in range(2)]
-        shared = setup(2, homes={0: 0, 1: 1}, shared_cores=1)
-        requests, _, seconds = replica_model.run(lines, shared)
-        self.assertAlmostEqual(requests[0].end, 0.010)
+    def test_replicas_that_share_a_core_slow_each_other_down_while_both_step(self):
+        lines = [workloads.request(0.005 * i, i, 1, 1) for i in range(2)]
+        one_core = replica_model.Beside((1.0, 2.0), (1.0,))
+        requests, fleet, seconds = replica_model.run(
+            lines, setup(2, homes={0: 0, 1: 1}, beside=one_core)
+        )
+        # Half of each step beside the other's, at half the speed.
+        self.assertAlmostEqual(requests[0].end, 0.015)
+        self.assertAlmostEqual(requests[1].end, 0.020)
         self.assertAlmostEqual(seconds, 0.020)
+        self.assertAlmostEqual(sum(one.busy_s for one in fleet), 0.030)
+
+    def test_a_read_takes_longer_while_its_replica_steps(self):
+        # The second's adapter is read beside the first's steps, at a third of the speed.
+        lines = [workloads.request(0.0, 0, 1, 9), workloads.request(0.025, 1, 1, 1)]
+        slow = setup(rows=2, disk_ms=5.0, busy_read=3.0)
+        requests, _, _ = replica_model.run(lines, slow)
+        self.assertAlmostEqual(requests[0].first, 0.015)
+        # 10 of 15 ms by the end of the step at 35 ms; it is ready at 40, and joins at 45.
+        self.assertAlmostEqual(requests[1].first, 0.055)
+
+    def test_known_homes_come_before_hashing(self):
+        lines = [workloads.request(0.1 * i, i, 1, 1) for i in range(8)]
+        for routing in ("affine", "bounded"):
+            requests, _, _ = replica_model.run(lines, setup(4, routing, {i: 3 for i in range(6)}))
+            self.assertEqual([one.replica for one in requests][:6], [3] * 6)
 
 
 class MemoryTest(unittest.TestCase):
