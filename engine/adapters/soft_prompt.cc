@@ -47,6 +47,10 @@ StatusOr<KeyGates> PackGates(const KeyGateTensors& tensors, int64_t num_tokens, 
     return InvalidArgument("soft prompt: expected gates of %d tokens, got %d numbers", num_tokens,
                            got);
   }
+  if (num_tokens > kMaxGatedKeys) {
+    return ResourceExhausted("soft prompt: expected gates of at most %d tokens, got %d",
+                             kMaxGatedKeys, num_tokens);
+  }
   PackShare share;
   const Dense weight{{tensors.weight.data(), DType::kF32, num_tokens, hidden}};
   POLYAD_ASSIGN_OR_RETURN(gates.weight, backend.PackDelta(weight, share));

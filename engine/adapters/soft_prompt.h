@@ -38,6 +38,7 @@ struct PrefixGate {
 // What multiplies one layer's stored keys and values for each row that attends to them: for key j,
 // sigmoid(weight[j] . h + bias[j]), with h the row's stream as it enters the layer, or that normed
 // (APT: Zhang et al. 2023).
+inline constexpr int64_t kMaxGatedKeys = 4096;  // of a layer
 struct KeyGateTensors {
   std::vector<float> weight;  // [num_tokens, hidden]; empty: no gates
   std::vector<float> bias;    // [num_tokens]

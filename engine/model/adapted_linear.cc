@@ -175,6 +175,7 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
     if (output.gate == nullptr) continue;
     backend_.TransformOutput(segments_, y);
     segments_.clear();
+    backend_.Finish();
     ScaleBy(MeanGate(output.gate->weight, output.gate->bias, own),
             y.Slice(rows.row_begin, rows.row_end).Columns(output.gate_column, output.gate_columns));
   }
@@ -192,6 +193,7 @@ void AdaptedLinear::CollectDeltas(const Target& target, std::span<const StepSegm
     for (const SiteDelta& delta : ops.deltas) {
       float scale = delta.scale;
       if (delta.gate != nullptr) {
+        backend_.Finish();
         scale *= MeanGate(delta.gate->weight, delta.gate->bias,
                           x.Slice(segment.row_begin, segment.row_end));
       }
@@ -216,6 +218,7 @@ void AdaptedLinear::AddMixtures(const GroupOps& ops, const StepSegment& segment,
     if (num_mixtures_ == mixtures_.size()) mixtures_.emplace_back();
     std::vector<float>& coefficients = mixtures_[num_mixtures_++];
     coefficients.resize(static_cast<size_t>(rows * scores.cols));
+    backend_.Finish();
     MixtureCoefficients(mixture.rule, scores, coefficients);
     for (const PackedMixture::Expert& expert : mixture.experts) {
       segments_.push_back({segment.row_begin, segment.row_end, expert.term.y_column,
@@ -240,6 +243,7 @@ void AdaptedLinear::Finish(const Decorated& rows, const Target& target, FloatRow
   const FloatRows residual = residual_.Slice(rows.row_begin, rows.row_end);
   ActivationRows normed = target.normed;
   if (normed.data != nullptr) normed = normed.Slice(rows.row_begin, rows.row_end);
+  if (!ops.routers.empty()) backend_.Finish();
   for (const auto& router : ops.routers) RouteRows(*router, normed, own);
   for (size_t begin = 0; begin < ops.hooks.size();) {
     size_t end = begin + 1;
@@ -296,8 +300,11 @@ void AdaptedLinear::RunHook(const PackedHook& hook, const HookInputs& inputs, Fl
   if (hook.fusion != nullptr) {
     Fuse(hook, input, sum);
   } else {
-    const float gate =
-        hook.gate.weight.empty() ? 1.0f : MeanGate(hook.gate.weight, hook.gate.bias, input);
+    float gate = 1.0f;
+    if (!hook.gate.weight.empty()) {
+      backend_.Finish();
+      gate = MeanGate(hook.gate.weight, hook.gate.bias, input);
+    }
     segments_.clear();
     segments_.push_back({0, sum.rows, 0, hook.op.get(), hook.scale * gate});
     for (const auto& op : hook.more) {
@@ -312,7 +319,10 @@ void AdaptedLinear::RunHook(const PackedHook& hook, const HookInputs& inputs, Fl
     backend_.Norm(norm, sum, {sum.data, DType::kF32, sum.rows, sum.cols, sum.stride});
   }
   if (!hook.norm_takes_skip) AddTap(hook.skip, inputs, sum);
-  if (hook.weight != 1.0f) ScaleBy(hook.weight, sum);
+  if (hook.weight != 1.0f) {
+    backend_.Finish();
+    ScaleBy(hook.weight, sum);
+  }
   AddTap(hook.outside, inputs, sum);
 }
 

@@ -63,6 +63,7 @@ Status Decoder::AllocateWorkspace(int64_t max_step_tokens) {
   POLYAD_ASSIGN_OR_RETURN(space_.logits, carve.Floats(tokens, spec_.vocab_size));
   POLYAD_ASSIGN_OR_RETURN(space_.hidden, carve.Floats(tokens, spec_.hidden_size));
   POLYAD_ASSIGN_OR_RETURN(stored_rows_, carve.Floats(kStoredRows, 2 * spec_.KvWidth()));
+  POLYAD_ASSIGN_OR_RETURN(gate_scores_, carve.Floats(kStoredRows, kMaxGatedKeys));
   POLYAD_ASSIGN_OR_RETURN(layer_in_, carve.Activations(tokens, spec_.hidden_size));
   POLYAD_RETURN_IF_ERROR(scaling_.AllocateWorkspace(tokens));
   linear_.SetCoefficients(scaling_.coefficients());
@@ -79,7 +80,9 @@ FloatRows Decoder::Forward(const StepBatch& batch, KvStorage& kv) {
   StorePrefixes(batch, kv);
   if (batch.num_rows() > 0) RunLayers(batch, kv);
   FindHiddenStates(batch);
-  return Head(batch);
+  const FloatRows logits = Head(batch);
+  backend_.Finish();
+  return logits;
 }
 
 // The first pass of adapters that have one, over its own cache.
@@ -121,9 +124,9 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
     std::iota(prompt_rows_.begin(), prompt_rows_.end(), static_cast<int32_t>(rows.first));
     backend_.GatherRows(rows.prompt->embeddings, prompt_rows_,
                         residual.Slice(rows.row_begin, rows.row_end));
-    for (int64_t row = rows.row_begin; row < rows.row_end && rows.scale != 1.0f; ++row) {
-      for (int64_t i = 0; i < residual.cols; ++i) residual.Row(row)[i] *= rows.scale;
-    }
+    if (rows.scale == 1.0f) continue;
+    backend_.Finish();
+    ScaleBy(rows.scale, residual.Slice(rows.row_begin, rows.row_end));
   }
   if (weights_.position_embedding != nullptr) {
     backend_.AddRows(*weights_.position_embedding, batch.positions, residual);
@@ -199,6 +202,7 @@ void Decoder::StoreGatedPrefixes(int64_t layer, const StepBatch& batch, Activati
     if (rows.rows == 0) continue;
     const PrefixGate& gate = prompt->gates[static_cast<size_t>(layer)];
     const ActivationRows own = normed.Slice(sequence.row_begin, sequence.row_end);
+    backend_.Finish();
     const float on_keys = MeanGate(gate.key_weight, gate.key_bias, own);
     const float on_values =
         gate.value_weight.empty() ? on_keys : MeanGate(gate.value_weight, gate.value_bias, own);
@@ -206,6 +210,7 @@ void Decoder::StoreGatedPrefixes(int64_t layer, const StepBatch& batch, Activati
       const int64_t count = std::min(kStoredRows, rows.rows - first);
       const FloatRows gated = stored_rows_.Slice(0, count);
       backend_.Copy(rows.Slice(first, first + count), gated);
+      backend_.Finish();
       ScaleBy(on_keys, gated.Columns(0, spec_.KvWidth()));
       ScaleBy(on_values, gated.Columns(spec_.KvWidth(), spec_.KvWidth()));
       FindSlots(sequence, first, first + count, batch);
@@ -235,7 +240,7 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
 
   const auto linear = [&](const LinearWeights& product, SiteGroup group, ActivationRows x,
                           FloatRows y) {
-    if (observer_ != nullptr) observer_->OnInput(layer, group, x);
+    Observe(layer, group, x);
     const bool ends_sub_layer = group == SiteGroup::kAttentionOut || group == SiteGroup::kMlpOut;
     linear_.Apply({product.matrix.get(), &product.bias}, {layer, group, ends_sub_layer, normed},
                   batch.segments, x, y);
@@ -253,6 +258,12 @@ void Decoder::Layer(int64_t layer, const StepBatch& batch, KvStorage& kv) {
   linear(weights.mlp_in, SiteGroup::kMlpIn, normed, mlp);
   backend_.Activate(spec_.activation, spec_.gated_mlp, mlp, activated);
   linear(weights.mlp_out, SiteGroup::kMlpOut, activated, residual);
+}
+
+void Decoder::Observe(int64_t layer, SiteGroup group, ActivationRows x) {
+  if (observer_ == nullptr) return;
+  backend_.Finish();
+  observer_->OnInput(layer, group, x);
 }
 
 void Decoder::Norm(int64_t layer, NormSite site, std::span<const StepSegment> segments, FloatRows x,
@@ -398,13 +409,24 @@ void Decoder::GateKeys(int64_t layer, const StepBatch& batch, ActivationRows nor
       read = layer_in_.Slice(0, rows);
       backend_.Convert(space_.residual.Slice(sequence.row_begin, sequence.row_end), read);
     }
-    const FloatRows scores =
-        own.Columns(sequence.soft_prompt->padding, sequence.soft_prompt->num_tokens);
-    backend_.Zero(scores);
-    const DeltaSegment all{0, rows, 0, gates->weight.get()};
-    backend_.Apply(std::span(&all, 1), read, scores);
-    Sigmoid(gates->bias, scores);
+    FindGates(*gates, read,
+              own.Columns(sequence.soft_prompt->padding, sequence.soft_prompt->num_tokens));
     sequences_[i].key_gates = own;
+  }
+}
+
+void Decoder::FindGates(const KeyGates& gates, ActivationRows read, FloatRows to) {
+  for (int64_t begin = 0; begin < read.rows; begin += kStoredRows) {
+    const int64_t end = std::min(begin + kStoredRows, read.rows);
+    const FloatRows scores = gate_scores_.Slice(0, end - begin).Columns(0, to.cols);
+    backend_.Zero(scores);
+    const DeltaSegment all{0, scores.rows, 0, gates.weight.get()};
+    backend_.Apply(std::span(&all, 1), read.Slice(begin, end), scores);
+    backend_.Finish();
+    Sigmoid(gates.bias, scores);
+    for (int64_t row = begin; row < end; ++row) {
+      std::copy_n(scores.Row(row - begin), to.cols, to.Row(row));
+    }
   }
 }
 
@@ -427,7 +449,7 @@ FloatRows Decoder::Head(const StepBatch& batch) {
   backend_.GatherRows(space_.residual.Slice(0, batch.num_rows()), batch.sample_rows, sampled);
   const auto segments = SegmentsAmong(batch.sample_rows, batch.segments);
   Norm(-1, NormSite::kFinal, segments, sampled, head_in);
-  if (observer_ != nullptr) observer_->OnInput(spec_.num_layers, SiteGroup::kHead, head_in);
+  Observe(spec_.num_layers, SiteGroup::kHead, head_in);
   linear_.Apply({weights_.head.get(), nullptr}, {spec_.num_layers, SiteGroup::kHead, false, {}},
                 segments, head_in, logits);
   return logits;

@@ -74,6 +74,8 @@ class Decoder {
   void Layer(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void HidePrefixes(int64_t layer, const StepBatch& batch);
   void GateKeys(int64_t layer, const StepBatch& batch, ActivationRows normed);
+  void FindGates(const KeyGates& gates, ActivationRows read, FloatRows to);
+  void Observe(int64_t layer, SiteGroup group, ActivationRows x);
   void Attend(int64_t layer, const StepBatch& batch, KvStorage& kv);
   void AddGatedPrefixes(int64_t layer, const StepBatch& batch, bool after_projection,
                         ActivationRows out);
@@ -106,6 +108,7 @@ class Decoder {
   std::vector<int32_t> positions_;            // likewise
   FloatRows stored_rows_;                     // [rows, 2 * kv width] of keys and values
   ActivationRows layer_in_;                   // [tokens, hidden] a stream that gates of keys read
+  FloatRows gate_scores_;                     // [a few rows, kMaxGatedKeys] what gates are made of
   std::vector<float> key_gates_;              // a layer's, of all rows that have some
 };
 

@@ -117,6 +117,7 @@ void ScalingPassRunner::Classify(ActivationRows hidden) {
       const int64_t end = std::min(begin + kClassifierRows, run.count);
       const FloatRows logits =
           Logits(pass, hidden.Slice(run.first_row + begin, run.first_row + end));
+      backend_.Finish();
       for (int64_t row = begin; row < end; ++row) {
         ApplyRule(pass.rule, {logits.Row(row - begin), of_row_.size()}, of_row_);
         for (size_t c = 0; c < of_row_.size(); ++c) {

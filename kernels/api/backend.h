@@ -240,6 +240,10 @@ class Backend {
   virtual void TransformEmbedding(std::span<const DeltaSegment> segments,
                                   std::span<const int32_t> ids, FloatRows rows) = 0;
 
+  // Waits until all calls are done. Memory of Allocate is the host's from then until the next call;
+  // before, a device may still read and write it.
+  virtual void Finish() {}
+
   // --- moving rows (an adapter's sub-layer hooks; a few rows of a few adapters) ---
   virtual void Copy(FloatRows from, FloatRows to) = 0;
   virtual void Copy(ActivationRows from, ActivationRows to) = 0;

@@ -2,8 +2,8 @@
 
 // The Backend over a Device: packs weights and ops into its memory, plans launches on the host and
 // queues them. Calls return before their work is done; Finish waits for it. What a call brings
-// along in host memory (ids, slots, plans, small vectors) is copied with it. Over the emulator it
-// is what tests run whole models with.
+// along in host memory (ids, slots, plans, small vectors) is copied with it. The same code is the
+// CUDA plugin and, over the emulator, what tests run whole models with.
 
 #include <map>
 #include <memory>
@@ -60,9 +60,7 @@ class CudaBackend : public Backend {
   void Convert(FloatRows from, ActivationRows to) override;
   void Zero(FloatRows rows) override;
   void Accumulate(FloatRows x, FloatRows y) override;
-  // Waits until all calls are done. Memory of Allocate is the host's from then until the next call;
-  // before, the device may still read and write it.
-  void Finish() { queue_.Wait(); }
+  void Finish() override { queue_.Wait(); }
 
  protected:
   Device& device() { return *device_; }

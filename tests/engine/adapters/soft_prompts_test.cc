@@ -141,6 +141,20 @@ TEST(SoftPrompts, PackingKeepsRowsByLayerAndHidesTheLayersLeftOut) {
   EXPECT_FALSE(PackSoftPrompt(tensors, TinySpec(), *backend).ok());
 }
 
+TEST(SoftPrompts, GatesOfKeysHaveTheirLimit) {
+  const auto backend = *MakeBackend("reference", {});
+  SoftPromptTensors tensors;
+  for (const int64_t count : {kMaxGatedKeys, kMaxGatedKeys + 1}) {
+    tensors.num_tokens = count;
+    const auto rows = static_cast<size_t>(count);
+    tensors.kv = {std::vector<float>(rows * 32), std::vector<float>(rows * 32)};
+    const KeyGateTensors gates{std::vector<float>(rows * 32), std::vector<float>(rows)};
+    tensors.key_gates = {gates, gates};
+    const Status status = PackSoftPrompt(tensors, TinySpec(), *backend).status();
+    EXPECT_EQ(absl::IsResourceExhausted(status), count > kMaxGatedKeys) << status;
+  }
+}
+
 TEST(SoftPrompts, APrefixWithoutPositionsIsRefusedBesideASlidingWindow) {
   const auto backend = *MakeBackend("reference", {});
   SoftPromptTensors tensors;

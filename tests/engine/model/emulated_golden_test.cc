@@ -1,8 +1,8 @@
-// Whole tiny models through the CUDA backend on the emulated device: every op of every layer a CUDA
-// kernel. In the exact mode each architecture with all of its golden adapters in one batch, held
-// against what the original libraries computed; in bf16, and over quantised bases, to what its
-// roundings may do; with K/V as codes, against the CPU backend's logits.
-// covers: kernels/cuda/product.cuh
+// Whole tiny models through the CUDA backend on the emulated device, whose memory is out of the
+// host's reach whenever it would be on a GPU: every op of every layer a CUDA kernel. In the exact
+// mode each architecture with all of its golden adapters in one batch, held against what the
+// original libraries computed; in bf16, and over quantised bases, to what its roundings may do;
+// with K/V as codes, against the CPU backend's logits. covers: kernels/cuda/product.cuh
 
 #include <memory>
 #include <string>
@@ -20,7 +20,7 @@ namespace {
 // A model, and the emulated device it is on.
 struct EmulatedModel {
   EmulatedModel(const std::string& name, ComputeMode mode, KvFormat kv_format = KvFormat::kAuto)
-      : device(new test::EmulatedBackend(mode, {})),
+      : device(new test::EmulatedBackend(mode, {}, /*guarded=*/true)),
         model(name, std::unique_ptr<Backend>(device), kv_format) {}
 
   test::EmulatedBackend* device;  // the model's

@@ -9,10 +9,13 @@ namespace polyad::test {
 
 void* StagedBackend::StageBytes(void* host, int64_t bytes, bool is_result) {
   if (host == nullptr || bytes <= 0) return host;
+  const auto found = resident_.find({host, bytes});
+  if (found != resident_.end()) return found->second.get();
   absl::StatusOr<std::shared_ptr<void>> memory = on_device_.Allocate(bytes);
   KERNEL_CHECK(memory.ok(), "memory of the device for a test's rows");
   on_device_.Finish();
   std::memcpy(memory->get(), host, static_cast<size_t>(bytes));
+  if (rows_ == Rows::kResident) return (resident_[{host, bytes}] = *std::move(memory)).get();
   staged_.push_back({*std::move(memory), static_cast<char*>(host), bytes, is_result});
   return staged_.back().memory.get();
 }

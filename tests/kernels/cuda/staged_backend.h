@@ -1,19 +1,24 @@
 #pragma once
 
 // A Backend for tests whose rows are in the host's own memory, over one that takes rows of its own
-// memory alone: each call's rows are copied there before it and back after it. Borrows the other.
+// memory alone: each call's rows are copied there before it and back after it. Or, for benchmarks,
+// copied there once, when a call first brings them, and never back. Borrows the other.
 
+#include <map>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "kernels/cuda/cuda_backend.h"
+#include "kernels/api/backend.h"
 
 namespace polyad::test {
 
 class StagedBackend final : public Backend {
  public:
-  explicit StagedBackend(cuda::CudaBackend& on_device) : on_device_(on_device) {}
+  enum class Rows : uint8_t { kCopied, kResident };
+  explicit StagedBackend(Backend& on_device, Rows rows = Rows::kCopied)
+      : on_device_(on_device), rows_(rows) {}
 
   BackendInfo info() const override { return on_device_.info(); }
   DType activation_dtype() const override { return on_device_.activation_dtype(); }
@@ -54,6 +59,7 @@ class StagedBackend final : public Backend {
   void TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) override;
   void TransformEmbedding(std::span<const DeltaSegment> segments, std::span<const int32_t> ids,
                           FloatRows rows) override;
+  void Finish() override { on_device_.Finish(); }
   void Copy(FloatRows from, FloatRows to) override;
   void Copy(ActivationRows from, ActivationRows to) override;
   void Convert(FloatRows from, ActivationRows to) override;
@@ -73,8 +79,10 @@ class StagedBackend final : public Backend {
   void* StageBytes(void* host, int64_t bytes, bool is_result);
   void Return();  // at the end of a call
 
-  cuda::CudaBackend& on_device_;
-  std::vector<Staged> staged_;  // of the call
+  Backend& on_device_;
+  const Rows rows_;
+  std::map<std::pair<void*, int64_t>, std::shared_ptr<void>> resident_;  // by host rows
+  std::vector<Staged> staged_;                                           // of the call
 };
 
 }  // namespace polyad::test
