@@ -13,8 +13,9 @@ namespace polyad {
 
 inline constexpr int kMaxThreads = 1024;
 
-// `name`: cpu | reference. INVALID_ARGUMENT for another, or for more threads; options.isa as
-// kernels/cpu/cpu_features.h says.
+// `name`: cpu | reference | cuda | auto, which is cuda where that can be had and else cpu.
+// INVALID_ARGUMENT for another, or for more threads; options.isa as kernels/cpu/cpu_features.h
+// says; errors of cuda as kernels/cuda/plugin_loader.h.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name,
                                                      const BackendOptions& options);
 

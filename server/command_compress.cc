@@ -96,6 +96,10 @@ StatusOr<Ask> ParseAsk(const Arguments& args) {
   rest.push_back("--model=" + base);
   POLYAD_ASSIGN_OR_RETURN(ask.config, LoadConfig(rest, ProcessEnvironment));
   POLYAD_RETURN_IF_ERROR(CheckConfig(ask.config));
+  if (ask.config.backend != "cpu" && ask.config.backend != "reference") {
+    return InvalidArgument("backend: compress takes cpu or reference, got \"%s\"",
+                           ask.config.backend);
+  }
   ask.config.log_level = "warning";
   return ask;
 }

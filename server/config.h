@@ -23,6 +23,9 @@ struct ServerConfig {
   std::string model_name;
   std::string dtype = "auto";
   std::string backend = "cpu";
+  std::string cuda_plugin;
+  int64_t cuda_device = 0;
+  int64_t cuda_memory_mib = 0;
   std::string isa = "auto";
   int64_t threads = 0;
 

@@ -15,7 +15,17 @@ const std::vector<Knob>& Knobs() {
        "f32 computes in fp32 throughout; the others keep weights as stored. bf16: activations are "
        "bf16; int8: they are rounded to int8, 32 at a time, where they meet integer weights; auto: "
        "int8 for a GGUF file, else bf16."},
-      {"backend", &C::backend, "", 0, 0, "cpu|reference", "What computes."},
+      {"backend", &C::backend, "", 0, 0, "cpu|reference|cuda|auto",
+       "What computes; auto: cuda where its plugin and a device can be had, or else cpu with a "
+       "line "
+       "that says why."},
+      {"cuda-plugin", &C::cuda_plugin, "", 0, 0, "",
+       "Path of the CUDA plugin; empty: polyad_cuda.so in ../lib of the program's folder, or where "
+       "the system finds libraries."},
+      {"cuda-device", &C::cuda_device, "", 0, 1023, "", "Which device, in the driver's order."},
+      {"cuda-memory-mib", &C::cuda_memory_mib, "MiB", 0, int64_t{16} * kMiB, "",
+       "Memory of the device that may be taken, for weights, K/V, adapters and work; 0: all there "
+       "is."},
       {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
        "Instruction set; auto takes the machine's best."},
       {"threads", &C::threads, "threads", 0, 1024, "", "Compute threads; 0: one per core."},

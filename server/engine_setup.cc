@@ -63,6 +63,12 @@ StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, Backend
   backend_options.mode = options.compute_mode;
   backend_options.num_threads = static_cast<int>(config.threads);
   backend_options.isa = config.isa;
+  backend_options.cuda_plugin = config.cuda_plugin;
+  backend_options.cuda_device = static_cast<int>(config.cuda_device);
+  backend_options.cuda_memory_bytes = config.cuda_memory_mib << 20;
+  backend_options.on_fallback = [](const std::string& reason) {
+    Log(LogLevel::kWarning, "backend_fallback", {{"backend", "cpu"}, {"reason", reason}});
+  };
   auto backend = make_backend(config.backend, backend_options);
   if (!backend.ok()) return backend.status();
   auto engine = Engine::Create(options, *std::move(backend), clock, observer);
@@ -77,6 +83,7 @@ StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, Backend
          {"memory_bytes", info.memory_bytes},
          {"kv_dtype", info.kv_format},
          {"kv_bytes_per_token", info.kv_bytes_per_token},
+         {"backend", info.backend.name},
          {"isa", info.backend.isa},
          {"threads", info.backend.num_threads},
          {"seconds", info.load_seconds}});

@@ -12,6 +12,7 @@
 // the number of threads.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -39,11 +40,15 @@ struct BackendOptions {
   int num_threads = 0;  // 0: one per available core
   std::string isa =
       "auto";  // auto | scalar | avx2 | avx512 | amx; a level the machine lacks is an error
+  std::string cuda_plugin = {};   // path of the CUDA plugin; empty: where plugin_loader.h looks
+  int cuda_device = 0;            // in the driver's order
+  int64_t cuda_memory_bytes = 0;  // of the device, at most; 0: all there is
+  std::function<void(const std::string&)> on_fallback = {};  // told why `auto` takes the CPU
 };
 
 struct BackendInfo {
-  std::string name;  // "cpu"
-  std::string isa;   // the path chosen, as server info reports it
+  std::string name;  // "cpu", "cuda"
+  std::string isa;   // the path chosen or the device, as server info reports it
   int num_threads = 1;
 };
 

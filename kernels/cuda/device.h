@@ -1,9 +1,9 @@
 #pragma once
 
-// What the CUDA backend asks of a device: memory, copies and two queues of launches. Tests have it
-// over the emulator, where memory is out of the host's reach whenever it would be on a device.
-// Errors of a queue (a launch that failed, a lost device) stay until Wait, which says them once and
-// for all.
+// What the CUDA backend asks of a device: memory, copies and two queues of launches. The plugin has
+// it over the CUDA runtime; tests have it over the emulator, where memory is out of the host's
+// reach whenever it would be on a device. Errors of a queue (a launch that failed, a lost device)
+// stay until Wait, which says them once and for all.
 
 #include <cstdint>
 #include <string>

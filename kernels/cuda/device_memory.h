@@ -15,6 +15,13 @@
 
 namespace polyad::cuda {
 
+// What an array of T counts as where nothing else is said.
+template <typename T>
+constexpr Precision PrecisionOfArray() {
+  if (std::is_same_v<T, float>) return Precision::kF32;
+  return std::is_same_v<T, uint16_t> ? Precision::kBF16 : Precision::kIndex;
+}
+
 // Arrays uploaded while something is packed; freed together. A refusal is noted, not reported: ask
 // refused() before the pointers are used. One thread until it is packed.
 class DeviceMemory {
@@ -26,24 +33,19 @@ class DeviceMemory {
 
   // Null of none. Counted as `precision`.
   template <typename T>
-  const T* Keep(std::span<const T> values, Precision precision = PrecisionOf<T>()) {
+  const T* Keep(std::span<const T> values, Precision precision = PrecisionOfArray<T>()) {
     const auto bytes = static_cast<int64_t>(values.size_bytes());
     bytes_ += {precision, bytes};
     return static_cast<const T*>(KeepBytes(values.data(), bytes));
   }
   template <typename T>
-  const T* Keep(const std::vector<T>& values, Precision precision = PrecisionOf<T>()) {
+  const T* Keep(const std::vector<T>& values, Precision precision = PrecisionOfArray<T>()) {
     return Keep(std::span<const T>(values), precision);
   }
   bool refused() const { return refused_; }
   const PrecisionBytes& bytes() const { return bytes_; }
 
  private:
-  template <typename T>
-  static constexpr Precision PrecisionOf() {
-    if (std::is_same_v<T, float>) return Precision::kF32;
-    return std::is_same_v<T, uint16_t> ? Precision::kBF16 : Precision::kIndex;
-  }
   const void* KeepBytes(const void* data, int64_t bytes);
 
   Device& device_;

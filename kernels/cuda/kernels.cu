@@ -1,9 +1,16 @@
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/cuda_backend.cc"
+#include "kernels/cuda/device_memory.cc"
 #include "kernels/cuda/gated_prefix.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/kronecker.cuh"
+#include "kernels/cuda/kv_pool.cc"
 #include "kernels/cuda/low_rank.cuh"
+#include "kernels/cuda/packed_op.cc"
+#include "kernels/cuda/packed_products.cc"
+#include "kernels/cuda/packed_sites.cc"
+#include "kernels/cuda/packed_weight.cc"
 #include "kernels/cuda/paged_attention.cuh"
 #include "kernels/cuda/product.cuh"
 #include "kernels/cuda/rotate_store.cuh"
@@ -92,6 +99,10 @@ bool HasCodeForDevice() {
     if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) return false;
   }
   return true;
+}
+
+std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode) {
+  return std::make_unique<CudaBackend>(mode, std::move(device));
 }
 
 }  // namespace polyad::cuda

@@ -1,11 +1,18 @@
 #pragma once
 
-// Every kernel of the plugin, compiled once, in kernels.cu. The current device of the calling
-// thread is the one meant.
+// Every kernel of the plugin and the host code that launches them, compiled as one source,
+// kernels.cu, so that each kernel is there once.
+
+#include <memory>
+
+#include "kernels/api/backend.h"
+#include "kernels/cuda/device.h"
 
 namespace polyad::cuda {
 
-// Whether every kernel can be loaded onto the current device.
+// Whether every kernel can be loaded onto the calling thread's current device.
 bool HasCodeForDevice();
+
+std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode);
 
 }  // namespace polyad::cuda

@@ -32,7 +32,7 @@ std::vector<float> RowsAt(const float* table, int64_t width, std::span<const int
 
 template <typename T>
 void RotateRows(const QkvArgs& args, const float* q_norm, const float* k_norm, CallQueue& queue) {
-  RotateArgs<T> own;
+  RotateArgs<T> own = {};
   own.qkv = RowsOf(args.qkv);
   own.num_heads = static_cast<int32_t>(args.num_heads);
   own.q_norm = q_norm;

@@ -1,9 +1,14 @@
-// The CUDA plugin (plugin_api.h): devices, as the CUDA runtime tells of them.
+// The CUDA plugin (plugin_api.h): devices, as the CUDA runtime tells of them, and the backend on
+// one.
 
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
 
+#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/plugin_api.h"
 
@@ -39,8 +44,32 @@ int32_t DescribeDevice(int32_t index, PolyadCudaDevice* device, char* message,
   return 0;
 }
 
+int32_t Refuse(const std::string& why, char* message, int64_t message_bytes) {
+  std::snprintf(message, static_cast<size_t>(message_bytes), "%s", why.c_str());
+  return 1;
+}
+
+int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, char* message,
+                      int64_t message_bytes) {
+  std::string wrong;
+  std::unique_ptr<CudaDevice> device =
+      CudaDevice::Create(options->device, options->memory_bytes, wrong);
+  if (device == nullptr) return Refuse(wrong, message, message_bytes);
+  // A backend takes an arena for each of its queues at once.
+  void* arenas = device->Allocate(Memory::kDevice, 2 * device->arena_bytes());
+  if (arenas == nullptr) {
+    return Refuse(
+        "it has no " + std::to_string(2 * device->arena_bytes()) + " bytes for what calls work in",
+        message, message_bytes);
+  }
+  device->Free(Memory::kDevice, arenas);
+  *backend = MakeBackendOn(std::move(device), static_cast<ComputeMode>(options->mode)).release();
+  return 0;
+}
+
 constexpr PolyadCudaPlugin kPlugin = {POLYAD_CUDA_ABI_VERSION, sizeof(PolyadCudaPlugin),
-                                      CountDevices, DescribeDevice};
+                                      POLYAD_PLUGIN_BUILD,     CountDevices,
+                                      DescribeDevice,          CreateBackend};
 
 }  // namespace
 }  // namespace polyad::cuda

@@ -1,14 +1,15 @@
 #pragma once
 
-// What the CUDA plugin offers to the program that opens it: a C ABI, so that neither depends on the
-// other's compiler or C++ library, and the program not at all on CUDA. The plugin is one shared
-// library with one exported function, polyad_cuda_plugin. A change to anything here raises the
-// version; a program takes its own version only. Functions return 0, or another number and a
-// message in `message`. Any thread.
+// What the CUDA plugin offers to the program that opens it: a C ABI, and behind it a Backend, which
+// is C++. So a program takes the plugin of its own build alone: `build` names the headers of
+// kernels/api, the compiler and the Abseil that both were made with. The program does not depend on
+// CUDA at all. The plugin is one shared library with one exported function, polyad_cuda_plugin. A
+// change to anything here raises the version; a program takes its own version only. Functions
+// return 0, or another number and a message in `message`. Any thread.
 
 #include <stdint.h>
 
-#define POLYAD_CUDA_ABI_VERSION 1u
+#define POLYAD_CUDA_ABI_VERSION 2u
 #define POLYAD_CUDA_ENTRY "polyad_cuda_plugin"
 
 extern "C" {
@@ -22,12 +23,22 @@ struct PolyadCudaDevice {
   int64_t memory_bytes;
 };
 
+struct PolyadCudaBackendOptions {
+  int32_t mode;          // polyad::ComputeMode
+  int32_t device;        // in the driver's order
+  int64_t memory_bytes;  // that it may take of the device; 0: all there is
+};
+
 struct PolyadCudaPlugin {
   uint32_t abi_version;
   uint32_t struct_bytes;  // sizeof(PolyadCudaPlugin)
+  const char* build;
   int32_t (*count_devices)(int32_t* count, char* message, int64_t message_bytes);
   int32_t (*describe_device)(int32_t index, struct PolyadCudaDevice* device, char* message,
                              int64_t message_bytes);
+  // *backend: a new polyad::Backend, which the caller deletes before the library is closed.
+  int32_t (*create_backend)(const struct PolyadCudaBackendOptions* options, void** backend,
+                            char* message, int64_t message_bytes);
 };
 
 typedef const struct PolyadCudaPlugin* (*PolyadCudaEntry)(void);

@@ -2,6 +2,10 @@
 
 #include <dlfcn.h>
 
+#include <filesystem>
+#include <string_view>
+#include <system_error>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "kernels/cuda/plugin_api.h"
@@ -15,6 +19,31 @@ constexpr int32_t kMaxDevices = 1024;
 std::string LastSystemMessage() {
   const char* message = dlerror();
   return message == nullptr ? "no reason given" : message;
+}
+
+// Empty: not there.
+std::string BesideTheProgram() {
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return "";
+  const std::filesystem::path path = program.parent_path().parent_path() / "lib" / kPluginName;
+  return std::filesystem::exists(path, error) ? path.string() : "";
+}
+
+// Why the program cannot use what it found; OK: it can.
+absl::Status CheckVersion(const std::string& path, const PolyadCudaPlugin& functions) {
+  if (functions.abi_version != POLYAD_CUDA_ABI_VERSION ||
+      functions.struct_bytes != sizeof(PolyadCudaPlugin)) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("CUDA plugin %s: expected version %d of its interface, got %d", path,
+                        POLYAD_CUDA_ABI_VERSION, functions.abi_version));
+  }
+  if (functions.build != std::string_view(POLYAD_PLUGIN_BUILD)) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("CUDA plugin %s: expected one of this build (%s), got %s", path,
+                        POLYAD_PLUGIN_BUILD, functions.build));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -31,20 +60,19 @@ absl::StatusOr<std::unique_ptr<CudaPlugin>> CudaPlugin::Open(const std::string& 
         absl::StrFormat("CUDA plugin %s: it has no %s", path, POLYAD_CUDA_ENTRY));
   }
   const PolyadCudaPlugin* functions = entry();
-  if (functions->abi_version != POLYAD_CUDA_ABI_VERSION ||
-      functions->struct_bytes != sizeof(PolyadCudaPlugin)) {
-    const uint32_t version = functions->abi_version;
+  const absl::Status status = CheckVersion(path, *functions);
+  if (!status.ok()) {
     dlclose(library);
-    return absl::FailedPreconditionError(
-        absl::StrFormat("CUDA plugin %s: expected version %d of its interface, got %d", path,
-                        POLYAD_CUDA_ABI_VERSION, version));
+    return status;
   }
   return std::unique_ptr<CudaPlugin>(new CudaPlugin(library, functions));
 }
 
-CudaPlugin::~CudaPlugin() { dlclose(library_); }
+CudaPlugin::~CudaPlugin() {
+  if (!stays_open_) dlclose(library_);
+}
 
-absl::StatusOr<std::vector<CudaDevice>> CudaPlugin::Devices() const {
+absl::StatusOr<std::vector<CudaDeviceInfo>> CudaPlugin::Devices() const {
   char message[kMessageBytes] = {};
   int32_t count = 0;
   if (functions_->count_devices(&count, message, kMessageBytes) != 0) {
@@ -54,7 +82,7 @@ absl::StatusOr<std::vector<CudaDevice>> CudaPlugin::Devices() const {
     return absl::UnavailableError(
         absl::StrFormat("CUDA: expected 1 to %d devices, got %d", kMaxDevices, count));
   }
-  std::vector<CudaDevice> devices;
+  std::vector<CudaDeviceInfo> devices;
   for (int32_t i = 0; i < count; ++i) {
     PolyadCudaDevice device = {};
     if (functions_->describe_device(i, &device, message, kMessageBytes) != 0) {
@@ -65,6 +93,41 @@ absl::StatusOr<std::vector<CudaDevice>> CudaPlugin::Devices() const {
                        device.memory_bytes, device.can_run != 0});
   }
   return devices;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CudaPlugin::CreateBackend(const BackendOptions& options) {
+  const absl::StatusOr<std::vector<CudaDeviceInfo>> devices = Devices();
+  if (!devices.ok()) return devices.status();
+  const auto count = static_cast<int>(devices->size());
+  if (options.cuda_device < 0 || options.cuda_device >= count) {
+    return absl::UnavailableError(absl::StrFormat("CUDA: expected a device of 0 to %d, got %d",
+                                                  count - 1, options.cuda_device));
+  }
+  const CudaDeviceInfo& device = (*devices)[static_cast<size_t>(options.cuda_device)];
+  if (!device.can_run) {
+    return absl::UnavailableError(absl::StrFormat(
+        "CUDA device %d (%s): the plugin has no code for compute capability %d.%d",
+        options.cuda_device, device.name, device.compute_major, device.compute_minor));
+  }
+  const PolyadCudaBackendOptions own = {static_cast<int32_t>(options.mode), options.cuda_device,
+                                        options.cuda_memory_bytes};
+  char message[kMessageBytes] = {};
+  void* backend = nullptr;
+  if (functions_->create_backend(&own, &backend, message, kMessageBytes) != 0) {
+    return absl::UnavailableError(
+        absl::StrFormat("CUDA device %d (%s): %s", options.cuda_device, device.name, message));
+  }
+  stays_open_ = true;
+  return std::unique_ptr<Backend>(static_cast<Backend*>(backend));
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const BackendOptions& options) {
+  std::string path = options.cuda_plugin;
+  if (path.empty()) path = BesideTheProgram();
+  if (path.empty()) path = kPluginName;
+  absl::StatusOr<std::unique_ptr<CudaPlugin>> plugin = CudaPlugin::Open(path);
+  if (!plugin.ok()) return plugin.status();
+  return (*plugin)->CreateBackend(options);
 }
 
 }  // namespace polyad::cuda

@@ -1,9 +1,10 @@
 #pragma once
 
-// Opens the CUDA plugin at run time and asks it for devices. It stays open while the CudaPlugin
-// lives. Errors say which of the things needed is missing: NOT_FOUND the library (or one that it
-// needs, by the system's words), FAILED_PRECONDITION one of another version or no plugin,
-// UNAVAILABLE the driver or a device. Any thread.
+// Opens the CUDA plugin at run time, asks it for devices and has it make a Backend. The library
+// stays open while the CudaPlugin lives, and for good once it has made a backend. Errors say which
+// of the things needed is missing: NOT_FOUND the library (or one that it needs, by the system's
+// words), FAILED_PRECONDITION one of another version or build or no plugin, UNAVAILABLE the driver,
+// a device or what is needed of it. Any thread.
 
 #include <cstdint>
 #include <memory>
@@ -11,12 +12,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/api/backend.h"
 
 struct PolyadCudaPlugin;
 
 namespace polyad::cuda {
 
-struct CudaDevice {
+inline constexpr char kPluginName[] = "polyad_cuda.so";
+
+struct CudaDeviceInfo {
   std::string name;
   int compute_major = 0;
   int compute_minor = 0;
@@ -34,7 +38,9 @@ class CudaPlugin {
   CudaPlugin& operator=(const CudaPlugin&) = delete;
 
   // At least one, in the driver's order.
-  absl::StatusOr<std::vector<CudaDevice>> Devices() const;
+  absl::StatusOr<std::vector<CudaDeviceInfo>> Devices() const;
+  // On options.cuda_device.
+  absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
 
  private:
   CudaPlugin(void* library, const PolyadCudaPlugin* functions)
@@ -42,6 +48,11 @@ class CudaPlugin {
 
   void* const library_;
   const PolyadCudaPlugin* const functions_;
+  bool stays_open_ = false;
 };
+
+// Of options.cuda_plugin, or else of kPluginName in ../lib of the program's own folder, or else
+// where the system looks. An error says what was looked for.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const BackendOptions& options);
 
 }  // namespace polyad::cuda

@@ -1,5 +1,8 @@
 #include "kernels/cuda/plugin_loader.h"
 
+#include <cstdlib>
+#include <filesystem>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -12,25 +15,34 @@ std::string FakePlugin(int kind) {
   return std::string(POLYAD_FAKE_PLUGINS) + "/fake_plugin" + std::to_string(kind) + ".so";
 }
 
-TEST(PluginLoaderTest, SaysThatTheLibraryIsMissing) {
-  const absl::Status status = CudaPlugin::Open("polyad_no_such_plugin.so").status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("polyad_no_such_plugin.so"));
+// What the program says of a plugin that it is told to take.
+absl::Status Refusal(const std::string& path, int device = 0) {
+  BackendOptions options;
+  options.cuda_plugin = path;
+  options.cuda_device = device;
+  return MakeCudaBackend(options).status();
 }
 
-TEST(PluginLoaderTest, RefusesWhatIsNoPluginOrOfAnotherVersion) {
+TEST(PluginLoaderTest, SaysThatTheLibraryIsMissing) {
+  const absl::Status status = Refusal("/nowhere/polyad_no_such_plugin.so");
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("/nowhere/polyad_no_such_plugin.so"));
+}
+
+TEST(PluginLoaderTest, RefusesWhatIsNoPluginOrOfAnotherVersionOrBuild) {
   const absl::Status other = CudaPlugin::Open(FakePlugin(0)).status();
   EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(other.message()), HasSubstr("it has no polyad_cuda_plugin"));
   const absl::Status newer = CudaPlugin::Open(FakePlugin(1)).status();
   EXPECT_EQ(newer.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(newer.message()), HasSubstr("expected version 1"));
+  EXPECT_THAT(std::string(newer.message()), HasSubstr("expected version 2"));
+  const absl::Status build = CudaPlugin::Open(FakePlugin(4)).status();
+  EXPECT_EQ(build.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(build.message()), HasSubstr("got another build"));
 }
 
 TEST(PluginLoaderTest, SaysThatTheDriverIsMissing) {
-  const auto plugin = CudaPlugin::Open(FakePlugin(2));
-  ASSERT_TRUE(plugin.ok()) << plugin.status();
-  const absl::Status status = (*plugin)->Devices().status();
+  const absl::Status status = Refusal(FakePlugin(2));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("no driver"));
 }
@@ -44,6 +56,35 @@ TEST(PluginLoaderTest, TellsOfDevices) {
   EXPECT_EQ(devices->front().name, "Fake 9000");
   EXPECT_EQ(devices->front().compute_major, 9);
   EXPECT_TRUE(devices->front().can_run);
+}
+
+TEST(PluginLoaderTest, SaysWhyADeviceIsNotTaken) {
+  EXPECT_THAT(std::string(Refusal(FakePlugin(5)).message()),
+              HasSubstr("CUDA device 0 (Fake 9000): the plugin has no code for compute"));
+  EXPECT_THAT(std::string(Refusal(FakePlugin(3), 1).message()),
+              HasSubstr("expected a device of 0 to 0, got 1"));
+  EXPECT_THAT(std::string(Refusal(FakePlugin(3)).message()),
+              HasSubstr("CUDA device 0 (Fake 9000): it is no device at all"));
+}
+
+// The plugin itself, where it was built (tools/dev cuda): it opens without a driver and says so.
+TEST(PluginLoaderTest, TheBuiltPluginOpensAndTellsOfDevicesOrWhyThereAreNone) {
+  const char* told = std::getenv("POLYAD_CUDA_PLUGIN");
+  const std::string path =
+      told != nullptr ? told : std::string(POLYAD_SOURCE_DIR) + "/build/cuda/lib/polyad_cuda.so";
+  if (told == nullptr && !std::filesystem::exists(path)) GTEST_SKIP() << "not built: " << path;
+  const auto plugin = CudaPlugin::Open(path);
+  if (told == nullptr && !plugin.ok() && absl::IsFailedPrecondition(plugin.status())) {
+    GTEST_SKIP() << "of an older build: " << plugin.status();
+  }
+  ASSERT_TRUE(plugin.ok()) << plugin.status();
+  const auto devices = (*plugin)->Devices();
+  if (devices.ok()) {
+    EXPECT_FALSE(devices->front().name.empty());
+  } else {
+    EXPECT_EQ(devices.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(devices.status().message()), HasSubstr("no device can be used: "));
+  }
 }
 
 }  // namespace

@@ -1,0 +1,59 @@
+#pragma once
+
+// A Device over the CUDA runtime. Device memory comes from a pool of the driver's that keeps what
+// it once took, so that packing an adapter does not wait for the engine's launches; shared memory
+// is managed, at home on the device, and moves to the host by pages when the host reads it. nvcc
+// only.
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "kernels/cuda/device.h"
+
+namespace polyad::cuda {
+
+class CudaDevice final : public Device {
+ public:
+  // Device `index` of the driver's, of whose memory at most `memory_bytes` are taken (0: all there
+  // is). Null where it cannot be used; `wrong` says why.
+  static std::unique_ptr<CudaDevice> Create(int index, int64_t memory_bytes, std::string& wrong);
+  ~CudaDevice() override;
+
+  std::string name() const override { return name_; }
+  void* Allocate(Memory kind, int64_t bytes) override;
+  void Free(Memory kind, void* memory) override;
+  bool Reaches(const void* memory) const override;
+  void Upload(void* to, const void* from, int64_t bytes) override;
+  simt::Stream stream(QueueKind queue) override;
+  void Copy(QueueKind queue, void* to, const void* from, int64_t bytes) override;
+  void Clear(QueueKind queue, void* to, int64_t bytes) override;
+  std::string Wait(QueueKind queue) override;
+
+ private:
+  explicit CudaDevice(int index) : index_(index) {}
+  std::string Open(int64_t memory_bytes);  // -> what went wrong
+  void Use() const;                        // the device, on the calling thread
+  void Note(cudaError_t error, const char* what);
+  void* AllocateOnDevice(int64_t bytes);
+  void* AllocateShared(int64_t bytes);
+
+  const int index_;
+  std::string name_;
+  int64_t most_bytes_ = 0;
+  cudaMemPool_t pool_ = nullptr;
+  cudaStream_t engine_ = nullptr;
+  cudaStream_t loader_ = nullptr;
+  cudaStream_t upload_ = nullptr;
+  cudaStream_t allocate_ = nullptr;
+  mutable std::mutex mutex_;               // guards what follows
+  std::map<const char*, int64_t> arrays_;  // that kernels reach, by where they begin: bytes
+  int64_t used_bytes_ = 0;
+  std::string wrong_;  // what went wrong first
+};
+
+}  // namespace polyad::cuda
