@@ -1,6 +1,8 @@
 // Micro-benchmarks of the op table: time, GFLOP/s and GB/s of one call, to hold against the
 // machine's measured roof (docs/notes). Inputs stay in cache between calls where they fit.
-//   op_bench [--isa=auto] [--threads=0] [--mode=auto|f32] [--benchmark_filter=attention]
+//   op_bench [--backend=cpu|cuda] [--isa=auto] [--threads=0] [--mode=auto|f32]
+//            [--benchmark_filter=attention]
+// On a GPU rows lie in its memory, and a call is timed to the end of its launches.
 
 #include <benchmark/benchmark.h>
 
@@ -11,6 +13,7 @@
 
 #include "kernels/backend_factory.h"
 #include "tests/bench/delta_benchmarks.h"
+#include "tests/kernels/cuda/staged_backend.h"
 #include "tests/kernels/op_cases.h"
 
 namespace polyad::test {
@@ -46,19 +49,23 @@ int Main(int argc, char** argv) {
   options.num_threads = std::atoi(TakeFlag("threads", "0", argc, argv).c_str());
   options.mode =
       TakeFlag("mode", "auto", argc, argv) == "f32" ? ComputeMode::kF32 : ComputeMode::kAuto;
-  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend("cpu", options);
-  if (!backend.ok()) {
-    std::fprintf(stderr, "%s\n", backend.status().ToString().c_str());
+  options.cuda_plugin = TakeFlag("cuda-plugin", "", argc, argv);
+  const std::string name = TakeFlag("backend", "cpu", argc, argv);
+  const absl::StatusOr<std::unique_ptr<Backend>> made = MakeBackend(name, options);
+  if (!made.ok()) {
+    std::fprintf(stderr, "%s\n", made.status().ToString().c_str());
     return 1;
   }
+  StagedBackend on_device(**made, StagedBackend::Rows::kResident);
+  Backend& backend = name == "cuda" ? on_device : **made;
   const std::vector<OpCase> cases = BenchmarkCases();
   for (const OpCase& op : cases) {
     benchmark::RegisterBenchmark(op.name.c_str(),
-                                 [&](benchmark::State& state) { RunCase(state, op, **backend); })
+                                 [&](benchmark::State& state) { RunCase(state, op, backend); })
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
   }
-  RegisterDeltaBenchmarks(**backend);
+  RegisterDeltaBenchmarks(backend);
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   return 0;
