@@ -56,4 +56,8 @@ StatusOr<FloatRows> Model::Run(const StepBatch& batch) { return decoder_->Forwar
 
 void Model::ArgMax(FloatRows logits, std::span<TokenScore> best) { backend_.ArgMax(logits, best); }
 
+void Model::Draw(FloatRows logits, std::span<const DrawArgs> draws, std::span<int32_t> tokens) {
+  backend_.Draw(logits, draws, tokens);
+}
+
 }  // namespace polyad

@@ -58,6 +58,7 @@ class Model final : public StepRunner {
   }
   void DiscardKv(int64_t begin, int64_t end) override { kv_->Discard(begin, end); }
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
+  void Draw(FloatRows logits, std::span<const DrawArgs> draws, std::span<int32_t> tokens) override;
 
  private:
   Model(ModelSpec spec, Backend& backend) : spec_(std::move(spec)), backend_(backend) {}

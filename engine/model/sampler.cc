@@ -1,48 +1,24 @@
 #include "engine/model/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "engine/base/check.h"
 #include "engine/model/philox.h"
+#include "kernels/api/draw_weights.h"
 
 namespace polyad {
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-constexpr size_t kLanes = 16;
-constexpr size_t kSumBlock = 4096;
+constexpr size_t kLanes = kDrawLanes;
+constexpr size_t kSumBlock = kDrawBlock;
 
-// exp(x) for x <= 0, relative error below 2e-7, 0 below -87. The same operations on every machine,
-// and simple enough for the compiler to vectorise: x = n ln 2 + r with |r| <= ln 2 / 2, the Taylor
-// polynomial of e^r to degree 6.
-inline float ExpNegative(float x) {
-  constexpr float kLog2e = 1.44269504f;
-  constexpr float kLn2High = 0.693359375f;
-  constexpr float kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float clamped = x > -87.0f ? x : -87.0f;
-  const float shifted = clamped * kLog2e + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * kLn2High) - n * kLn2Low;
-  float e = 1.0f / 720;
-  e = e * r + 1.0f / 120;
-  e = e * r + 1.0f / 24;
-  e = e * r + 1.0f / 6;
-  e = e * r + 0.5f;
-  e = e * r + 1.0f;
-  e = e * r + 1.0f;
-  const auto exponent = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
-  const float scaled = e * std::bit_cast<float>(exponent);
-  return x > -87.0f ? scaled : 0.0f;
-}
-
-// weights[i] = exp((row[i] - largest) * scale). Sums are kept per kSumBlock values, each added in
-// sixteen fixed lanes, so that a draw can skip whole blocks; returns the sum of the blocks in
-// order.
+// weights[i] = exp((row[i] - largest) * scale). Sums are kept per kSumBlock values, added up as
+// kernels/api/draw_weights.h says, so that a draw can skip whole blocks; returns the sum of the
+// blocks in order.
 double Exponentiate(std::span<const float> row, float largest, float scale, float* weights,
                     std::vector<double>& block_sums) {
   block_sums.clear();
@@ -92,6 +68,16 @@ float Largest(std::span<const float> row) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
+// A temperature so small that the division overflows is greedy.
+float ScaleOf(const SamplingParams& params) {
+  return std::min(1.0f / params.temperature, std::numeric_limits<float>::max());
+}
+
+double UniformOf(const SampleInput& input, const SamplingParams& params) {
+  const auto position = static_cast<int64_t>(input.prompt.size() + input.output.size());
+  return UniformAt(params.seed, input.choice, position);
+}
+
 Status NotFinite(float largest) {
   return Internal("logits: expected a finite largest value, got %f", largest);
 }
@@ -103,6 +89,16 @@ Status NothingLeft(const SampleInput& input, float largest) {
 }
 
 }  // namespace
+
+DrawArgs DrawOf(const SampleInput& input, const SamplingParams& params) {
+  DrawArgs draw;
+  draw.scale = ScaleOf(params);
+  draw.min_p = params.min_p;
+  draw.top_k = params.top_k;
+  draw.top_p = params.top_p;
+  draw.uniform = UniformOf(input, params);
+  return draw;
+}
 
 Sampler::Sampler(int64_t vocab_size)
     : row_(static_cast<size_t>(vocab_size)),
@@ -121,8 +117,7 @@ StatusOr<int32_t> Sampler::Sample(const SampleInput& input, const SamplingParams
     if (!std::isfinite(largest)) return NothingLeft(input, largest);
     return static_cast<int32_t>(std::find(row_.begin(), row_.end(), largest) - row_.begin());
   }
-  const auto position = static_cast<int64_t>(input.prompt.size() + input.output.size());
-  const int32_t token = Draw(params, UniformAt(params.seed, input.choice, position));
+  const int32_t token = Draw(params, UniformOf(input, params));
   if (token < 0) return NothingLeft(input, kMasked);
   return token;
 }
@@ -185,9 +180,7 @@ void Sampler::Penalise(const SampleInput& input, const SamplingParams& params) {
 int32_t Sampler::Draw(const SamplingParams& params, double uniform) {
   const float largest = Largest(row_);
   if (!std::isfinite(largest)) return -1;
-  // A temperature so small that the division overflows is greedy.
-  const float scale = std::min(1.0f / params.temperature, std::numeric_limits<float>::max());
-  double total = Exponentiate(row_, largest, scale, weights_.data(), block_sums_);
+  double total = Exponentiate(row_, largest, ScaleOf(params), weights_.data(), block_sums_);
   const bool plain = params.top_k <= 0 && params.top_p >= 1.0f && params.min_p <= 0.0f;
   if (plain) return DrawFromAll(uniform * total);
   GatherCandidates(params);

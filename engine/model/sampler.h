@@ -17,6 +17,7 @@
 #include "engine/base/status.h"
 #include "engine/request/sampling_params.h"
 #include "engine/request/token_event.h"
+#include "kernels/api/backend.h"
 
 namespace polyad {
 
@@ -30,6 +31,10 @@ struct SampleInput {
   std::span<const int32_t> beside_mask{};  // ids that may be chosen too
   int32_t choice = 0;
 };
+
+// The draw that Sample makes where params.plain_draw() and the input has neither mask nor forbidden
+// ids; its row is left to be said.
+DrawArgs DrawOf(const SampleInput& input, const SamplingParams& params);
 
 class Sampler {
  public:

@@ -4,6 +4,7 @@
 // the deterministic simulator puts a fake here and keeps everything above it real. Called by the
 // engine thread only.
 
+#include <algorithm>
 #include <span>
 
 #include "engine/base/status.h"
@@ -31,6 +32,12 @@ class StepRunner {
   virtual void DiscardKv(int64_t begin, int64_t end) = 0;
   // best[i] = the largest logit of row i, lowest id on ties.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;
+  // tokens[i] = the token of draws[i], or -1: the caller draws it (Backend::Draw).
+  virtual void Draw(FloatRows logits, std::span<const DrawArgs> draws, std::span<int32_t> tokens) {
+    static_cast<void>(logits);
+    static_cast<void>(draws);
+    std::fill(tokens.begin(), tokens.end(), -1);
+  }
 };
 
 }  // namespace polyad

@@ -37,9 +37,12 @@ struct SamplingParams {
 
   bool greedy() const { return temperature == 0.0f; }
   // True where the pick is the plain largest logit, so that no copy of the row is needed.
-  bool plain_greedy() const {
-    return greedy() && repetition_penalty == 1.0f && presence_penalty == 0.0f &&
-           frequency_penalty == 0.0f && logit_bias.empty() && allowed_token_ids.empty();
+  bool plain_greedy() const { return greedy() && takes_row_as_it_is(); }
+  // True where a token is drawn from the row as it is.
+  bool plain_draw() const { return !greedy() && takes_row_as_it_is(); }
+  bool takes_row_as_it_is() const {
+    return repetition_penalty == 1.0f && presence_penalty == 0.0f && frequency_penalty == 0.0f &&
+           logit_bias.empty() && allowed_token_ids.empty();
   }
 };
 

@@ -17,9 +17,26 @@ bool MustNotStop(const Sequence& sequence) {
   return sequence.num_output() < sequence.owner->request->stopping.min_tokens;
 }
 
+// Every id may be chosen.
+bool IsFree(const Sequence& sequence) {
+  return sequence.owner->request->constraint == nullptr && !MustNotStop(sequence);
+}
+
 bool TakesArgMax(const Sequence& sequence) {
-  const Request& request = *sequence.owner->request;
-  return request.sampling.plain_greedy() && request.constraint == nullptr && !MustNotStop(sequence);
+  return sequence.owner->request->sampling.plain_greedy() && IsFree(sequence);
+}
+
+bool TakesDraw(const Sequence& sequence) {
+  return sequence.owner->request->sampling.plain_draw() && IsFree(sequence);
+}
+
+SampleInput InputOf(const Sequence& sequence, std::span<const float> row) {
+  SampleInput input;
+  input.logits = row;
+  input.prompt = sequence.owner->request->prompt_tokens;
+  input.output = sequence.output();
+  input.choice = sequence.choice;
+  return input;
 }
 
 std::span<const float> RowOf(FloatRows logits, int64_t row) {
@@ -60,13 +77,9 @@ Status SampleOne(const FlatStep::Item& item, FloatRows logits, Sampler& sampler,
   const Request& request = *sequence.owner->request;
   const std::span<const float> row = RowOf(logits, item.sample_end - 1);
   if (out.token_id < 0) {
-    SampleInput input;
-    input.logits = row;
-    input.prompt = sequence.owner->request->prompt_tokens;
-    input.output = sequence.output();
+    SampleInput input = InputOf(sequence, row);
     if (request.constraint != nullptr) POLYAD_RETURN_IF_ERROR(Constrain(sequence, input));
     if (MustNotStop(sequence)) input.forbidden = sequence.owner->stop_ids;
-    input.choice = sequence.choice;
     POLYAD_ASSIGN_OR_RETURN(out.token_id, sampler.Sample(input, request.sampling));
   }
   if (!request.output.logprobs.has_value()) return absl::OkStatus();
@@ -113,12 +126,31 @@ void PickGreedy(const FlatStep& flat, FloatRows logits, StepRunner& runner,
   }
 }
 
+// Draws from rows as they are go to the runner together; those that it leaves are SampleOne's.
+void PickDrawn(const FlatStep& flat, FloatRows logits, StepRunner& runner,
+               std::vector<SampledItem>& sampled) {
+  std::vector<DrawArgs> draws;
+  std::vector<size_t> items;
+  for (size_t i = 0; i < flat.items.size(); ++i) {
+    const FlatStep::Item& item = flat.items[i];
+    if (!TokenDue(item) || !TakesDraw(*item.sequence)) continue;
+    draws.push_back(DrawOf(InputOf(*item.sequence, {}), item.sequence->owner->request->sampling));
+    draws.back().row = item.sample_end - 1;
+    items.push_back(i);
+  }
+  if (draws.empty()) return;
+  std::vector<int32_t> tokens(draws.size(), -1);
+  runner.Draw(logits, draws, tokens);
+  for (size_t i = 0; i < items.size(); ++i) sampled[items[i]].token_id = tokens[i];
+}
+
 }  // namespace
 
 std::vector<SampledItem> SampleStep(const FlatStep& flat, FloatRows logits, StepRunner& runner,
                                     Sampler& sampler) {
   std::vector<SampledItem> sampled(flat.items.size());
   PickGreedy(flat, logits, runner, sampled);
+  PickDrawn(flat, logits, runner, sampled);
   for (size_t i = 0; i < flat.items.size(); ++i) {
     SampledItem& out = sampled[i];
     const FlatStep::Item& item = flat.items[i];

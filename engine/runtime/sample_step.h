@@ -1,9 +1,9 @@
 #pragma once
 
 // From a step's logits to tokens: rows whose pick is the plain largest logit go to the runner's
-// ArgMax in runs, without a copy; the rest through the Sampler, those of a request with a
-// constraint with its mask. A row that cannot be sampled is an
-// error of its own sequence only.
+// ArgMax in runs, without a copy, and draws from rows as they are to its Draw; what is left, and
+// what a runner does not draw, goes through the Sampler, requests with a constraint with its mask.
+// A row that cannot be sampled is an error of its own sequence only.
 
 #include <vector>
 

@@ -11,6 +11,7 @@
 // depend on how many rows share the call, on chunking, on which KV blocks hold its context, or on
 // the number of threads.
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -185,6 +186,18 @@ struct TokenScore {
   float logit = 0.0f;
 };
 
+// A token to draw from a row of logits: weights are exp((logit - largest) * scale); left are those
+// of at least min_p, of them the top_k likeliest, of them the fewest that reach top_p of the
+// weight; the token is where the running weight passes `uniform` of the whole.
+struct DrawArgs {
+  int64_t row = 0;
+  float scale = 1.0f;    // 1 / temperature
+  float min_p = 0.0f;    // [0, 1]
+  int32_t top_k = 0;     // 0: all
+  float top_p = 1.0f;    // (0, 1]
+  double uniform = 0.0;  // [0, 1)
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -233,6 +246,14 @@ class Backend {
   virtual void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) = 0;
   // The largest logit of each row, lowest token id on ties: the greedy pick.
   virtual void ArgMax(FloatRows logits, std::span<TokenScore> best) = 0;
+  // tokens[i] = the token of draws[i], the one that engine/model/sampler.h draws from the same
+  // logits, or -1: the caller draws it. A backend need not draw at all, and draws from no row
+  // without a finite largest logit or with a NaN.
+  virtual void Draw(FloatRows logits, std::span<const DrawArgs> draws, std::span<int32_t> tokens) {
+    static_cast<void>(logits);
+    static_cast<void>(draws);
+    std::fill(tokens.begin(), tokens.end(), -1);
+  }
 
   // --- adapters' ops (delta_op.h), in the order of `segments` where they overlap ---
   // Deltas and bottlenecks: y[t] += op(x[t]) for t in each segment.

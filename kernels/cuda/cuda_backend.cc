@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/api/check.h"
 #include "kernels/api/kv_shape.h"
+#include "kernels/cuda/draw_tokens.cuh"
 #include "kernels/cuda/kv_pool.h"
 #include "kernels/cuda/packed_weight.h"
 #include "kernels/cuda/row_ops.cuh"
@@ -195,6 +196,19 @@ void CudaBackend::ArgMax(FloatRows logits, std::span<TokenScore> best) {
                 static_cast<int64_t>(found.size() * sizeof(Scored)));
   queue_.Wait();
   for (size_t i = 0; i < best.size(); ++i) best[i] = {found[i].index, found[i].value};
+}
+
+void CudaBackend::Draw(FloatRows logits, std::span<const DrawArgs> draws,
+                       std::span<int32_t> tokens) {
+  std::fill(tokens.begin(), tokens.end(), -1);
+  if (draws.empty() || logits.cols > kMaxDrawCols) return;
+  queue_.Begin();
+  int32_t* drawn = queue_.Scratch<int32_t>(static_cast<int64_t>(draws.size()));
+  simt::Launch({static_cast<int64_t>(draws.size()), kDrawThreads}, queue_.stream(), DrawTokens,
+               ConstRowsOf(logits), queue_.Put(draws), drawn);
+  device_->Copy(QueueKind::kEngine, tokens.data(), drawn,
+                static_cast<int64_t>(tokens.size_bytes()));
+  queue_.Wait();
 }
 
 void CudaBackend::Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) {

@@ -50,6 +50,7 @@ class CudaBackend : public Backend {
   void Activate(ActivationKind kind, bool gated, FloatRows x, ActivationRows y) override;
   void GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRows out) override;
   void ArgMax(FloatRows logits, std::span<TokenScore> best) override;
+  void Draw(FloatRows logits, std::span<const DrawArgs> draws, std::span<int32_t> tokens) override;
   void Apply(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y) override;
   void TransformInput(std::span<const DeltaSegment> segments, ActivationRows x) override;
   void TransformOutput(std::span<const DeltaSegment> segments, FloatRows y) override;

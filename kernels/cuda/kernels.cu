@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/cuda_backend.cc"
 #include "kernels/cuda/device_memory.cc"
+#include "kernels/cuda/draw_tokens.cuh"
 #include "kernels/cuda/gated_prefix.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/kronecker.cuh"
@@ -37,6 +38,7 @@ bool HasCodeForDevice() {
       reinterpret_cast<const void*>(ApplyVectors<simt::Bf16>),
       reinterpret_cast<const void*>(GatherFloatRows),
       reinterpret_cast<const void*>(ArgMaxRows),
+      reinterpret_cast<const void*>(DrawTokens),
       reinterpret_cast<const void*>(SignProducts),
       reinterpret_cast<const void*>(SignProductsExact),
       reinterpret_cast<const void*>(RotateAndStoreRows<float>),

@@ -148,14 +148,14 @@ void GatherFloatRows(DeviceRows<const float> x, const int32_t* rows, DeviceRows<
   for (int64_t i = simt::ThreadIndex(); i < x.cols; i += kRowThreads) to[i] = from[i];
 }
 
-// The larger of two, the earlier where they are equal.
+// The larger of two, the earlier where they are equal; a NaN only where both are.
 struct Scored {
   float value;
   int32_t index;
 };
 SIMT_FUNCTION Scored BetterOf(const Scored& a, const Scored& b) {
   const bool earlier = SIMT_MUTATE("argmax.ties", a.index<b.index, a.index> b.index);
-  return a.value > b.value || (a.value == b.value && earlier) ? a : b;
+  return b.value != b.value || a.value > b.value || (a.value == b.value && earlier) ? a : b;
 }
 
 SIMT_KERNEL(kRowThreads)

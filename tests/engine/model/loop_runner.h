@@ -1,8 +1,8 @@
 #pragma once
 
-// One engine without threads over a real model: greedy requests in, tokens and their log
-// probabilities out. What the requests compute is cached under keys of their own, and spilled where
-// there is a store. Test-only.
+// One engine without threads over a real model: requests in (greedy unless told), tokens and their
+// log probabilities out. What the requests compute is cached under keys of their own, and spilled
+// where there is a store. Test-only.
 
 #include <algorithm>
 #include <functional>
@@ -44,11 +44,12 @@ class LoopRunner {
                nullptr, cache.spill, cache.memory}) {}
   LoopRunner(Model& model, int64_t num_blocks) : LoopRunner(model, Cache{num_blocks}) {}
 
-  int64_t Add(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter) {
+  int64_t Add(const GoldenPrompt& prompt, std::shared_ptr<const AdapterVersion> adapter,
+              const SamplingParams& sampling = {.temperature = 0}) {
     auto request = std::make_shared<Request>();
     request->prompt_tokens = prompt.tokens;
     request->adapter = std::move(adapter);
-    request->sampling.temperature = 0;
+    request->sampling = sampling;
     request->stopping.max_tokens = static_cast<int64_t>(prompt.greedy.size());
     request->stopping.ignore_eos = true;
     request->output.logprobs = 0;

@@ -5,6 +5,7 @@
 
 #include "kernels/api/check.h"
 #include "tests/kernels/attention_cases.h"
+#include "tests/kernels/cuda/draw_work.h"
 #include "tests/kernels/cuda/weight_products.h"
 #include "tests/kernels/op_cases.h"
 #include "tests/kernels/op_inputs.h"
@@ -63,6 +64,38 @@ Outcome Product(Backend& backend, const StoredWeight& weight, int64_t rows) {
   return {std::move(product.values), std::move(product.tolerance)};
 }
 
+// Tokens, the sampler's where the backend leaves a draw.
+Outcome TokensDrawn(Backend& backend, const std::vector<DrawTrial>& trials) {
+  constexpr int kDraws = 6;
+  const auto drawn = TokensOf(backend, trials, kDraws);
+  const auto expected = TokensOfSampler(trials, kDraws);
+  Outcome outcome;
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    for (size_t j = 0; j < drawn[i].size(); ++j) {
+      outcome.values.push_back(drawn[i][j] < 0 ? expected[i][j] : drawn[i][j]);
+    }
+  }
+  outcome.tolerance.assign(outcome.values.size(), 0.0);
+  return outcome;
+}
+
+// From all ids: of two blocks of weights and 7 ids.
+Outcome DrawAll(Backend& backend) {
+  return TokensDrawn(backend, {{RandomLogits(4103, 1, 1.0f), {.temperature = 2.0f}},
+                               {std::vector<float>(4103, 0.5f), {.temperature = 1.0f}}});
+}
+
+// From the likeliest, with ties, of which more or fewer than are sorted may be chosen.
+Outcome DrawLikely(Backend& backend) {
+  constexpr int64_t kCols = 1501;
+  std::vector<float> odd(kCols, 0.0f);
+  odd[77] = 2.0f;
+  return TokensDrawn(
+      backend, {{RandomLogits(kCols, 2, 0.25f), {.temperature = 2.0f, .top_k = 30, .top_p = 0.9f}},
+                {RandomLogits(kCols, 3), {.temperature = 4.0f, .top_k = 1000}},
+                {std::move(odd), {.temperature = 1.0f, .min_p = 0.3f}}});
+}
+
 Outcome RunCase(std::string_view name, Backend& backend) {
   for (const OpCase& op : ConformanceCases()) {
     if (op.name == name) return OutcomeOf(op, backend);
@@ -81,6 +114,8 @@ Outcome DoWork(std::string_view work, Backend& backend) {
   if (work.ends_with(kExact)) work.remove_suffix(kExact.size());
   if (work == "low_rank_few" || work == "low_rank") return LowRankOfRows(backend, 5);
   if (work == "low_rank_many") return LowRankOfRows(backend, 70);
+  if (work == "draw_all") return DrawAll(backend);
+  if (work == "draw_likely") return DrawLikely(backend);
   if (work == "attend_short") return Attend(backend, 37);
   if (work == "attend_long") return Attend(backend, 530);
   if (work == "attend_int8") return Attend(backend, 37, KvFormat::kInt8);
