@@ -26,6 +26,25 @@ with socket.socket() as s:
 print("up", flush=True)
 signal.pause()
 """
+# OpenAI's own client, at the address of the first argument. Prints what it got as JSON.
+_ASK = """
+import json, ssl, sys
+import httpx, openai
+address, authority, key, model = sys.argv[1:]
+line = httpx.Client(verify=ssl.create_default_context(cafile=authority), trust_env=False)
+def client_with(key):
+    return openai.OpenAI(base_url=address, api_key=key, max_retries=0, http_client=line)
+client = client_with(key)
+request = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, "temperature": 0}
+whole = client.chat.completions.create(**request).choices[0].message.content
+parts = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(stream=True, **request) if chunk.choices]
+try:
+    client_with("another").models.list()
+    refused = False
+except openai.AuthenticationError:
+    refused = True
+print(json.dumps({"models": [one.id for one in client.models.list()], "whole": whole, "parts": parts, "refused": refused}))
+"""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("buildah"), reason="needs root and buildah")
 
@@ -116,6 +135,18 @@ def test_tenants_through_the_proxy(pod, compose):
     assert json.loads(text)["usage"]["completion_tokens"] == 4
     for path in ("/metrics", "/v1/load_lora_adapter"):
         assert curl(network, *authority, f"https://localhost:8443{path}")[0] == 404
+
+
+def test_the_openai_client_through_the_proxy(pod, compose):
+    network, _, proxy = pod
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/{network.pid}/ns/net", sys.executable, "-c", _ASK, "https://localhost:8443/v1",
+         compose["secrets"] / "proxy/cert.pem", compose["key"], MODEL.stem],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, (done.stderr, proxy.lines)
+    got = json.loads(done.stdout)
+    assert got["models"] == [MODEL.stem] and got["refused"]
+    assert len(got["parts"]) > 4 and "".join(got["parts"]) == got["whole"] != ""
 
 
 def test_the_scraper_needs_its_token(pod, compose):
