@@ -3,7 +3,7 @@
 
 Every server has the same bf16 weights; polyad keeps K/V as bf16, int8 and int4, llama.cpp as bf16,
 q8_0 and q4_0. All are up at once and take turns, those that wait are paused: streams over a prompt
-of --prompt-tokens, one and four at a time, for the time between their tokens and to the first one.
+of --prompt-tokens, --streams at a time, for the time between their tokens and to the first one.
 Then, on the servers with bf16, requests one after the other that begin with the same tokens: the
 first one's first token against the median of the later ones'. A peer's flags are its best of what
 was tried. No limits: it prints each turn, then a table. A round takes 13 minutes on two cores,
@@ -28,13 +28,13 @@ import servers
 
 POLYAD_FORMATS = ("bf16", "int8", "int4")
 LLAMA_FORMATS = ("bf16", "q8_0", "q4_0")
-STREAMS = (1, 4)
 OWN_TOKENS = 16
 
 
 def start_all(args, folder):
     """-> {name: server}, each paused."""
     room = args.prompt_tokens + args.gen_tokens + 64
+    most = max(args.streams)
     running = {}
     for kind in POLYAD_FORMATS:
         flags = f"--kv-mib {args.kv_mib} --kv-dtype {kind} {args.polyad_flags}"
@@ -42,7 +42,7 @@ def start_all(args, folder):
         running[name] = servers.Polyad(args.polyad, args.model, f"{folder}/{name}.log", flags=flags)
     for kind in LLAMA_FORMATS:
         flags = (
-            f"-t {os.cpu_count()} -np {max(STREAMS)} -c {room * max(STREAMS)} --cache-ram 0 "
+            f"-t {os.cpu_count()} -np {most} -c {room * most} --cache-ram 0 "
             f"-ctk {kind} -ctv {kind} {args.llama_flags}"
         )
         name = f"llama.cpp {kind}"
@@ -57,12 +57,12 @@ def start_all(args, folder):
 
 def measure_streams(args, running):
     """-> {name: {streams: medians of the turns' medians}}."""
-    turns = {name: {count: [] for count in STREAMS} for name in running}
+    turns = {name: {count: [] for count in args.streams} for name in running}
     for turn in range(args.rounds):
         names = list(running)
         for name in names[turn % len(names):] + names[: turn % len(names)]:
             running[name].resume()
-            for count in STREAMS:
+            for count in args.streams:
                 one = load.Load(url="", concurrency=count, requests=count, seed=turn + 1,
                                 prompt_tokens=args.prompt_tokens, gen_tokens=args.gen_tokens)
                 result = running[name].run(one)
@@ -118,6 +118,7 @@ def parse_args():
     parser.add_argument("--llama-server", required=True)
     parser.add_argument("--llama-flags", default="-fa on -lm none")
     parser.add_argument("--bf16-gguf", type=pathlib.Path, required=True)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--prompt-tokens", type=int, default=4096)
     parser.add_argument("--gen-tokens", type=int, default=100)
@@ -139,10 +140,11 @@ def main():
         finally:
             for server in running.values():
                 server.stop()
-    print(f"| prompt of {args.prompt_tokens} | token, 1 stream, ms | first token, ms "
-          "| token, 4 streams, ms | first token, ms |\n|---|---|---|---|---|")
+    print(f"| prompt of {args.prompt_tokens} |"
+          + "".join(f" token of {n} at a time, ms | first token, ms |" for n in args.streams)
+          + "\n|---" + "|---|---" * len(args.streams) + "|")
     for name, by_count in streams.items():
-        cells = [f"{by_count[count][key]:.1f}" for count in STREAMS
+        cells = [f"{by_count[count][key]:.1f}" for count in args.streams
                  for key in ("itl_p50_ms", "ttft_p50_ms")]
         print(f"| {name} | " + " | ".join(cells) + " |")
     for name, times in shared.items():
