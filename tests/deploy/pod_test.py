@@ -29,9 +29,9 @@ signal.pause()
 # OpenAI's own client, at the address of the first argument. Prints what it got as JSON.
 _ASK = """
 import json, ssl, sys
-import httpx, openai
+import openai
 address, authority, key, model = sys.argv[1:]
-line = httpx.Client(verify=ssl.create_default_context(cafile=authority), trust_env=False)
+line = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=authority), trust_env=False)
 def client_with(key):
     return openai.OpenAI(base_url=address, api_key=key, max_retries=0, http_client=line)
 client = client_with(key)
