@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <iterator>
 
 #include "kernels/cuda/cuda_device.h"
 
@@ -80,7 +79,7 @@ void* CudaDevice::Allocate(Memory kind, int64_t bytes) {
   if (memory == nullptr) {
     used_bytes_ -= bytes;
   } else {
-    arrays_[static_cast<const char*>(memory)] = bytes;
+    arrays_.Add(memory, bytes);
   }
   return memory;
 }
@@ -125,9 +124,7 @@ void CudaDevice::Free(Memory kind, void* memory) {
   }
   {
     const std::lock_guard lock(mutex_);
-    const auto found = arrays_.find(static_cast<const char*>(memory));
-    used_bytes_ -= found->second;
-    arrays_.erase(found);
+    used_bytes_ -= arrays_.Remove(memory);
   }
   if (kind == Memory::kDevice) {
     Note(cudaFreeAsync(memory, engine_), "freeing device memory");
@@ -137,12 +134,8 @@ void CudaDevice::Free(Memory kind, void* memory) {
 }
 
 bool CudaDevice::Reaches(const void* memory) const {
-  const auto* at = static_cast<const char*>(memory);
   const std::lock_guard lock(mutex_);
-  const auto after = arrays_.upper_bound(at);
-  if (after == arrays_.begin()) return false;
-  const auto& [begin, bytes] = *std::prev(after);
-  return at < begin + bytes;
+  return arrays_.Holds(memory);
 }
 
 void CudaDevice::Upload(void* to, const void* from, int64_t bytes) {

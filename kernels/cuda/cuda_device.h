@@ -8,12 +8,12 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/device_arrays.h"
 
 namespace polyad::cuda {
 
@@ -50,8 +50,8 @@ class CudaDevice final : public Device {
   cudaStream_t loader_ = nullptr;
   cudaStream_t upload_ = nullptr;
   cudaStream_t allocate_ = nullptr;
-  mutable std::mutex mutex_;               // guards what follows
-  std::map<const char*, int64_t> arrays_;  // that kernels reach, by where they begin: bytes
+  mutable std::mutex mutex_;  // guards what follows
+  DeviceArrays arrays_;
   int64_t used_bytes_ = 0;
   std::string wrong_;  // what went wrong first
 };

@@ -4,7 +4,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <iterator>
 
 #include "kernels/api/check.h"
 #include "kernels/cuda/device_rows.h"
@@ -84,7 +83,7 @@ void* EmulatedDevice::Allocate(cuda::Memory kind, int64_t bytes) {
     if (kind == cuda::Memory::kPinned) return memory;
     std::memset(memory, kind == cuda::Memory::kShared ? 0 : kNan, static_cast<size_t>(bytes));
     const std::lock_guard lock(mutex_);
-    arrays_[static_cast<const char*>(memory)] = bytes;
+    arrays_.Add(memory, bytes);
     return memory;
   }
   Region& region = RegionOf(kind);
@@ -108,19 +107,15 @@ void EmulatedDevice::Free(cuda::Memory kind, void* memory) {
   if (guarded_ && kind != cuda::Memory::kPinned) return;
   if (kind != cuda::Memory::kPinned) {
     const std::lock_guard lock(mutex_);
-    arrays_.erase(static_cast<const char*>(memory));
+    arrays_.Remove(memory);
   }
   std::free(memory);
 }
 
 bool EmulatedDevice::Reaches(const void* memory) const {
   if (guarded_) return device_.Holds(memory) || shared_.Holds(memory);
-  const auto* at = static_cast<const char*>(memory);
   const std::lock_guard lock(mutex_);
-  const auto after = arrays_.upper_bound(at);
-  if (after == arrays_.begin()) return false;
-  const auto& [begin, bytes] = *std::prev(after);
-  return at < begin + bytes;
+  return arrays_.Holds(memory);
 }
 
 void EmulatedDevice::Upload(void* to, const void* from, int64_t bytes) {

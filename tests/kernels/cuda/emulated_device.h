@@ -7,12 +7,12 @@
 // have one thread. Faults of the emulator end nothing: tests ask for them.
 
 #include <functional>
-#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/device_arrays.h"
 #include "kernels/simt/emulated_stream.h"
 
 namespace polyad::test {
@@ -61,7 +61,7 @@ class EmulatedDevice final : public cuda::Device {
   Region device_;
   Region shared_;
   mutable std::mutex mutex_;
-  std::map<const char*, int64_t> arrays_;  // unguarded: by where they begin; guarded by mutex_
+  cuda::DeviceArrays arrays_;                                  // unguarded ones; mutex_ guards them
   std::vector<std::pair<void*, std::vector<char>>> arriving_;  // at the host, with Wait
 };
 
