@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "gtest/gtest.h"
+#include "tests/engine/model/forwarding_runner.h"
 #include "tests/engine/model/loop_runner.h"
 #include "tests/engine/model/step_harness.h"
 #include "tests/kernels/cuda/emulated_backend.h"
@@ -15,30 +16,18 @@ constexpr int64_t kNumBlocks = 20;
 constexpr size_t kOutputTokens = 4;
 
 // In front of a model: counts what is drawn on its device, or has the host draw everything.
-class DrawingRunner final : public StepRunner {
+class DrawingRunner final : public ForwardingRunner {
  public:
-  DrawingRunner(Model& model, bool draws) : model_(model), draws_(draws) {}
-  StatusOr<FloatRows> Run(const StepBatch& batch) override { return model_.Run(batch); }
-  FloatRows hidden_states() const override { return model_.hidden_states(); }
-  int64_t kv_block_bytes() const override { return model_.kv_block_bytes(); }
-  void SaveBlock(int64_t block, std::span<char> to) const override { model_.SaveBlock(block, to); }
-  void RestoreBlock(int64_t block, std::span<const char> from) override {
-    model_.RestoreBlock(block, from);
-  }
-  void DiscardKv(int64_t begin, int64_t end) override { model_.DiscardKv(begin, end); }
-  void ArgMax(FloatRows logits, std::span<TokenScore> best) override {
-    model_.ArgMax(logits, best);
-  }
+  DrawingRunner(Model& model, bool draws) : ForwardingRunner(model), draws_(draws) {}
   void Draw(FloatRows logits, std::span<const DrawArgs> draws, std::span<int32_t> tokens) override {
     if (!draws_) return StepRunner::Draw(logits, draws, tokens);
-    model_.Draw(logits, draws, tokens);
+    ForwardingRunner::Draw(logits, draws, tokens);
     for (const int32_t token : tokens) num_drawn += token >= 0 ? 1 : 0;
   }
 
   size_t num_drawn = 0;
 
  private:
-  Model& model_;
   const bool draws_;
 };
 

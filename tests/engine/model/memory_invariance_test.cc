@@ -8,6 +8,7 @@
 
 #include "engine/cache/spill_store.h"
 #include "gtest/gtest.h"
+#include "tests/engine/model/forwarding_runner.h"
 #include "tests/engine/model/loop_runner.h"
 #include "tests/engine/model/step_harness.h"
 
@@ -36,31 +37,18 @@ struct Numbers {
 };
 
 // Overwrites what is discarded, so that whoever reads it all the same gets other numbers.
-class SpoilingRunner final : public StepRunner {
+class SpoilingRunner final : public ForwardingRunner {
  public:
-  explicit SpoilingRunner(Model& model) : model_(model) {}
-  StatusOr<FloatRows> Run(const StepBatch& batch) override { return model_.Run(batch); }
-  FloatRows hidden_states() const override { return model_.hidden_states(); }
-  int64_t kv_block_bytes() const override { return model_.kv_block_bytes(); }
-  void SaveBlock(int64_t block, std::span<char> to) const override { model_.SaveBlock(block, to); }
-  void RestoreBlock(int64_t block, std::span<const char> from) override {
-    model_.RestoreBlock(block, from);
-  }
+  using ForwardingRunner::ForwardingRunner;
   void DiscardKv(int64_t begin, int64_t end) override {
     const std::vector<char> spoilt(static_cast<size_t>(kv_block_bytes()), '\x41');
     for (int64_t at = begin; at < end; at += kLayout.block_stride) {
-      model_.RestoreBlock(at / kLayout.block_stride, spoilt);
+      RestoreBlock(at / kLayout.block_stride, spoilt);
       ++num_discarded;
     }
   }
-  void ArgMax(FloatRows logits, std::span<TokenScore> best) override {
-    model_.ArgMax(logits, best);
-  }
 
   int64_t num_discarded = 0;  // blocks
-
- private:
-  Model& model_;
 };
 
 class MemoryInvarianceTest : public testing::TestWithParam<Numbers> {

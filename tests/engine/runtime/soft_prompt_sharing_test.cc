@@ -6,6 +6,7 @@
 #include "engine/runtime/engine_loop.h"
 #include "engine/runtime/intake.h"
 #include "engine/runtime/soft_prompt_head.h"
+#include "tests/engine/model/forwarding_runner.h"
 #include "tests/sim/fake_model.h"
 #include "tests/sim/fake_tokenizer.h"
 
@@ -16,21 +17,14 @@ constexpr int64_t kBlocks = 64;
 constexpr int64_t kContext = 200;
 
 // Counts the virtual tokens that steps compute or store.
-class CountingModel final : public StepRunner {
+class CountingModel final : public ForwardingRunner {
  public:
+  CountingModel() : ForwardingRunner(model) {}
   StatusOr<FloatRows> Run(const StepBatch& batch) override {
     num_stored += static_cast<int64_t>(batch.prefix_slots.size());
     for (const StepPrompt& rows : batch.prompts) num_computed += rows.row_end - rows.row_begin;
-    return model.Run(batch);
+    return ForwardingRunner::Run(batch);
   }
-  FloatRows hidden_states() const override { return model.hidden_states(); }
-  void ArgMax(FloatRows logits, std::span<TokenScore> best) override { model.ArgMax(logits, best); }
-  int64_t kv_block_bytes() const override { return model.kv_block_bytes(); }
-  void SaveBlock(int64_t block, std::span<char> to) const override { model.SaveBlock(block, to); }
-  void RestoreBlock(int64_t block, std::span<const char> from) override {
-    model.RestoreBlock(block, from);
-  }
-  void DiscardKv(int64_t begin, int64_t end) override { model.DiscardKv(begin, end); }
 
   FakeModel model{kBlocks};
   int64_t num_computed = 0;
