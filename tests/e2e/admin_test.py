@@ -18,9 +18,8 @@ PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 os.environ["POLYAD_PROGRAM"] = str(PROGRAM)
 sys.path.insert(0, str(ROOT / "tests/e2e/python"))
-from server import Server  # noqa: E402
+from server import PATIENCE, Server, run  # noqa: E402
 
-PATIENCE = 600  # seconds; a busy machine
 MODEL = ["--model", str(ROOT / "tests/golden/models/llama"), "--kv-mib=8", "--adapter-root", str(ROOT / "tests/golden/adapters/llama")]
 TOKEN = "a token of the operators"
 ELSEWHERE = "192.0.2.1:50052"  # RFC 5737: nobody's
@@ -28,9 +27,7 @@ ELSEWHERE = "192.0.2.1:50052"  # RFC 5737: nobody's
 
 def admin(*arguments, environment=None):
     """-> (exit code, [answers], what it says on standard error)"""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("POLYAD_")}
-    done = subprocess.run([PROGRAM, "admin", *map(str, arguments)], env=kept | (environment or {}), capture_output=True, text=True,
-                          timeout=PATIENCE)
+    done = run("admin", *arguments, environment=environment)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.strip()
 
 

@@ -23,17 +23,14 @@ PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 os.environ["POLYAD_PROGRAM"] = str(PROGRAM)
 sys.path.insert(0, str(ROOT / "tests/e2e/python"))
-from server import Server  # noqa: E402
+from server import PATIENCE, Server, run  # noqa: E402
 
-PATIENCE = 600  # seconds; a busy machine
 MODEL = ["--model", str(ROOT / "tests/golden/models/llama"), "--kv-mib=8"]
 
 
 def probe(*arguments, environment=None, timeout=60000):
     """-> (exit code, what it says)"""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("POLYAD_")}
-    done = subprocess.run([PROGRAM, "probe", *map(str, arguments), f"--timeout-ms={timeout}"], env=kept | (environment or {}),
-                          capture_output=True, text=True, timeout=PATIENCE)
+    done = run("probe", *arguments, f"--timeout-ms={timeout}", environment=environment)
     return done.returncode, (done.stdout + done.stderr).strip()
 
 

@@ -4,7 +4,15 @@ import re
 import subprocess
 import threading
 
+PATIENCE = 600  # seconds; a busy machine
 SKIPPED = 77  # what ctest takes for a test that could not run
+
+
+def run(*arguments, environment=None):
+    """The program, with no settings from the environment but those of `environment`. -> its CompletedProcess"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POLYAD_")}
+    return subprocess.run([os.environ["POLYAD_PROGRAM"], *map(str, arguments)], env=kept | (environment or {}),
+                          capture_output=True, text=True, timeout=PATIENCE)
 
 
 class Server:
@@ -39,7 +47,7 @@ class Server:
         """-> the exit code"""
         if self.alive():
             self.process.terminate()
-        code = self.process.wait(timeout=600)
+        code = self.process.wait(timeout=PATIENCE)
         self._reader.join(timeout=60)
         return code
 
