@@ -44,6 +44,7 @@ struct BackendOptions {
   std::string cuda_plugin = {};   // path of the CUDA plugin; empty: where plugin_loader.h looks
   int cuda_device = 0;            // in the driver's order
   int64_t cuda_memory_bytes = 0;  // of the device, at most; 0: all there is
+  int64_t cuda_graph_rows = 64;   // of a step that goes to the device as graphs, at most; 0: none
   std::function<void(const std::string&)> on_fallback = {};  // told why `auto` takes the CPU
 };
 
