@@ -45,6 +45,7 @@ struct BackendOptions {
   int cuda_device = 0;            // in the driver's order
   int64_t cuda_memory_bytes = 0;  // of the device, at most; 0: all there is
   int64_t cuda_graph_rows = 64;   // of a step that goes to the device as graphs, at most; 0: none
+  std::string cuda_products = "own";  // own | auto | cublas: what multiplies by bf16 base weights
   std::function<void(const std::string&)> on_fallback = {};  // told why `auto` takes the CPU
 };
 
