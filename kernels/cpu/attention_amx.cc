@@ -125,10 +125,12 @@ void AddPiece(const AttentionTile& tile, const uint16_t* const* values,
   FinishWrites();
 }
 
-void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece,
+// `end`: of the keys.
+void AttendPiece(const AttentionTile& tile, const Piece<uint16_t>& piece, int64_t end,
                  const AttentionPartial& out) {
   const int64_t dim = tile.pages.layout.padded_dim;
   ScorePiece(tile, piece);
+  FetchNext(tile, piece, end);
   float rescale[kTileRows];
   WeighPiece(tile, piece, WeightsIn(tile), out, rescale);
   for (int64_t r = 0; r < tile.num_rows; ++r) {
@@ -153,7 +155,7 @@ void Attend(const AttentionTile& tile, int64_t begin, int64_t end, const Attenti
   BeginSpan(tile, out, &begin, &end);
   Configure(tile.num_rows);
   for (int64_t at = begin / kPieceTokens * kPieceTokens; at < end; at += kPieceTokens) {
-    AttendPiece(tile, PieceAt<uint16_t>(tile.pages, at, begin, end), out);
+    AttendPiece(tile, PieceAt<uint16_t>(tile.pages, at, begin, end), end, out);
   }
   _tile_release();
 }

@@ -180,6 +180,7 @@ void AttendCoded(const AttentionTile& tile, int64_t begin, int64_t end,
   for (int64_t at = begin / kPieceTokens * kPieceTokens; at < end; at += kPieceTokens) {
     const auto piece = PieceAt<char>(tile.pages, at, begin, end);
     Products::Score(tile, piece);
+    FetchNext(tile, piece, end);
     WeighPiece(tile, piece, tile.scores, out, rescale);
     FactorPiece(tile, piece, factors);
     Products::AddValues(ValueWork{tile, piece, factors, rescale, out.values});

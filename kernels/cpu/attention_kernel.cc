@@ -123,6 +123,7 @@ void AttendAs(const AttentionTile& tile, int64_t begin, int64_t end, const Atten
        piece_begin += kPieceTokens) {
     const auto piece = PieceAt<Stored>(tile.pages, piece_begin, begin, end);
     ScorePiece(tile, piece);
+    FetchNext(tile, piece, end);
     WeighPiece(tile, piece, tile.scores, out, rescale);
     AddPiece(tile, piece, rescale, out);
   }

@@ -3,6 +3,8 @@
 // The softmax side of attention, shared by the kernels that multiply in lanes and in tiles: turns
 // scores into weights piece by piece, merges spans, divides. Only for sources compiled per level.
 
+#include <type_traits>
+
 #include "kernels/cpu/attention_kernel.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/lanes.h"
@@ -53,6 +55,32 @@ Piece<Stored> PieceAt(const KvPages& pages, int64_t piece_begin, int64_t begin, 
         reinterpret_cast<const Stored*>(pages.page0 + block * pages.block_stride_bytes);
   }
   return piece;
+}
+
+inline constexpr int64_t kMemoryBoundRows = 8;  // a tile of more computes while its pages come
+
+// Inlined by force: GCC takes a function that does nothing but this for one that does nothing.
+[[gnu::always_inline]] inline void Fetch(const char* bytes, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLineBytes) __builtin_prefetch(bytes + i);
+}
+
+// Once the piece's keys are read: sends for its values and for the keys of the next piece, before
+// `end`, which then come while weights are computed. Neither is a run of addresses that the
+// processor would foresee.
+template <typename Stored>
+[[gnu::always_inline]] inline void FetchNext(const AttentionTile& tile, const Piece<Stored>& piece,
+                                             int64_t end) {
+  if (tile.num_rows > kMemoryBoundRows) return;
+  const KvLayout& layout = tile.pages.layout;
+  const int64_t key_bytes = layout.key_bytes();
+  for (int64_t b = piece.block_begin; b < piece.block_end; ++b) {
+    Fetch(reinterpret_cast<const char*>(piece.pages[b]) + key_bytes,
+          layout.page_bytes() - key_bytes);
+  }
+  const int64_t next = piece.begin / kBlock + kPieceBlocks;
+  for (int64_t b = next; b < next + kPieceBlocks && b * kBlock < end; ++b) {
+    Fetch(tile.pages.page0 + tile.pages.blocks[b] * tile.pages.block_stride_bytes, key_bytes);
+  }
 }
 
 // Empties the partial; the keys that some row may see within [*begin, *end), which are narrowed.
@@ -123,6 +151,30 @@ void GateScores(const AttentionTile& tile, const Piece<Stored>& piece) {
   }
 }
 
+// 2^x for x <= 0, as good as the numbers that the pages hold deserve.
+template <typename Stored>
+Lanes WeightOf(Lanes x) {
+  if constexpr (std::is_same_v<Stored, float>) {
+    return Exp2(x);
+  } else {
+    return CoarseExp2(x);
+  }
+}
+
+// Lane r: the largest score of row r, 0 where there is no row.
+template <typename Stored>
+Lanes MaxOfRows(const AttentionTile& tile, const Piece<Stored>& piece) {
+  Lanes max[kLanes] = {};
+  for (int64_t r = 0; r < tile.num_rows; ++r) {
+    const float* scores = tile.scores + r * kPieceTokens;
+    max[r] = Load(scores + piece.block_begin * kBlock);
+    for (int64_t b = piece.block_begin + 1; b < piece.block_end; ++b) {
+      max[r] = Max(Load(scores + b * kBlock), max[r]);
+    }
+  }
+  return MaxOfEach(max);
+}
+
 // Turns a piece's scores into weights 2^(score - max), 0 for keys a row must not see, and brings
 // max and sum up to date. A weight counts in the sum before its value's gate multiplies it.
 // `rescale` [kTileRows]: what a row's earlier values must be multiplied by. `weights` may be the
@@ -135,35 +187,37 @@ void WeighPiece(const AttentionTile& tile, const Piece<Stored>& piece, Weight* w
   if (!SeesAll(tile, piece)) {
     for (int64_t r = 0; r < tile.num_rows; ++r) MaskRow(tile, piece, r);
   }
-  float shift[kLanes] = {};
-  for (int64_t r = 0; r < tile.num_rows; ++r) {
-    Lanes max = Load(tile.scores + r * kPieceTokens + piece.block_begin * kBlock);
-    for (int64_t b = piece.block_begin + 1; b < piece.block_end; ++b) {
-      max = Max(Load(tile.scores + r * kPieceTokens + b * kBlock), max);
-    }
-    shift[r] = MaxOf(max);
-  }
   const Lanes old_max = LoadFirst(out.max, tile.num_rows);
-  const Lanes new_max = Max(LoadFirst(shift, tile.num_rows), old_max);
+  const Lanes new_max = Max(MaxOfRows(tile, piece), old_max);
   StoreFirst(out.max, new_max, tile.num_rows);
   // A row without any key so far keeps weights of 0: -infinity less a shift of 0.
   const Lanes finite = SelectLess(Set(kNoKey), new_max, new_max, Zero());
+  float shift[kLanes];
   Store(shift, finite);
   Store(rescale, Exp2(old_max - finite));
   const int64_t gated_end = GatedEnd(tile, piece);
   for (int64_t r = 0; r < tile.num_rows; ++r) {
+    const float* scores = tile.scores + r * kPieceTokens;
+    const auto weigh = [&](int64_t b) {
+      return WeightOf<Stored>(Load(scores + b * kBlock) - Set(shift[r]));
+    };
+    Weight* own = weights + r * kPieceTokens;
     Lanes sum = Load(out.sum + r * kLanes) * Set(rescale[r]);
     int64_t b = piece.block_begin;
     for (; b < gated_end; ++b) {
-      const int64_t at = r * kPieceTokens + b * kBlock;
-      const Lanes weight = Exp2(Load(tile.scores + at) - Set(shift[r]));
-      Store(weights + at, weight * GatesOf(tile, piece, r, b));
+      const Lanes weight = weigh(b);
+      Store(own + b * kBlock, weight * GatesOf(tile, piece, r, b));
       sum = sum + weight;
     }
-    for (; b < piece.block_end; ++b) {
-      const int64_t at = r * kPieceTokens + b * kBlock;
-      const Lanes weight = Exp2(Load(tile.scores + at) - Set(shift[r]));
-      Store(weights + at, weight);
+    for (; b + 2 <= piece.block_end; b += 2) {
+      const Lanes first = weigh(b);
+      const Lanes second = weigh(b + 1);
+      Store(own + b * kBlock, first, second);
+      sum = sum + first + second;
+    }
+    if (b < piece.block_end) {
+      const Lanes weight = weigh(b);
+      Store(own + b * kBlock, weight);
       sum = sum + weight;
     }
     Store(out.sum + r * kLanes, sum);

@@ -38,6 +38,9 @@ struct KvLayout {
     return coded() ? VScales(NumGroups(KvPart::kValue)) : 2 * padded_dim * kBlock * value_bytes();
   }
 
+  // Of a page's bytes the first ones are keys, the others values.
+  int64_t key_bytes() const { return coded() ? VCodes() : padded_dim * kBlock * value_bytes(); }
+
   // Plain formats: places of numbers.
   int64_t KIndex(int64_t token, int64_t d) const {
     return d / 2 * kPairValues + InPair(token, d % 2);

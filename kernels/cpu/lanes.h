@@ -4,7 +4,7 @@
 // written once and compiled once per level (namespace polyad::cpu::POLYAD_ISA: no inline function
 // is shared between levels). Every operation is lane by lane, and Sum folds halves onto one
 // another, so a result never depends on the lane a value sits in. The levels agree bit for bit but
-// for Fma, which rounds twice on scalar, and subnormals rounded to bf16.
+// for Fma, which rounds twice on scalar, and subnormals, rounded to bf16 or from CoarseExp2.
 
 #include <cstdint>
 #include <cstring>
@@ -68,6 +68,11 @@ inline void Store(uint16_t* p, Lanes x) {
   const __m256bh bf16 = _mm512_cvtneps_pbh(x.v);
   std::memcpy(p, &bf16, sizeof(bf16));
 }
+// Sixteen of x, then sixteen of y.
+inline void Store(uint16_t* p, Lanes x, Lanes y) {
+  const __m512bh bf16 = _mm512_cvtne2ps_pbh(y.v, x.v);
+  std::memcpy(p, &bf16, sizeof(bf16));
+}
 inline __mmask16 FirstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 inline Lanes LoadFirst(const float* p, int64_t n) {
   return {_mm512_maskz_loadu_ps(FirstLanes(n), p)};
@@ -118,6 +123,26 @@ inline float Sum(Lanes x) {
 }
 inline float MaxOf(Lanes x) { return _mm512_reduce_max_ps(x.v); }
 inline float First(Lanes x) { return _mm512_cvtss_f32(x.v); }
+// Lane r: the largest lane of rows[r].
+inline Lanes MaxOfEach(const Lanes (&rows)[kLanes]) {
+  __m512 x[kLanes];
+  for (int64_t r = 0; r < kLanes; ++r) x[r] = rows[r].v;
+  for (int64_t half = 8; half > 2; half /= 2) {  // folds quarters, of two rows at a time
+    for (int64_t r = 0; r < half; ++r) {
+      x[r] = _mm512_max_ps(_mm512_shuffle_f32x4(x[r], x[r + half], 0x88),
+                           _mm512_shuffle_f32x4(x[r], x[r + half], 0xdd));
+    }
+  }
+  for (int64_t half = 2; half > 0; half /= 2) {  // folds lanes of a quarter
+    for (int64_t r = 0; r < half; ++r) {
+      x[r] = _mm512_max_ps(_mm512_shuffle_ps(x[r], x[r + half], 0x88),
+                           _mm512_shuffle_ps(x[r], x[r + half], 0xdd));
+    }
+  }
+  const __m512i lane_of_row =
+      _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
+  return {_mm512_permutexvar_ps(lane_of_row, x[0])};
+}
 
 #elif defined(__AVX2__)
 
@@ -180,6 +205,7 @@ inline Lanes Min(Lanes a, Lanes b) {
   return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
 }
 inline Lanes Round(Lanes a) { return {_mm256_round_ps(a.lo, 8), _mm256_round_ps(a.hi, 8)}; }
+inline Lanes Floor(Lanes a) { return {_mm256_round_ps(a.lo, 9), _mm256_round_ps(a.hi, 9)}; }
 inline __m256 PowerOfTwo(__m256 n) {
   const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
@@ -266,6 +292,9 @@ inline Lanes Min(const Lanes& a, const Lanes& b) {
 inline Lanes Round(const Lanes& a) {
   return PerLane([&](int64_t i) { return nearbyintf(a.v[i]); });
 }
+inline Lanes Floor(const Lanes& a) {
+  return PerLane([&](int64_t i) { return floorf(a.v[i]); });
+}
 inline Lanes PowerOfTwo(const Lanes& n) {
   return PerLane([&](int64_t i) {
     // A NaN has no whole value; as the vector conversions do, give the lowest one.
@@ -304,6 +333,15 @@ inline void Store(uint16_t* p, const Lanes& x) {
   Store(values, x);
   for (int64_t i = 0; i < kLanes; ++i) p[i] = RoundToBf16(values[i]);
 }
+inline void Store(uint16_t* p, const Lanes& x, const Lanes& y) {
+  Store(p, x);
+  Store(p + kLanes, y);
+}
+inline Lanes MaxOfEach(const Lanes (&rows)[kLanes]) {
+  float max[kLanes];
+  for (int64_t r = 0; r < kLanes; ++r) max[r] = MaxOf(rows[r]);
+  return Load(max);
+}
 inline Lanes LoadFirst(const float* p, int64_t n) {
   float values[kLanes] = {};
   std::memcpy(values, p, static_cast<size_t>(n) * sizeof(float));
@@ -341,6 +379,11 @@ inline void LoadPair(const float* p, Lanes& even, Lanes& odd) {
   odd = Load(p + kLanes);
 }
 
+inline void Store(float* p, const Lanes& x, const Lanes& y) {
+  Store(p, x);
+  Store(p + kLanes, y);
+}
+
 // 2^r for |r| <= 1/2, to 2.6e-9: interpolation at the Chebyshev nodes.
 inline Lanes Exp2OfRest(Lanes r) {
   Lanes p = Set(0.0001546144469646172f);
@@ -360,7 +403,28 @@ inline Lanes Exp2(Lanes x) {
   return ScaleUnlessLess(x, Set(-126.0f), Exp2OfRest(bounded - whole), whole);
 }
 
-// e^x for any x, likewise (e^88 from there on): x = whole ln 2 + rest, with ln 2 in two parts so
+// 2^r for 0 <= r <= 1, to 3e-6; 1 for 0.
+inline Lanes CoarseExp2OfRest(Lanes r) {
+  Lanes p = Set(0.013426701538264751f);
+  p = Fma(p, r, Set(0.052242446690797806f));
+  p = Fma(p, r, Set(0.2412802129983902f));
+  p = Fma(p, r, Set(0.6930448412895203f));
+  return Fma(p, r, Set(1.0f));
+}
+
+// 2^x for x <= 0, to 3e-6, where the result meets numbers of 8 bits; NaN for NaN.
+inline Lanes CoarseExp2(Lanes x) {
+#if defined(__AVX512F__)
+  // Both instructions take the whole part by themselves; x = -infinity has a rest of 0.
+  return {_mm512_scalef_ps(CoarseExp2OfRest({_mm512_reduce_ps(x.v, 9)}).v, x.v)};
+#else
+  const Lanes bounded = Max(Set(-126.0f), x);
+  const Lanes whole = Floor(bounded);
+  return ScaleUnlessLess(x, Set(-126.0f), CoarseExp2OfRest(bounded - whole), whole);
+#endif
+}
+
+// e^x for any x, as Exp2 (e^88 from there on): x = whole ln 2 + rest, with ln 2 in two parts so
 // that rest keeps its precision.
 inline Lanes Exp(Lanes x) {
   constexpr float kLog2E = 1.44269504088896341f;
