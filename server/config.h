@@ -26,6 +26,7 @@ struct ServerConfig {
   std::string cuda_plugin;
   int64_t cuda_device = 0;
   int64_t cuda_memory_mib = 0;
+  std::string cuda_products = "own";
   std::string isa = "auto";
   int64_t threads = 0;
 

@@ -26,6 +26,11 @@ const std::vector<Knob>& Knobs() {
       {"cuda-memory-mib", &C::cuda_memory_mib, "MiB", 0, int64_t{16} * kMiB, "",
        "Memory of the device that may be taken, for weights, K/V, adapters and work; 0: all there "
        "is."},
+      {"cuda-products", &C::cuda_products, "", 0, 0, "own|auto|cublas",
+       "What multiplies by a base's bf16 weights: polyad's own kernels, or NVIDIA's cuBLASLt where "
+       "it gives a row the same bits in any batch. auto: cublas where the system finds its "
+       "library, "
+       "or else own; cublas: an error where it does not."},
       {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
        "Instruction set; auto takes the machine's best."},
       {"threads", &C::threads, "threads", 0, 1024, "", "Compute threads; 0: one per core."},

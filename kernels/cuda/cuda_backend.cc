@@ -9,6 +9,7 @@
 #include "kernels/cuda/draw_tokens.cuh"
 #include "kernels/cuda/kv_pool.h"
 #include "kernels/cuda/packed_weight.h"
+#include "kernels/cuda/plain_matrix.h"
 #include "kernels/cuda/row_ops.cuh"
 
 namespace polyad::cuda {
@@ -30,13 +31,26 @@ size_t RunOf(std::span<const DeltaSegment> segments) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(ComputeMode mode, std::unique_ptr<Device> device)
+CudaBackend::CudaBackend(ComputeMode mode, std::unique_ptr<Device> device,
+                         std::unique_ptr<PlainProducts> products, std::string why_own)
     : mode_(mode),
       device_(std::move(device)),
+      products_(std::move(products)),
+      why_own_(std::move(why_own)),
       queue_(*device_, QueueKind::kEngine),
       loader_queue_(*device_, QueueKind::kLoader) {}
 
 CudaBackend::~CudaBackend() = default;
+
+BackendInfo CudaBackend::info() const {
+  std::string device = device_->name();
+  if (products_ != nullptr) {
+    absl::StrAppendFormat(&device, ", %s", products_->Describe());
+  } else if (!why_own_.empty()) {
+    absl::StrAppendFormat(&device, ", own products (%s)", why_own_);
+  }
+  return {"cuda", device, 1};
+}
 
 absl::StatusOr<std::shared_ptr<void>> CudaBackend::Allocate(int64_t bytes) {
   void* memory = device_->Allocate(Memory::kShared, std::max<int64_t>(bytes, 1));
@@ -48,7 +62,26 @@ absl::StatusOr<std::shared_ptr<void>> CudaBackend::Allocate(int64_t bytes) {
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::PackMatrix(
     std::span<const TensorView> parts) {
-  return CudaMatrix::Pack(*device_, parts, exact());
+  if (products_ != nullptr && !exact() && PlainMatrix::Takes(parts)) {
+    absl::StatusOr<std::unique_ptr<PackedMatrix>> packed = PackForLibrary(parts);
+    if (!packed.ok() || *packed != nullptr) return packed;
+  }
+  return TiledMatrix::Pack(*device_, parts, exact());
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> CudaBackend::PackForLibrary(
+    std::span<const TensorView> parts) {
+  const PlainShape shape = PlainMatrix::ShapeOf(parts);
+  if (products_->IsRefused(shape)) return std::unique_ptr<PackedMatrix>();
+  absl::StatusOr<std::unique_ptr<PlainMatrix>> packed =
+      PlainMatrix::Pack(*device_, parts, *products_);
+  if (!packed.ok()) return packed.status();
+  const std::lock_guard lock(loader_mutex_);
+  const std::optional<MatmulAlgorithm> algorithm =
+      products_->Choose(shape, (*packed)->rows(), *device_);
+  if (!algorithm.has_value()) return std::unique_ptr<PackedMatrix>();
+  (*packed)->Use(*algorithm);
+  return std::unique_ptr<PackedMatrix>(*std::move(packed));
 }
 
 absl::StatusOr<std::unique_ptr<PackedDelta>> CudaBackend::PackDelta(const DeltaOp& op, PackShare&) {

@@ -17,16 +17,20 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/packed_op.h"
+#include "kernels/cuda/plain_products.h"
 #include "kernels/cuda/site_rows.cuh"
 
 namespace polyad::cuda {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(ComputeMode mode, std::unique_ptr<Device> device);
+  // `products`: a library that multiplies by bf16 base weights where it may; null: own kernels do,
+  // and `why_own`, where it is not empty, is said by info(). The exact mode has no library.
+  CudaBackend(ComputeMode mode, std::unique_ptr<Device> device,
+              std::unique_ptr<PlainProducts> products = nullptr, std::string why_own = "");
   ~CudaBackend() override;
 
-  BackendInfo info() const override { return {"cuda", device_->name(), 1}; }
+  BackendInfo info() const override;
   DType activation_dtype() const override {
     return mode_ == ComputeMode::kF32 ? DType::kF32 : DType::kBF16;
   }
@@ -76,14 +80,18 @@ class CudaBackend : public Backend {
   };
   bool exact() const { return mode_ == ComputeMode::kF32; }
   const float* Kept(const float* values, int64_t count);
+  // Null where own kernels multiply by such a weight.
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> PackForLibrary(std::span<const TensorView> parts);
   void ApplySegments(std::span<const DeltaSegment> segments, ActivationRows x, FloatRows y);
   template <typename From, typename To>
   void MoveAll(Move move, DeviceRows<const From> from, DeviceRows<To> to);
 
   const ComputeMode mode_;
   const std::unique_ptr<Device> device_;
+  const std::unique_ptr<PlainProducts> products_;  // or null
+  const std::string why_own_;
   CallQueue queue_;
-  std::mutex loader_mutex_;  // guards loader_queue_
+  std::mutex loader_mutex_;  // guards loader_queue_ and whatever else uses the loader's queue
   CallQueue loader_queue_;
   std::map<std::pair<const float*, int64_t>, KeptVector> kept_;
 };

@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/cublaslt_library.cc"
 #include "kernels/cuda/cuda_backend.cc"
 #include "kernels/cuda/device_memory.cc"
 #include "kernels/cuda/draw_tokens.cuh"
@@ -13,6 +14,8 @@
 #include "kernels/cuda/packed_sites.cc"
 #include "kernels/cuda/packed_weight.cc"
 #include "kernels/cuda/paged_attention.cuh"
+#include "kernels/cuda/plain_matrix.cc"
+#include "kernels/cuda/plain_products.cc"
 #include "kernels/cuda/product.cuh"
 #include "kernels/cuda/rotate_store.cuh"
 #include "kernels/cuda/row_ops.cuh"
@@ -103,8 +106,13 @@ bool HasCodeForDevice() {
   return true;
 }
 
-std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode) {
-  return std::make_unique<CudaBackend>(mode, std::move(device));
+std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode,
+                                       std::unique_ptr<MatmulLibrary> library,
+                                       std::string why_own) {
+  std::unique_ptr<PlainProducts> products;
+  if (library != nullptr) products = std::make_unique<PlainProducts>(std::move(library));
+  return std::make_unique<CudaBackend>(mode, std::move(device), std::move(products),
+                                       std::move(why_own));
 }
 
 }  // namespace polyad::cuda

@@ -4,15 +4,19 @@
 // kernels.cu, so that each kernel is there once.
 
 #include <memory>
+#include <string>
 
 #include "kernels/api/backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/matmul_library.h"
 
 namespace polyad::cuda {
 
 // Whether every kernel can be loaded onto the calling thread's current device.
 bool HasCodeForDevice();
 
-std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode);
+// `library` and `why_own` as CudaBackend takes them.
+std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode,
+                                       std::unique_ptr<MatmulLibrary> library, std::string why_own);
 
 }  // namespace polyad::cuda

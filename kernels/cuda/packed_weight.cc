@@ -55,7 +55,11 @@ void RunProducts(std::span<const ProductSegment> segments, bool exact, FloatRows
   LaunchProducts(plan, args, queue.stream());
 }
 
-CudaMatrix::CudaMatrix(Device& device, std::span<const TensorView> parts, bool exact)
+absl::Status NoMemoryForWeight() {
+  return absl::ResourceExhaustedError("the device has no memory left for a weight matrix");
+}
+
+TiledMatrix::TiledMatrix(Device& device, std::span<const TensorView> parts, bool exact)
     : exact_(exact), memory_(device), in_(parts[0].cols) {
   for (const TensorView& part : parts) {
     parts_.emplace_back(memory_, part, exact);
@@ -63,18 +67,16 @@ CudaMatrix::CudaMatrix(Device& device, std::span<const TensorView> parts, bool e
   }
 }
 
-absl::StatusOr<std::unique_ptr<CudaMatrix>> CudaMatrix::Pack(Device& device,
-                                                             std::span<const TensorView> parts,
-                                                             bool exact) {
-  std::unique_ptr<CudaMatrix> packed(new CudaMatrix(device, parts, exact));
-  if (packed->memory_.refused()) {
-    return absl::ResourceExhaustedError("the device has no memory left for a weight matrix");
-  }
+absl::StatusOr<std::unique_ptr<TiledMatrix>> TiledMatrix::Pack(Device& device,
+                                                               std::span<const TensorView> parts,
+                                                               bool exact) {
+  std::unique_ptr<TiledMatrix> packed(new TiledMatrix(device, parts, exact));
+  if (packed->memory_.refused()) return NoMemoryForWeight();
   return packed;
 }
 
-void CudaMatrix::Gemm(const InputRows& x, const float* bias, bool accumulate, FloatRows y,
-                      CallQueue& queue) const {
+void TiledMatrix::Gemm(const InputRows& x, const float* bias, bool accumulate, FloatRows y,
+                       CallQueue& queue) const {
   std::vector<ProductSegment> segments;
   int32_t first = 0;
   for (const PackedTilesOnDevice& part : parts_) {
@@ -90,8 +92,8 @@ void CudaMatrix::Gemm(const InputRows& x, const float* bias, bool accumulate, Fl
   RunProducts(segments, exact_, y, queue);
 }
 
-void CudaMatrix::ProductOfRows(int64_t first_row, const InputRows& x, FloatRows y,
-                               CallQueue& queue) const {
+void TiledMatrix::ProductOfRows(int64_t first_row, const InputRows& x, FloatRows y,
+                                CallQueue& queue) const {
   std::vector<ProductSegment> segments;
   int64_t part_begin = 0;
   for (const PackedTilesOnDevice& part : parts_) {
@@ -110,7 +112,7 @@ void CudaMatrix::ProductOfRows(int64_t first_row, const InputRows& x, FloatRows 
   RunProducts(segments, exact_, y, queue);
 }
 
-void CudaMatrix::Embed(const int32_t* ids, bool adds, FloatRows out, CallQueue& queue) const {
+void TiledMatrix::Embed(const int32_t* ids, bool adds, FloatRows out, CallQueue& queue) const {
   KERNEL_CHECK(parts_.size() == 1, "a table is one matrix");
   const EmbedArgs args{parts_[0].view(), parts_[0].exact(), ids, adds, RowsOf(out)};
   simt::Launch({out.rows, kRowThreads}, queue.stream(), EmbedRows, args);

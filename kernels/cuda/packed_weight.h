@@ -34,25 +34,38 @@ void ReadFrom(const InputRows& x, int64_t row, ProductSegment& segment);
 void RunProducts(std::span<const ProductSegment> segments, bool exact, FloatRows y,
                  CallQueue& queue);
 
+absl::Status NoMemoryForWeight();  // RESOURCE_EXHAUSTED
+
+// A base weight: tiles that the product kernels read, or rows that a library does
+// (plain_matrix.h).
+class CudaMatrix : public PackedMatrix {
+ public:
+  // As the calls of Backend; bias and ids on the device.
+  virtual void Gemm(const InputRows& x, const float* bias, bool accumulate, FloatRows y,
+                    CallQueue& queue) const = 0;
+  virtual void ProductOfRows(int64_t first_row, const InputRows& x, FloatRows y,
+                             CallQueue& queue) const = 0;
+  virtual void Embed(const int32_t* ids, bool adds, FloatRows out, CallQueue& queue) const = 0;
+};
+
 // Parts stacked along their outputs, each in its own format.
-class CudaMatrix final : public PackedMatrix {
+class TiledMatrix final : public CudaMatrix {
  public:
   // RESOURCE_EXHAUSTED where the device refuses memory.
-  static absl::StatusOr<std::unique_ptr<CudaMatrix>> Pack(Device& device,
-                                                          std::span<const TensorView> parts,
-                                                          bool exact);
+  static absl::StatusOr<std::unique_ptr<TiledMatrix>> Pack(Device& device,
+                                                           std::span<const TensorView> parts,
+                                                           bool exact);
   int64_t out() const override { return out_; }
   int64_t in() const override { return in_; }
   PrecisionBytes bytes() const override { return memory_.bytes(); }
-
-  // As the calls of Backend; bias on the device.
   void Gemm(const InputRows& x, const float* bias, bool accumulate, FloatRows y,
-            CallQueue& queue) const;
-  void ProductOfRows(int64_t first_row, const InputRows& x, FloatRows y, CallQueue& queue) const;
-  void Embed(const int32_t* ids, bool adds, FloatRows out, CallQueue& queue) const;
+            CallQueue& queue) const override;
+  void ProductOfRows(int64_t first_row, const InputRows& x, FloatRows y,
+                     CallQueue& queue) const override;
+  void Embed(const int32_t* ids, bool adds, FloatRows out, CallQueue& queue) const override;
 
  private:
-  CudaMatrix(Device& device, std::span<const TensorView> parts, bool exact);
+  TiledMatrix(Device& device, std::span<const TensorView> parts, bool exact);
 
   const bool exact_;
   DeviceMemory memory_;

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/cuda/cublaslt_library.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/plugin_api.h"
@@ -49,6 +50,17 @@ int32_t Refuse(const std::string& why, char* message, int64_t message_bytes) {
   return 1;
 }
 
+// Null where own kernels multiply; `why_own` says why, where that was not asked for.
+std::unique_ptr<MatmulLibrary> LibraryOf(const PolyadCudaBackendOptions& options,
+                                         std::string& why_own) {
+  if (options.products == POLYAD_CUDA_PRODUCTS_OWN) return nullptr;
+  if (static_cast<ComputeMode>(options.mode) == ComputeMode::kF32) {
+    why_own = "cuBLASLt is for bf16, and fp32 was asked for";
+    return nullptr;
+  }
+  return CublasLtLibrary::Open(cublaslt::kLibraryName, why_own);
+}
+
 int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, char* message,
                       int64_t message_bytes) {
   std::string wrong;
@@ -63,7 +75,14 @@ int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, c
         message, message_bytes);
   }
   device->Free(Memory::kDevice, arenas);
-  *backend = MakeBackendOn(std::move(device), static_cast<ComputeMode>(options->mode)).release();
+  std::string why_own;
+  std::unique_ptr<MatmulLibrary> library = LibraryOf(*options, why_own);
+  if (library == nullptr && options->products == POLYAD_CUDA_PRODUCTS_CUBLAS) {
+    return Refuse("products of cuBLASLt were asked for: " + why_own, message, message_bytes);
+  }
+  *backend = MakeBackendOn(std::move(device), static_cast<ComputeMode>(options->mode),
+                           std::move(library), why_own)
+                 .release();
   return 0;
 }
 

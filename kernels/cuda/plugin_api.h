@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define POLYAD_CUDA_ABI_VERSION 2u
+#define POLYAD_CUDA_ABI_VERSION 3u
 #define POLYAD_CUDA_ENTRY "polyad_cuda_plugin"
 
 extern "C" {
@@ -23,10 +23,17 @@ struct PolyadCudaDevice {
   int64_t memory_bytes;
 };
 
+enum PolyadCudaProducts {  // what multiplies by a base's bf16 weights
+  POLYAD_CUDA_PRODUCTS_OWN = 0,
+  POLYAD_CUDA_PRODUCTS_AUTO = 1,    // cuBLASLt where the system finds it
+  POLYAD_CUDA_PRODUCTS_CUBLAS = 2,  // cuBLASLt, or an error
+};
+
 struct PolyadCudaBackendOptions {
   int32_t mode;          // polyad::ComputeMode
   int32_t device;        // in the driver's order
   int64_t memory_bytes;  // that it may take of the device; 0: all there is
+  int32_t products;      // PolyadCudaProducts
 };
 
 struct PolyadCudaPlugin {

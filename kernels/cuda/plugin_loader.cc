@@ -30,6 +30,13 @@ std::string BesideTheProgram() {
   return std::filesystem::exists(path, error) ? path.string() : "";
 }
 
+// A PolyadCudaProducts, or -1.
+int32_t ProductsOf(std::string_view name) {
+  if (name == "own") return POLYAD_CUDA_PRODUCTS_OWN;
+  if (name == "auto") return POLYAD_CUDA_PRODUCTS_AUTO;
+  return name == "cublas" ? POLYAD_CUDA_PRODUCTS_CUBLAS : -1;
+}
+
 // Why the program cannot use what it found; OK: it can.
 absl::Status CheckVersion(const std::string& path, const PolyadCudaPlugin& functions) {
   if (functions.abi_version != POLYAD_CUDA_ABI_VERSION ||
@@ -96,6 +103,11 @@ absl::StatusOr<std::vector<CudaDeviceInfo>> CudaPlugin::Devices() const {
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> CudaPlugin::CreateBackend(const BackendOptions& options) {
+  const int32_t products = ProductsOf(options.cuda_products);
+  if (products < 0) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "CUDA products: expected own, auto or cublas, got \"%s\"", options.cuda_products));
+  }
   const absl::StatusOr<std::vector<CudaDeviceInfo>> devices = Devices();
   if (!devices.ok()) return devices.status();
   const auto count = static_cast<int>(devices->size());
@@ -110,7 +122,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaPlugin::CreateBackend(const Backend
         options.cuda_device, device.name, device.compute_major, device.compute_minor));
   }
   const PolyadCudaBackendOptions own = {static_cast<int32_t>(options.mode), options.cuda_device,
-                                        options.cuda_memory_bytes};
+                                        options.cuda_memory_bytes, products};
   char message[kMessageBytes] = {};
   void* backend = nullptr;
   if (functions_->create_backend(&own, &backend, message, kMessageBytes) != 0) {

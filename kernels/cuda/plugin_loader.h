@@ -4,7 +4,8 @@
 // stays open while the CudaPlugin lives, and for good once it has made a backend. Errors say which
 // of the things needed is missing: NOT_FOUND the library (or one that it needs, by the system's
 // words), FAILED_PRECONDITION one of another version or build or no plugin, UNAVAILABLE the driver,
-// a device or what is needed of it. Any thread.
+// a device or what is needed of it (cuBLASLt, where it was asked for); INVALID_ARGUMENT a choice of
+// products that is none. Any thread.
 
 #include <cstdint>
 #include <memory>

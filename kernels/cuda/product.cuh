@@ -346,13 +346,16 @@ inline void LaunchProducts(const ProductPlan& plan, ProductArgs args, simt::Stre
   }
 }
 
-// out[t] = table[ids[t]], or += it: a block to a row. Elements are read where their tile has them.
+// out[t] = table[ids[t]], or += it: a block to a row. Elements are read where their tile has them,
+// or from a table whose rows are stored as they are.
 struct EmbedArgs {
   WeightTiles table;
   const float* exact_table;  // [out, in], or null
   const int32_t* ids;
   bool adds;
   DeviceRows<float> out;
+  const simt::Bf16* plain_table = nullptr;  // [out, plain_stride], or null
+  int64_t plain_stride = 0;
 };
 
 SIMT_FUNCTION float ElementOfTiles(const WeightTiles& weight, int64_t row, int64_t col) {
@@ -383,13 +386,20 @@ SIMT_FUNCTION float ElementOfTiles(const WeightTiles& weight, int64_t row, int64
   return weight.offsets == nullptr ? scaled : scaled + weight.offsets[place];
 }
 
+SIMT_FUNCTION float ElementOfTable(const EmbedArgs& args, int64_t row, int64_t col) {
+  if (args.exact_table != nullptr) return args.exact_table[row * args.table.in + col];
+  if (args.plain_table != nullptr) {
+    return simt::ToFloat(args.plain_table[row * args.plain_stride + col]);
+  }
+  return ElementOfTiles(args.table, row, col);
+}
+
 SIMT_KERNEL(kRowThreads) void EmbedRows(EmbedArgs args) {
   const int64_t t = simt::BlockIndex();
   const int64_t id = args.ids[t];
   float* out = args.out.data + t * args.out.stride;
   for (int64_t i = simt::ThreadIndex(); i < args.out.cols; i += kRowThreads) {
-    const float value = args.exact_table != nullptr ? args.exact_table[id * args.table.in + i]
-                                                    : ElementOfTiles(args.table, id, i);
+    const float value = ElementOfTable(args, id, i);
     out[i] = args.adds ? out[i] + value : value;
   }
 }

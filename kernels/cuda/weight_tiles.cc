@@ -160,6 +160,18 @@ PackedTiles PackTiles(const TensorView& weight, float scale) {
   return packed;
 }
 
+void RoundRow(const TensorView& weight, int64_t row, uint16_t* to) {
+  if (weight.dtype == DType::kBF16) {
+    const int64_t bytes = RowBytes(weight.dtype, weight.cols);
+    std::memcpy(to, static_cast<const char*>(weight.data) + row * bytes,
+                static_cast<size_t>(bytes));
+    return;
+  }
+  for (int64_t col = 0; col < weight.cols; ++col) {
+    to[col] = simt::ToBf16(NumberAt(weight, row, col)).bits;
+  }
+}
+
 std::vector<float> NumbersOf(const TensorView& weight, float scale) {
   std::vector<float> numbers(static_cast<size_t>(weight.rows * weight.cols));
   if (weight.dtype == DType::kGrouped || InfoOf(weight.dtype).block_elements > 1) {

@@ -59,6 +59,10 @@ struct PackedTiles {
 // are rounded to bf16.
 PackedTiles PackTiles(const TensorView& weight, float scale = 1.0f);
 
+// A row of a matrix of numbers (f32, f16 or bf16), rounded to bf16: the bits of weight.cols of
+// them.
+void RoundRow(const TensorView& weight, int64_t row, uint16_t* to);
+
 // What a stored matrix of any kind stands for, times `scale`, row by row or column by column.
 std::vector<float> NumbersOf(const TensorView& weight, float scale = 1.0f);
 std::vector<float> TransposedNumbersOf(const TensorView& weight);

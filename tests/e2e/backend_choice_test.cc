@@ -28,7 +28,7 @@ struct Lacking {
 std::vector<Lacking> Cases() {
   const std::string fakes = POLYAD_FAKE_PLUGINS;
   return {{"Library", "/nowhere/polyad_cuda.so", "CUDA plugin /nowhere/polyad_cuda.so"},
-          {"OtherVersion", fakes + "/fake_plugin1.so", "version 2 of its interface, got 3"},
+          {"OtherVersion", fakes + "/fake_plugin1.so", "version 3 of its interface, got 4"},
           {"OtherBuild", fakes + "/fake_plugin4.so", "expected one of this build"},
           {"Driver", fakes + "/fake_plugin2.so", "CUDA: no driver"},
           {"Code", fakes + "/fake_plugin5.so", "no code for compute capability 7.0"}};

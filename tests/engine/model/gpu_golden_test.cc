@@ -30,5 +30,16 @@ TEST_P(GpuInBf16, EveryTenantIsAsNearToTheOriginalAsItsRoundingsAllow) {
 INSTANTIATE_TEST_SUITE_P(Models, GpuInBf16, testing::ValuesIn(GoldenNamesIn("models")),
                          [](const auto& model) { return model.param; });
 
+class GpuWithCublas : public testing::TestWithParam<std::string> {};
+
+TEST_P(GpuWithCublas, EveryTenantIsAsNearToTheOriginalAsItsRoundingsAllow) {
+  auto backend = test::MakeGpuBackend(ComputeMode::kAuto, "cublas");
+  POLYAD_NEED_CUBLASLT(backend);
+  DeviceModel(GetParam(), *std::move(backend)).ExpectGoldenLogitsUpToRounding();
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GpuWithCublas, testing::ValuesIn(ArchitectureNames()),
+                         [](const auto& model) { return model.param; });
+
 }  // namespace
 }  // namespace polyad

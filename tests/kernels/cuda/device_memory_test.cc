@@ -10,6 +10,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "tests/kernels/cuda/fake_matmuls.h"
 #include "tests/kernels/stored_weight.h"
 
 namespace polyad::cuda {
@@ -160,6 +161,29 @@ TEST(CudaBackendTest, SaysThatTheDeviceHasNoMemoryLeft) {
     EXPECT_EQ(counts.bytes, arenas + 256);
   }
   EXPECT_EQ(counts.bytes, 0);
+}
+
+// A weight for a library takes 8 KiB here, what its shape is tried in 192.
+TEST(CudaBackendTest, AShapeThatThereIsNoMemoryToTryStaysWithOwnKernels) {
+  Counts counts;
+  counts.most = 100 << 10;
+  test::FakeMatmuls* library = nullptr;
+  CudaBackend backend(ComputeMode::kBF16, std::make_unique<CountingDevice>(counts, 256),
+                      test::FakeProducts({test::FakeWay()}, PlainProducts::kMostRows, library));
+  const int64_t arenas = counts.bytes;
+  const test::StoredWeight weight = test::MakeWeight(DType::kBF16, 64, 64, 1);
+  const TensorView view = weight.view();
+  const auto packed = backend.PackMatrix(std::span(&view, 1));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  EXPECT_EQ(backend.info().isa,
+            "counting, fake 1.0 for 0 of 1 weight shapes; own kernels for [64, 64]: the device has "
+            "no memory to try it in");
+  EXPECT_EQ(library->calls()[0], 0);
+  EXPECT_EQ(counts.bytes, arenas + (8 << 10)) << "one copy of the weight, in tiles";
+  counts.most = counts.bytes + (4 << 10);
+  const test::StoredWeight other = test::MakeWeight(DType::kBF16, 32, 128, 1);
+  const TensorView second = other.view();
+  EXPECT_TRUE(absl::IsResourceExhausted(backend.PackMatrix(std::span(&second, 1)).status()));
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 
 // The CUDA backend over the emulator, for tests of kernels and of whole models.
 
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/simt/emulated_stream.h"
@@ -12,8 +14,10 @@ namespace polyad::test {
 
 class EmulatedBackend final : public cuda::CudaBackend {
  public:
-  EmulatedBackend(ComputeMode mode, const simt::EmulatorOptions& options, bool guarded = false)
-      : CudaBackend(mode, std::make_unique<EmulatedDevice>(options, guarded)) {}
+  EmulatedBackend(ComputeMode mode, const simt::EmulatorOptions& options, bool guarded = false,
+                  std::unique_ptr<cuda::PlainProducts> products = nullptr)
+      : CudaBackend(mode, std::make_unique<EmulatedDevice>(options, guarded), std::move(products)) {
+  }
 
   const std::string& fault() { return emulated().fault(); }
   int64_t num_launches() { return emulated().num_launches(); }
