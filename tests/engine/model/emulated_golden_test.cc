@@ -2,25 +2,29 @@
 // host's reach whenever it would be on a GPU: every op of every layer a CUDA kernel. In the exact
 // mode each architecture with all of its golden adapters in one batch, held against what the
 // original libraries computed; in bf16, and over quantised bases, to what its roundings may do;
-// with K/V as codes, against the CPU backend's logits. covers: kernels/cuda/product.cuh
+// with K/V as codes, against the CPU backend's logits; in bf16 with base products of a library.
+// covers: kernels/cuda/product.cuh
 
 #include <memory>
 #include <string>
 #include <tuple>
 #include <utility>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/backend_factory.h"
 #include "tests/engine/model/device_golden.h"
 #include "tests/kernels/cuda/emulated_backend.h"
+#include "tests/kernels/cuda/fake_matmuls.h"
 
 namespace polyad {
 namespace {
 
 // A model, and the emulated device it is on.
 struct EmulatedModel {
-  EmulatedModel(const std::string& name, ComputeMode mode, KvFormat kv_format = KvFormat::kAuto)
-      : device(new test::EmulatedBackend(mode, {}, /*guarded=*/true)),
+  EmulatedModel(const std::string& name, ComputeMode mode, KvFormat kv_format = KvFormat::kAuto,
+                std::unique_ptr<cuda::PlainProducts> products = nullptr)
+      : device(new test::EmulatedBackend(mode, {}, /*guarded=*/true, std::move(products))),
         model(name, std::unique_ptr<Backend>(device), kv_format) {}
 
   test::EmulatedBackend* device;  // the model's
@@ -49,6 +53,24 @@ TEST_P(EmulatedInBf16, EveryTenantIsAsNearToTheOriginalAsItsRoundingsAllow) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, EmulatedInBf16, testing::ValuesIn(GoldenNamesIn("models")),
+                         [](const auto& model) { return model.param; });
+
+class EmulatedWithLibrary : public testing::TestWithParam<std::string> {};
+
+// As near as with the kernels of its own, which stay for nothing but shapes of no base weight.
+TEST_P(EmulatedWithLibrary, EveryTenantIsAsNearToTheOriginalAsItsRoundingsAllow) {
+  constexpr int64_t kMostRows = 64;
+  test::FakeMatmuls* library = nullptr;
+  EmulatedModel emulated(GetParam(), ComputeMode::kAuto, KvFormat::kAuto,
+                         test::FakeProducts({test::FakeWay()}, kMostRows, library));
+  EXPECT_THAT(emulated.device->info().isa, testing::Not(testing::HasSubstr("own kernels")));
+  const int64_t calls = library->calls()[0];
+  emulated.model.ExpectGoldenLogitsUpToRounding();
+  EXPECT_GT(library->calls()[0], calls);
+  EXPECT_EQ(emulated.device->fault(), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EmulatedWithLibrary, testing::ValuesIn(ArchitectureNames()),
                          [](const auto& model) { return model.param; });
 
 class EmulatedWithCodes : public testing::TestWithParam<std::tuple<std::string, KvFormat>> {};
