@@ -4,15 +4,17 @@
 Both loads are 32 clients: 32 distinct LoRAs, or eight families with four adapters each (made by
 tools/make_family_adapters.py, which sizes them like the LoRAs). They take turns for some rounds on
 servers that are paused in between; the ratio of the medians has a floor. Then, with base clients
-streaming, every family is loaded again and again in half of the rounds' turns: its load time, and
-what it does to the 99th percentile of the time between tokens, have limits. A turn without loads is
-the same for every family, so a family's turns with loads are held to all of those: median over
-median. Exits 1 where a limit is passed. --only measures the loads of some families alone.
+streaming, each round has two turns for every family: one loads it again and again, the other does
+not. Its load time, and what loads do to the 99th percentile of the time between tokens, have
+limits. A turn without loads is the same for every family, so a family's turns with loads are held
+to all of those: median over median. Exits 1 where a limit is passed. --only measures the loads of
+some families alone.
 
   families.py --polyad build/release/bin/polyad --model HF_DIR --loras DIR --families DIR
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
@@ -102,32 +104,34 @@ def measure_loading(args, folder, families):
     flags = f"--adapter-root {args.families.resolve()} {args.polyad_flags}"
     server = servers.Polyad(args.polyad, args.model, f"{folder}/loading.log", flags=flags)
     server.start()
-    result = {}
+    names = args.only or sorted({name.rsplit("-", 1)[0] for name in families})
+    result = {family: {"times_ms": [], "quiet_p99_ms": [], "busy_p99_ms": []} for family in names}
+
+    def churn(stop, name, times):
+        while not stop.is_set():
+            started = time.perf_counter()
+            http_client.load_adapter(server.url, name, name)
+            times.append((time.perf_counter() - started) * 1e3)
+            http_client.unload_adapter(server.url, name)
+            stop.wait(args.seconds_between_loads)
+
     try:
         server.run(load.Load(url="", concurrency=STREAMING_CLIENTS, requests=STREAMING_CLIENTS))
-        for family in args.only or sorted({name.rsplit("-", 1)[0] for name in families}):
-            times = []
-
-            def churn(stop, name=f"{family}-0", times=times):
-                while not stop.is_set():
-                    started = time.perf_counter()
-                    http_client.load_adapter(server.url, name, name)
-                    times.append((time.perf_counter() - started) * 1e3)
-                    http_client.unload_adapter(server.url, name)
-                    stop.wait(args.seconds_between_loads)
-
-            quiet, busy = [], []
-            for turn in range(args.rounds):
-                quiet.append(stream_gaps(server, 1 + turn, lambda stop: None)["itl_p99_ms"])
-                busy.append(stream_gaps(server, 1 + turn, churn)["itl_p99_ms"])
-            result[family] = {"load_ms": statistics.median(times), "loads": len(times),
-                              "quiet_p99_ms": quiet, "busy_p99_ms": busy}
+        # All families in each round: a slow minute of the machine is not one family's.
+        for turn in range(args.rounds):
+            for family, figures in result.items():
+                loads = functools.partial(churn, name=f"{family}-0", times=figures["times_ms"])
+                quiet = stream_gaps(server, 1 + turn, lambda stop: None)
+                busy = stream_gaps(server, 1 + turn, loads)
+                figures["quiet_p99_ms"].append(quiet["itl_p99_ms"])
+                figures["busy_p99_ms"].append(busy["itl_p99_ms"])
     finally:
         server.stop()
     without_loads = statistics.median(
         gap for figures in result.values() for gap in figures["quiet_p99_ms"]
     )
     for figures in result.values():
+        figures["load_ms"] = statistics.median(figures["times_ms"])
         figures["gap_growth"] = statistics.median(figures["busy_p99_ms"]) / without_loads
     return result
 
