@@ -29,6 +29,7 @@ StatusOr<GatedPrefix> PackGatedPrefix(const GatedPrefixTensors& tensors, const M
                           backend.Allocate(got * static_cast<int64_t>(sizeof(float))));
   prefix.kv = {static_cast<float*>(prefix.memory.get()), tensors.num_keys, width, width};
   std::memcpy(prefix.kv.data, tensors.kv.data(), tensors.kv.size() * sizeof(float));
+  backend.HostWrote(prefix.kv);
   return prefix;
 }
 

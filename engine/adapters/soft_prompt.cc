@@ -110,6 +110,7 @@ StatusOr<std::shared_ptr<const SoftPrompt>> PackSoftPrompt(const SoftPromptTenso
     const int64_t num_rows = static_cast<int64_t>(values.size()) / width;
     const FloatRows rows{next, num_rows, width, width};
     next = std::copy(values.begin(), values.end(), next);
+    backend.HostWrote(rows);
     return rows;
   };
   if (!prompt->stores_kv) prompt->embeddings = place(tensors.embeddings);

@@ -176,8 +176,10 @@ void AdaptedLinear::AfterProduct(const Decorated& rows, const Product& product,
     backend_.TransformOutput(segments_, y);
     segments_.clear();
     backend_.Finish();
-    ScaleBy(MeanGate(output.gate->weight, output.gate->bias, own),
-            y.Slice(rows.row_begin, rows.row_end).Columns(output.gate_column, output.gate_columns));
+    const FloatRows gated =
+        y.Slice(rows.row_begin, rows.row_end).Columns(output.gate_column, output.gate_columns);
+    ScaleBy(MeanGate(output.gate->weight, output.gate->bias, own), gated);
+    backend_.HostWrote(gated);
   }
   if (!segments_.empty()) backend_.TransformOutput(segments_, y);
 }
@@ -245,6 +247,7 @@ void AdaptedLinear::Finish(const Decorated& rows, const Target& target, FloatRow
   if (normed.data != nullptr) normed = normed.Slice(rows.row_begin, rows.row_end);
   if (!ops.routers.empty()) backend_.Finish();
   for (const auto& router : ops.routers) RouteRows(*router, normed, own);
+  if (!ops.routers.empty()) backend_.HostWrote(own);
   for (size_t begin = 0; begin < ops.hooks.size();) {
     size_t end = begin + 1;
     while (end < ops.hooks.size() && ops.hooks[end].joins) ++end;
@@ -322,6 +325,7 @@ void AdaptedLinear::RunHook(const PackedHook& hook, const HookInputs& inputs, Fl
   if (hook.weight != 1.0f) {
     backend_.Finish();
     ScaleBy(hook.weight, sum);
+    backend_.HostWrote(sum);
   }
   AddTap(hook.outside, inputs, sum);
 }

@@ -127,6 +127,7 @@ void Decoder::Embed(const StepBatch& batch, FloatRows residual) {
     if (rows.scale == 1.0f) continue;
     backend_.Finish();
     ScaleBy(rows.scale, residual.Slice(rows.row_begin, rows.row_end));
+    backend_.HostWrote(residual.Slice(rows.row_begin, rows.row_end));
   }
   if (weights_.position_embedding != nullptr) {
     backend_.AddRows(*weights_.position_embedding, batch.positions, residual);
@@ -213,6 +214,7 @@ void Decoder::StoreGatedPrefixes(int64_t layer, const StepBatch& batch, Activati
       backend_.Finish();
       ScaleBy(on_keys, gated.Columns(0, spec_.KvWidth()));
       ScaleBy(on_values, gated.Columns(spec_.KvWidth(), spec_.KvWidth()));
+      backend_.HostWrote(gated);
       FindSlots(sequence, first, first + count, batch);
       Store(layer, gated, prefix_slots_, kv);
     }

@@ -75,6 +75,7 @@ const StepBatch& ScalingPassRunner::MakeBatch(const StepBatch& step) {
     for (int64_t c = 0; c < rule.size(); ++c) {
       std::fill_n(coefficients_.Row(c) + run.first_row, run.count, rule.first_pass);
     }
+    backend_.HostWrote(coefficients_.Slice(0, rule.size()).Columns(run.first_row, run.count));
   }
   return batch_;
 }
@@ -125,6 +126,7 @@ void ScalingPassRunner::Classify(ActivationRows hidden) {
         }
       }
     }
+    backend_.HostWrote(coefficients_.Slice(0, pass.rule.size()).Columns(run.step_row, run.count));
   }
 }
 

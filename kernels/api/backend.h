@@ -42,11 +42,12 @@ struct BackendOptions {
   std::string isa =
       "auto";  // auto | scalar | avx2 | avx512 | amx; a level the machine lacks is an error
   std::string cuda_plugin = {};   // path of the CUDA plugin; empty: where plugin_loader.h looks
-  int cuda_device = 0;            // in the driver's order
+  int cuda_device = 0;            // in the driver's order; of several ranks the first one's
   int64_t cuda_memory_bytes = 0;  // of the device, at most; 0: all there is
   int64_t cuda_graph_rows = 64;   // of a step that goes to the device as graphs, at most; 0: none
   std::string cuda_products = "own";  // own | auto | cublas: what multiplies by bf16 base weights
   std::function<void(const std::string&)> on_fallback = {};  // told why `auto` takes the CPU
+  int num_ranks = 1;  // that weights and K/V are split among (kernels/shard/sharded_backend.h)
 };
 
 struct BackendInfo {
@@ -271,6 +272,9 @@ class Backend {
   // Waits until all calls are done. Memory of Allocate is the host's from then until the next call;
   // before, a device may still read and write it.
   virtual void Finish() {}
+  // By the host, which has changed rows of Allocate's memory that later calls read: rows of a step
+  // after Finish (engine thread), or rows that no call has read yet (any thread).
+  virtual void HostWrote(FloatRows rows) { static_cast<void>(rows); }
 
   // --- moving rows (an adapter's sub-layer hooks; a few rows of a few adapters) ---
   virtual void Copy(FloatRows from, FloatRows to) = 0;

@@ -15,7 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
-#include "kernels/shard/communicator.h"
+#include "kernels/api/communicator.h"
 #include "kernels/shard/weight_shard.h"
 
 namespace polyad {

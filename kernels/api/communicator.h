@@ -16,7 +16,7 @@ class Communicator {
   virtual int size() const = 0;
   // The sum of all ranks' numbers in their place, the same bits at every rank. As many at each.
   virtual void AllReduce(std::span<float> numbers) = 0;
-  // The ranks' own, one after the other; as many at each.
+  // The ranks' own, one after the other; as many at each. `own` may be its place in `all`.
   virtual void AllGather(std::span<const float> own, std::span<float> all) = 0;
 };
 
