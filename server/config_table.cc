@@ -31,6 +31,9 @@ const std::vector<Knob>& Knobs() {
        "it gives a row the same bits in any batch. auto: cublas where the system finds its "
        "library, "
        "or else own; cublas: an error where it does not."},
+      {"tensor-parallel", &C::tensor_parallel, "ranks", 1, 64, "",
+       "Devices, from cuda-device on, that weights and K/V are split among; with the CPU, parts of "
+       "its threads."},
       {"isa", &C::isa, "", 0, 0, "auto|scalar|avx2|avx512|amx",
        "Instruction set; auto takes the machine's best."},
       {"threads", &C::threads, "threads", 0, 1024, "", "Compute threads; 0: one per core."},

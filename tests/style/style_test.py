@@ -23,7 +23,7 @@ ALLOWED = {
     "kernels/simt": set(),
     "kernels/cuda": {"kernels/api", "kernels/simt"},
     "kernels/shard": {"kernels/api"},
-    "kernels": {"kernels/api", "kernels/cuda", "kernels/simt", "kernels/cpu", "kernels/reference"},
+    "kernels": {"kernels/api", "kernels/cuda", "kernels/simt", "kernels/cpu", "kernels/reference", "kernels/shard"},
     "engine/base": set(),
     "engine/request": {"engine/base"},
     "engine/io": {"engine/base", "kernels/api"},

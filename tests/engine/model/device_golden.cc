@@ -114,6 +114,14 @@ void DeviceModel::ExpectLogitsOf(DeviceModel& other) {
   }
 }
 
+void DeviceModel::ExpectBitsOf(DeviceModel& other) {
+  const std::vector<std::vector<float>> logits = Logits();
+  const std::vector<std::vector<float>> expected = other.Logits();
+  ASSERT_EQ(logits.size(), names_.size());
+  ASSERT_EQ(expected.size(), names_.size());
+  for (size_t i = 0; i < logits.size(); ++i) EXPECT_EQ(logits[i], expected[i]) << names_[i];
+}
+
 std::vector<std::string> ArchitectureNames() {
   return {"gpt2", "llama", "llama3", "mistral", "qwen2", "qwen3"};
 }

@@ -24,6 +24,8 @@ class DeviceModel {
   // Those of the same model elsewhere, whose K/V are of the same format, within what the roundings
   // of either may do, and that they may fall to different codes.
   void ExpectLogitsOf(DeviceModel& other);
+  // Those of the same model elsewhere, bit for bit.
+  void ExpectBitsOf(DeviceModel& other);
 
  private:
   void Add(std::shared_ptr<const AdapterVersion> adapter, const std::string& path);

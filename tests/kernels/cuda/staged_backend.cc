@@ -15,6 +15,8 @@ void* StagedBackend::StageBytes(void* host, int64_t bytes, bool is_result) {
   KERNEL_CHECK(memory.ok(), "memory of the device for a test's rows");
   on_device_.Finish();
   std::memcpy(memory->get(), host, static_cast<size_t>(bytes));
+  const int64_t floats = (bytes + 3) / 4;  // memory ends at a multiple of 64 bytes
+  on_device_.HostWrote({static_cast<float*>(memory->get()), 1, floats, floats});
   if (rows_ == Rows::kResident) return (resident_[{host, bytes}] = *std::move(memory)).get();
   staged_.push_back({*std::move(memory), static_cast<char*>(host), bytes, is_result});
   return staged_.back().memory.get();
