@@ -7,10 +7,12 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/cuda/cublaslt_library.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/nccl_communicator.h"
 #include "kernels/cuda/plugin_api.h"
 
 namespace polyad::cuda {
@@ -61,34 +63,87 @@ std::unique_ptr<MatmulLibrary> LibraryOf(const PolyadCudaBackendOptions& options
   return CublasLtLibrary::Open(cublaslt::kLibraryName, why_own);
 }
 
-int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, char* message,
-                      int64_t message_bytes) {
-  std::string wrong;
-  std::unique_ptr<CudaDevice> device =
-      CudaDevice::Create(options->device, options->memory_bytes, wrong);
-  if (device == nullptr) return Refuse(wrong, message, message_bytes);
+// Null: `wrong` says why.
+std::unique_ptr<CudaDevice> OpenDevice(int index, int64_t memory_bytes, std::string& wrong) {
+  std::unique_ptr<CudaDevice> device = CudaDevice::Create(index, memory_bytes, wrong);
+  if (device == nullptr) return nullptr;
   // A backend takes an arena for each of its queues at once.
   void* arenas = device->Allocate(Memory::kDevice, 2 * device->arena_bytes());
   if (arenas == nullptr) {
-    return Refuse(
-        "it has no " + std::to_string(2 * device->arena_bytes()) + " bytes for what calls work in",
-        message, message_bytes);
+    wrong =
+        "it has no " + std::to_string(2 * device->arena_bytes()) + " bytes for what calls work in";
+    return nullptr;
   }
   device->Free(Memory::kDevice, arenas);
+  return device;
+}
+
+// Null: `wrong` says why.
+std::unique_ptr<Backend> BackendOn(const PolyadCudaBackendOptions& options,
+                                   std::unique_ptr<CudaDevice> device, std::string& wrong) {
   std::string why_own;
-  std::unique_ptr<MatmulLibrary> library = LibraryOf(*options, why_own);
-  if (library == nullptr && options->products == POLYAD_CUDA_PRODUCTS_CUBLAS) {
-    return Refuse("products of cuBLASLt were asked for: " + why_own, message, message_bytes);
+  std::unique_ptr<MatmulLibrary> library = LibraryOf(options, why_own);
+  if (library == nullptr && options.products == POLYAD_CUDA_PRODUCTS_CUBLAS) {
+    wrong = "products of cuBLASLt were asked for: " + why_own;
+    return nullptr;
   }
-  *backend = MakeBackendOn(std::move(device), static_cast<ComputeMode>(options->mode),
-                           std::move(library), why_own)
-                 .release();
+  return MakeBackendOn(std::move(device), static_cast<ComputeMode>(options.mode),
+                       std::move(library), why_own);
+}
+
+int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, char* message,
+                      int64_t message_bytes) {
+  std::string wrong;
+  std::unique_ptr<CudaDevice> device = OpenDevice(options->device, options->memory_bytes, wrong);
+  if (device == nullptr) return Refuse(wrong, message, message_bytes);
+  std::unique_ptr<Backend> made = BackendOn(*options, std::move(device), wrong);
+  if (made == nullptr) return Refuse(wrong, message, message_bytes);
+  *backend = made.release();
   return 0;
 }
 
-constexpr PolyadCudaPlugin kPlugin = {POLYAD_CUDA_ABI_VERSION, sizeof(PolyadCudaPlugin),
-                                      POLYAD_PLUGIN_BUILD,     CountDevices,
-                                      DescribeDevice,          CreateBackend};
+int32_t CreateRanks(const PolyadCudaBackendOptions* options, int32_t count, void** backends,
+                    void** communicators, char* message, int64_t message_bytes) {
+  const auto library = NcclLibrary::Open(kNcclName);
+  if (!library.ok()) {
+    return Refuse(std::string(library.status().message()), message, message_bytes);
+  }
+  std::vector<std::unique_ptr<CudaDevice>> devices;
+  std::vector<std::unique_ptr<Backend>> made;  // over the devices
+  std::vector<NcclRank> ranks;
+  for (int32_t i = 0; i < count; ++i) {
+    std::string wrong;
+    devices.push_back(OpenDevice(options->device + i, options->memory_bytes, wrong));
+    if (devices.back() == nullptr) {
+      return Refuse("device " + std::to_string(options->device + i) + ": " + wrong, message,
+                    message_bytes);
+    }
+    CudaDevice* device = devices.back().get();  // its backend's, which outlives the communicator
+    ranks.push_back({options->device + i,
+                     [device] { return static_cast<void*>(device->stream(QueueKind::kEngine)); }});
+  }
+  auto group = MakeNcclGroup(*library, ranks);
+  if (!group.ok()) return Refuse(std::string(group.status().message()), message, message_bytes);
+  cudaGetLastError();  // what NCCL tried and did without is no fault of a launch
+  for (std::unique_ptr<CudaDevice>& device : devices) {
+    std::string wrong;
+    made.push_back(BackendOn(*options, std::move(device), wrong));
+    if (made.back() == nullptr) return Refuse(wrong, message, message_bytes);
+  }
+  for (size_t i = 0; i < made.size(); ++i) {
+    communicators[i] = (*group)[i].release();
+    backends[i] = made[i].release();
+  }
+  return 0;
+}
+
+constexpr PolyadCudaPlugin kPlugin = {POLYAD_CUDA_ABI_VERSION,
+                                      sizeof(PolyadCudaPlugin),
+                                      POLYAD_PLUGIN_BUILD,
+                                      CountDevices,
+                                      DescribeDevice,
+                                      CreateBackend,
+                                      CreateRanks};
 
 }  // namespace
 }  // namespace polyad::cuda

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define POLYAD_CUDA_ABI_VERSION 3u
+#define POLYAD_CUDA_ABI_VERSION 4u
 #define POLYAD_CUDA_ENTRY "polyad_cuda_plugin"
 
 extern "C" {
@@ -46,6 +46,12 @@ struct PolyadCudaPlugin {
   // *backend: a new polyad::Backend, which the caller deletes before the library is closed.
   int32_t (*create_backend)(const struct PolyadCudaBackendOptions* options, void** backend,
                             char* message, int64_t message_bytes);
+  // Of `count` ranks, on the devices from options->device on, over NCCL: backends[i] as
+  // create_backend's, communicators[i] a new polyad::Communicator of it, which the caller deletes
+  // before that.
+  int32_t (*create_ranks)(const struct PolyadCudaBackendOptions* options, int32_t count,
+                          void** backends, void** communicators, char* message,
+                          int64_t message_bytes);
 };
 
 typedef const struct PolyadCudaPlugin* (*PolyadCudaEntry)(void);

@@ -37,6 +37,22 @@ int32_t ProductsOf(std::string_view name) {
   return name == "cublas" ? POLYAD_CUDA_PRODUCTS_CUBLAS : -1;
 }
 
+std::string PathOf(const BackendOptions& options) {
+  std::string path = options.cuda_plugin;
+  if (path.empty()) path = BesideTheProgram();
+  return path.empty() ? kPluginName : path;
+}
+
+absl::StatusOr<PolyadCudaBackendOptions> OptionsOf(const BackendOptions& options) {
+  const int32_t products = ProductsOf(options.cuda_products);
+  if (products < 0) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "CUDA products: expected own, auto or cublas, got \"%s\"", options.cuda_products));
+  }
+  return PolyadCudaBackendOptions{static_cast<int32_t>(options.mode), options.cuda_device,
+                                  options.cuda_memory_bytes, products};
+}
+
 // Why the program cannot use what it found; OK: it can.
 absl::Status CheckVersion(const std::string& path, const PolyadCudaPlugin& functions) {
   if (functions.abi_version != POLYAD_CUDA_ABI_VERSION ||
@@ -102,44 +118,78 @@ absl::StatusOr<std::vector<CudaDeviceInfo>> CudaPlugin::Devices() const {
   return devices;
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> CudaPlugin::CreateBackend(const BackendOptions& options) {
-  const int32_t products = ProductsOf(options.cuda_products);
-  if (products < 0) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "CUDA products: expected own, auto or cublas, got \"%s\"", options.cuda_products));
-  }
+absl::Status CudaPlugin::CheckDevices(int first, int count) const {
   const absl::StatusOr<std::vector<CudaDeviceInfo>> devices = Devices();
   if (!devices.ok()) return devices.status();
-  const auto count = static_cast<int>(devices->size());
-  if (options.cuda_device < 0 || options.cuda_device >= count) {
-    return absl::UnavailableError(absl::StrFormat("CUDA: expected a device of 0 to %d, got %d",
-                                                  count - 1, options.cuda_device));
+  const auto found = static_cast<int>(devices->size());
+  if (first < 0 || first >= found) {
+    return absl::UnavailableError(
+        absl::StrFormat("CUDA: expected a device of 0 to %d, got %d", found - 1, first));
   }
-  const CudaDeviceInfo& device = (*devices)[static_cast<size_t>(options.cuda_device)];
-  if (!device.can_run) {
-    return absl::UnavailableError(absl::StrFormat(
-        "CUDA device %d (%s): the plugin has no code for compute capability %d.%d",
-        options.cuda_device, device.name, device.compute_major, device.compute_minor));
+  if (count > found - first) {
+    return absl::UnavailableError(
+        absl::StrFormat("CUDA: expected %d devices for as many ranks, got %d from device %d on",
+                        count, found - first, first));
   }
-  const PolyadCudaBackendOptions own = {static_cast<int32_t>(options.mode), options.cuda_device,
-                                        options.cuda_memory_bytes, products};
+  for (int index = first; index < first + count; ++index) {
+    const CudaDeviceInfo& device = (*devices)[static_cast<size_t>(index)];
+    if (device.can_run) continue;
+    return absl::UnavailableError(
+        absl::StrFormat("CUDA device %d (%s): the plugin has no code for compute capability %d.%d",
+                        index, device.name, device.compute_major, device.compute_minor));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CudaPlugin::CreateBackend(const BackendOptions& options) {
+  const absl::StatusOr<PolyadCudaBackendOptions> own = OptionsOf(options);
+  if (!own.ok()) return own.status();
+  const absl::Status status = CheckDevices(options.cuda_device, 1);
+  if (!status.ok()) return status;
   char message[kMessageBytes] = {};
   void* backend = nullptr;
-  if (functions_->create_backend(&own, &backend, message, kMessageBytes) != 0) {
-    return absl::UnavailableError(
-        absl::StrFormat("CUDA device %d (%s): %s", options.cuda_device, device.name, message));
+  if (functions_->create_backend(&*own, &backend, message, kMessageBytes) != 0) {
+    const absl::StatusOr<std::vector<CudaDeviceInfo>> devices = Devices();
+    return absl::UnavailableError(absl::StrFormat(
+        "CUDA device %d (%s): %s", options.cuda_device,
+        devices.ok() ? (*devices)[static_cast<size_t>(options.cuda_device)].name : "", message));
   }
   stays_open_ = true;
   return std::unique_ptr<Backend>(static_cast<Backend*>(backend));
 }
 
+absl::StatusOr<CudaRanks> CudaPlugin::CreateRanks(const BackendOptions& options) {
+  const absl::StatusOr<PolyadCudaBackendOptions> own = OptionsOf(options);
+  if (!own.ok()) return own.status();
+  const absl::Status status = CheckDevices(options.cuda_device, options.num_ranks);
+  if (!status.ok()) return status;
+  char message[kMessageBytes] = {};
+  std::vector<void*> backends(static_cast<size_t>(options.num_ranks));
+  std::vector<void*> communicators(backends.size());
+  if (functions_->create_ranks(&*own, options.num_ranks, backends.data(), communicators.data(),
+                               message, kMessageBytes) != 0) {
+    return absl::UnavailableError(
+        absl::StrFormat("CUDA: %d ranks: %s", options.num_ranks, message));
+  }
+  stays_open_ = true;
+  CudaRanks ranks;
+  for (size_t i = 0; i < backends.size(); ++i) {
+    ranks.backends.emplace_back(static_cast<Backend*>(backends[i]));
+    ranks.communicators.emplace_back(static_cast<Communicator*>(communicators[i]));
+  }
+  return ranks;
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const BackendOptions& options) {
-  std::string path = options.cuda_plugin;
-  if (path.empty()) path = BesideTheProgram();
-  if (path.empty()) path = kPluginName;
-  absl::StatusOr<std::unique_ptr<CudaPlugin>> plugin = CudaPlugin::Open(path);
+  absl::StatusOr<std::unique_ptr<CudaPlugin>> plugin = CudaPlugin::Open(PathOf(options));
   if (!plugin.ok()) return plugin.status();
   return (*plugin)->CreateBackend(options);
+}
+
+absl::StatusOr<CudaRanks> MakeCudaRanks(const BackendOptions& options) {
+  absl::StatusOr<std::unique_ptr<CudaPlugin>> plugin = CudaPlugin::Open(PathOf(options));
+  if (!plugin.ok()) return plugin.status();
+  return (*plugin)->CreateRanks(options);
 }
 
 }  // namespace polyad::cuda

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
+#include "kernels/api/communicator.h"
 
 struct PolyadCudaPlugin;
 
@@ -30,6 +31,12 @@ struct CudaDeviceInfo {
   bool can_run = false;  // the plugin has code for it
 };
 
+// A group's, each with what it says to the others, which goes first.
+struct CudaRanks {
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<std::unique_ptr<Communicator>> communicators;
+};
+
 class CudaPlugin {
  public:
   // `path`: of the library, or its name for the system to look for.
@@ -42,10 +49,14 @@ class CudaPlugin {
   absl::StatusOr<std::vector<CudaDeviceInfo>> Devices() const;
   // On options.cuda_device.
   absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
+  // On the options.num_ranks devices from options.cuda_device on.
+  absl::StatusOr<CudaRanks> CreateRanks(const BackendOptions& options);
 
  private:
   CudaPlugin(void* library, const PolyadCudaPlugin* functions)
       : library_(library), functions_(functions) {}
+  // That they are there and that the plugin has code for them.
+  absl::Status CheckDevices(int first, int count) const;
 
   void* const library_;
   const PolyadCudaPlugin* const functions_;
@@ -55,5 +66,6 @@ class CudaPlugin {
 // Of options.cuda_plugin, or else of kPluginName in ../lib of the program's own folder, or else
 // where the system looks. An error says what was looked for.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const BackendOptions& options);
+absl::StatusOr<CudaRanks> MakeCudaRanks(const BackendOptions& options);
 
 }  // namespace polyad::cuda

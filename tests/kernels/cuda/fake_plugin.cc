@@ -1,6 +1,6 @@
 // Libraries for tests of what the program says of a plugin, by FAKE_PLUGIN: 0 is no plugin, 1 has
-// another version, 2 finds no driver, 3 has one device and refuses a backend on it, 4 is of another
-// build, 5 has a device that it has no code for.
+// another version, 2 finds no driver, 3 has two devices and refuses a backend on any, 4 is of
+// another build, 5 has a device that it has no code for.
 
 #include <cstring>
 
@@ -14,7 +14,7 @@ namespace {
 }
 
 [[maybe_unused]] int32_t Count(int32_t* count, char* message, int64_t message_bytes) {
-  *count = FAKE_PLUGIN == 2 ? 0 : 1;
+  *count = FAKE_PLUGIN == 2 ? 0 : FAKE_PLUGIN == 3 ? 2 : 1;
   return FAKE_PLUGIN == 2 ? Say("no driver", message, message_bytes) : 0;
 }
 
@@ -31,13 +31,19 @@ namespace {
   return Say("it is no device at all", message, message_bytes);
 }
 
+[[maybe_unused]] int32_t CreateRanks(const PolyadCudaBackendOptions*, int32_t, void**, void**,
+                                     char* message, int64_t message_bytes) {
+  return Say("NCCL libnccl.so.2: it is nowhere", message, message_bytes);
+}
+
 [[maybe_unused]] constexpr PolyadCudaPlugin kPlugin = {
     FAKE_PLUGIN == 1 ? POLYAD_CUDA_ABI_VERSION + 1 : POLYAD_CUDA_ABI_VERSION,
     sizeof(PolyadCudaPlugin),
     FAKE_PLUGIN == 4 ? "another build" : POLYAD_PLUGIN_BUILD,
     Count,
     Describe,
-    Create};
+    Create,
+    CreateRanks};
 
 }  // namespace
 

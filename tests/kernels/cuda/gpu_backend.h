@@ -13,12 +13,14 @@
 
 namespace polyad::test {
 
-inline absl::StatusOr<std::unique_ptr<Backend>> MakeGpuBackend(
-    ComputeMode mode, const std::string& products = "own") {
+inline absl::StatusOr<std::unique_ptr<Backend>> MakeGpuBackend(ComputeMode mode,
+                                                               const std::string& products = "own",
+                                                               int num_ranks = 1) {
   const char* told = std::getenv("POLYAD_CUDA_PLUGIN");
   BackendOptions options;
   options.mode = mode;
   options.cuda_products = products;
+  options.num_ranks = num_ranks;
   options.cuda_plugin =
       told != nullptr ? told : std::string(POLYAD_SOURCE_DIR) + "/build/cuda/lib/polyad_cuda.so";
   return MakeBackend("cuda", options);

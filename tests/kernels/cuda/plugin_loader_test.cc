@@ -52,7 +52,7 @@ TEST(PluginLoaderTest, TellsOfDevices) {
   ASSERT_TRUE(plugin.ok()) << plugin.status();
   const auto devices = (*plugin)->Devices();
   ASSERT_TRUE(devices.ok()) << devices.status();
-  ASSERT_EQ(devices->size(), 1u);
+  ASSERT_EQ(devices->size(), 2u);
   EXPECT_EQ(devices->front().name, "Fake 9000");
   EXPECT_EQ(devices->front().compute_major, 9);
   EXPECT_TRUE(devices->front().can_run);
@@ -61,10 +61,29 @@ TEST(PluginLoaderTest, TellsOfDevices) {
 TEST(PluginLoaderTest, SaysWhyADeviceIsNotTaken) {
   EXPECT_THAT(std::string(Refusal(FakePlugin(5)).message()),
               HasSubstr("CUDA device 0 (Fake 9000): the plugin has no code for compute"));
-  EXPECT_THAT(std::string(Refusal(FakePlugin(3), 1).message()),
-              HasSubstr("expected a device of 0 to 0, got 1"));
+  EXPECT_THAT(std::string(Refusal(FakePlugin(3), 2).message()),
+              HasSubstr("expected a device of 0 to 1, got 2"));
   EXPECT_THAT(std::string(Refusal(FakePlugin(3)).message()),
               HasSubstr("CUDA device 0 (Fake 9000): it is no device at all"));
+}
+
+TEST(PluginLoaderTest, SaysWhyRanksAreNotTaken) {
+  BackendOptions options;
+  options.cuda_plugin = FakePlugin(3);
+  options.num_ranks = 3;
+  EXPECT_THAT(std::string(MakeCudaRanks(options).status().message()),
+              HasSubstr("expected 3 devices for as many ranks, got 2 from device 0 on"));
+  options.num_ranks = 2;
+  options.cuda_device = 1;
+  EXPECT_THAT(std::string(MakeCudaRanks(options).status().message()),
+              HasSubstr("expected 2 devices for as many ranks, got 1 from device 1 on"));
+  options.cuda_device = 0;
+  EXPECT_THAT(std::string(MakeCudaRanks(options).status().message()),
+              HasSubstr("CUDA: 2 ranks: NCCL libnccl.so.2: it is nowhere"));
+  options.cuda_plugin = FakePlugin(5);
+  options.num_ranks = 1;
+  EXPECT_THAT(std::string(MakeCudaRanks(options).status().message()),
+              HasSubstr("the plugin has no code for compute"));
 }
 
 // The plugin itself, where it was built (tools/dev cuda): it opens without a driver and says so.
