@@ -5,6 +5,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cuda/plugin_api.h"
 
 namespace polyad::cuda {
 namespace {
@@ -35,7 +36,8 @@ TEST(PluginLoaderTest, RefusesWhatIsNoPluginOrOfAnotherVersionOrBuild) {
   EXPECT_THAT(std::string(other.message()), HasSubstr("it has no polyad_cuda_plugin"));
   const absl::Status newer = CudaPlugin::Open(FakePlugin(1)).status();
   EXPECT_EQ(newer.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(newer.message()), HasSubstr("expected version 3"));
+  EXPECT_THAT(std::string(newer.message()),
+              HasSubstr("expected version " + std::to_string(POLYAD_CUDA_ABI_VERSION)));
   const absl::Status build = CudaPlugin::Open(FakePlugin(4)).status();
   EXPECT_EQ(build.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(build.message()), HasSubstr("got another build"));
