@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/plugin_api.h"
 #include "tests/e2e/clients.h"
 #include "tests/e2e/server_process.h"
 
@@ -28,7 +29,8 @@ struct Lacking {
 std::vector<Lacking> Cases() {
   const std::string fakes = POLYAD_FAKE_PLUGINS;
   return {{"Library", "/nowhere/polyad_cuda.so", "CUDA plugin /nowhere/polyad_cuda.so"},
-          {"OtherVersion", fakes + "/fake_plugin1.so", "version 3 of its interface, got 4"},
+          {"OtherVersion", fakes + "/fake_plugin1.so",
+           "version " + std::to_string(POLYAD_CUDA_ABI_VERSION) + " of its interface, got"},
           {"OtherBuild", fakes + "/fake_plugin4.so", "expected one of this build"},
           {"Driver", fakes + "/fake_plugin2.so", "CUDA: no driver"},
           {"Code", fakes + "/fake_plugin5.so", "no code for compute capability 7.0"}};
