@@ -1,5 +1,6 @@
 // Which backend the program takes where CUDA's is missing something: with `auto` the CPU and a line
-// that says why, with `cuda` an error that names the cause. covers: kernels/backend_factory.cc
+// that says why, with `cuda` an error that names the cause. Then ranks of the CPU's.
+// covers: kernels/backend_factory.cc
 
 #include <gmock/gmock.h>
 
@@ -65,6 +66,36 @@ TEST_P(BackendChoice, CudaIsRefusedByItsCause) {
   EXPECT_EQ(server.Wait(), kRefused);
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr(GetParam().says));
   EXPECT_EQ(server.ready_line(), "");
+}
+
+// Weights and K/V of the base, and an adapter, split among ranks: the same answers.
+std::vector<Answer> AnswersOfRanks(const std::string& num_ranks) {
+  const std::string adapter =
+      std::string(POLYAD_SOURCE_DIR) + "/tests/golden/adapters/llama/lora_bias_of_b";
+  ServerProcess server({"--model", kModel, "--kv-mib=8", "--adapter", "tuned=" + adapter,
+                        "--tensor-parallel", num_ranks});
+  EXPECT_THAT(server.ready_line(), HasSubstr("polyad ready"));
+  std::vector<Answer> answers;
+  for (const char* model : {"llama", "tuned"}) {
+    answers.push_back(Generate(server.Address("grpc"), model, {1, 2, 3}, 12));
+    EXPECT_TRUE(answers.back().status.ok()) << answers.back().status.error_message();
+  }
+  return answers;
+}
+
+TEST(TensorParallel, RanksOfTheCpuAnswerAsOneDoes) {
+  const std::vector<Answer> one = AnswersOfRanks("1");
+  const std::vector<Answer> two = AnswersOfRanks("2");
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_EQ(two[i].tokens, one[i].tokens);
+  EXPECT_NE(one[0].tokens, one[1].tokens);
+}
+
+TEST(TensorParallel, MoreRanksThanKvHeadsAreRefused) {
+  testing::internal::CaptureStderr();
+  ServerProcess server({"--model", kModel, "--kv-mib=8", "--tensor-parallel", "3"});
+  EXPECT_EQ(server.Wait(), kRefused);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("split among 3 ranks: expected at least as many kv heads, got 2"));
 }
 
 }  // namespace
