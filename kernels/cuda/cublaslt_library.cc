@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/cuda/device_rows.h"
+#include "kernels/cuda/loader_message.h"
 
 namespace polyad::cuda {
 namespace {
@@ -17,11 +18,6 @@ using cublaslt::Status;
 constexpr int kMostCandidates = 16;
 constexpr uint32_t kCallAlignment =
     16;  // bytes, of everything that a call brings (matmul_library.h)
-
-std::string LastSystemMessage() {
-  const char* message = dlerror();
-  return message == nullptr ? "no reason given" : message;
-}
 
 // The functions of an open library one by one; remembers the first that it has not.
 class Symbols {
@@ -112,7 +108,7 @@ std::unique_ptr<CublasLtLibrary> CublasLtLibrary::Open(const std::string& path,
                                                        std::string& wrong) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    wrong = LastSystemMessage();
+    wrong = LoaderMessage();
     return nullptr;
   }
   Functions functions = {};

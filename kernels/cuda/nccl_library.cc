@@ -3,14 +3,10 @@
 #include <dlfcn.h>
 
 #include "absl/strings/str_format.h"
+#include "kernels/cuda/loader_message.h"
 
 namespace polyad::cuda {
 namespace {
-
-std::string LastSystemMessage() {
-  const char* message = dlerror();
-  return message == nullptr ? "no reason given" : message;
-}
 
 template <typename Function>
 absl::Status Find(void* library, const std::string& path, const char* name, Function*& function) {
@@ -25,7 +21,7 @@ absl::StatusOr<std::shared_ptr<const NcclLibrary>> NcclLibrary::Open(const std::
   // It stays for good: a group that it could not make may have left threads behind.
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) {
-    return absl::NotFoundError(absl::StrFormat("NCCL %s: %s", path, LastSystemMessage()));
+    return absl::NotFoundError(absl::StrFormat("NCCL %s: %s", path, LoaderMessage()));
   }
   const std::shared_ptr<NcclLibrary> library(new NcclLibrary(handle));
   NcclFunctions& functions = library->functions_;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "kernels/cuda/loader_message.h"
 #include "kernels/cuda/plugin_api.h"
 
 namespace polyad::cuda {
@@ -15,11 +16,6 @@ namespace {
 
 constexpr int64_t kMessageBytes = 512;
 constexpr int32_t kMaxDevices = 1024;
-
-std::string LastSystemMessage() {
-  const char* message = dlerror();
-  return message == nullptr ? "no reason given" : message;
-}
 
 // Empty: not there.
 std::string BesideTheProgram() {
@@ -74,7 +70,7 @@ absl::Status CheckVersion(const std::string& path, const PolyadCudaPlugin& funct
 absl::StatusOr<std::unique_ptr<CudaPlugin>> CudaPlugin::Open(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    return absl::NotFoundError(absl::StrFormat("CUDA plugin %s: %s", path, LastSystemMessage()));
+    return absl::NotFoundError(absl::StrFormat("CUDA plugin %s: %s", path, LoaderMessage()));
   }
   const auto entry = reinterpret_cast<PolyadCudaEntry>(dlsym(library, POLYAD_CUDA_ENTRY));
   if (entry == nullptr) {

@@ -9,15 +9,6 @@
 namespace polyad {
 namespace {
 
-// Ops of matrices in plain dtypes, so rows of them are a part of their memory.
-TensorView RowsOf(const TensorView& matrix, Slice rows) {
-  TensorView part = matrix;
-  part.data =
-      static_cast<const char*>(matrix.data) + rows.begin * RowBytes(matrix.dtype, matrix.cols);
-  part.rows = rows.size();
-  return part;
-}
-
 template <typename T>
 std::span<const T> PartOf(std::span<const T> values, Slice slice, int64_t each = 1) {
   return values.subspan(static_cast<size_t>(slice.begin * each),
@@ -27,13 +18,13 @@ std::span<const T> PartOf(std::span<const T> values, Slice slice, int64_t each =
 // An op's outputs [own.begin, own.end), over the op's own memory or `room`.
 DeltaOp OutputsOf(const LowRank& op, Slice own, std::vector<int32_t>&) {
   LowRank part = op;
-  part.b = RowsOf(op.b, own);
+  part.b = RowsOfMatrix(op.b, own);
   if (!op.outer.empty()) part.outer = PartOf(op.outer, own);
   return part;
 }
 
 DeltaOp OutputsOf(const Dense& op, Slice own, std::vector<int32_t>&) {
-  return Dense{RowsOf(op.delta, own), op.scale};
+  return Dense{RowsOfMatrix(op.delta, own), op.scale};
 }
 
 DeltaOp OutputsOf(const SignBits& op, Slice own, std::vector<int32_t>&) {

@@ -31,16 +31,13 @@ absl::Status CheckParts(std::span<const TensorView> parts, int size) {
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackOutputs(Backend& backend, const TensorView& part,
                                                           Slice own) {
-  absl::StatusOr<WeightShard> copy;
-  TensorView view = part;
-  if (part.dtype == DType::kGrouped) {
-    copy = WeightShard::Of(part, ShardAxis::kOutputs, own);
-    if (!copy.ok()) return copy.status();
-    view = copy->view();
-  } else {
-    view.data = static_cast<const char*>(part.data) + own.begin * RowBytes(part.dtype, part.cols);
-    view.rows = own.size();
+  if (part.dtype != DType::kGrouped) {
+    const TensorView view = RowsOfMatrix(part, own);
+    return backend.PackMatrix({&view, 1});
   }
+  const absl::StatusOr<WeightShard> copy = WeightShard::Of(part, ShardAxis::kOutputs, own);
+  if (!copy.ok()) return copy.status();
+  const TensorView view = copy->view();
   return backend.PackMatrix({&view, 1});
 }
 

@@ -77,6 +77,14 @@ Slice SliceOf(int64_t count, int64_t unit, int rank, int size) {
   return {std::min(count, begin * unit), std::min(count, end * unit)};
 }
 
+TensorView RowsOfMatrix(const TensorView& matrix, Slice rows) {
+  TensorView part = matrix;
+  part.data =
+      static_cast<const char*>(matrix.data) + rows.begin * RowBytes(matrix.dtype, matrix.cols);
+  part.rows = rows.size();
+  return part;
+}
+
 absl::StatusOr<WeightShard> WeightShard::Of(const TensorView& weight, ShardAxis axis, Slice slice) {
   const bool of_outputs = axis == ShardAxis::kOutputs;
   const Slice rows = of_outputs ? slice : Slice{0, weight.rows};

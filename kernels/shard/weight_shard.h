@@ -27,6 +27,9 @@ struct Slice {
 // others' or one more. Empty where there are fewer units than ranks.
 Slice SliceOf(int64_t count, int64_t unit, int rank, int size);
 
+// Rows of a matrix in a plain dtype, over its own memory.
+TensorView RowsOfMatrix(const TensorView& matrix, Slice rows);
+
 // A part of a matrix, copied.
 class WeightShard {
  public:
