@@ -48,9 +48,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeOnHost(std::string_view name,
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCuda(const BackendOptions& options) {
   if (options.num_ranks == 1) return cuda::MakeCudaBackend(options);
-  absl::StatusOr<cuda::CudaRanks> ranks = cuda::MakeCudaRanks(options);
+  absl::StatusOr<Ranks> ranks = cuda::MakeCudaRanks(options);
   if (!ranks.ok()) return ranks.status();
-  return ShardedBackend::Create({std::move(ranks->backends), std::move(ranks->communicators)});
+  return ShardedBackend::Create(*std::move(ranks));
 }
 
 }  // namespace

@@ -154,7 +154,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaPlugin::CreateBackend(const Backend
   return std::unique_ptr<Backend>(static_cast<Backend*>(backend));
 }
 
-absl::StatusOr<CudaRanks> CudaPlugin::CreateRanks(const BackendOptions& options) {
+absl::StatusOr<Ranks> CudaPlugin::CreateRanks(const BackendOptions& options) {
   const absl::StatusOr<PolyadCudaBackendOptions> own = OptionsOf(options);
   if (!own.ok()) return own.status();
   const absl::Status status = CheckDevices(options.cuda_device, options.num_ranks);
@@ -168,7 +168,7 @@ absl::StatusOr<CudaRanks> CudaPlugin::CreateRanks(const BackendOptions& options)
         absl::StrFormat("CUDA: %d ranks: %s", options.num_ranks, message));
   }
   stays_open_ = true;
-  CudaRanks ranks;
+  Ranks ranks;
   for (size_t i = 0; i < backends.size(); ++i) {
     ranks.backends.emplace_back(static_cast<Backend*>(backends[i]));
     ranks.communicators.emplace_back(static_cast<Communicator*>(communicators[i]));
@@ -182,7 +182,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const BackendOptions& o
   return (*plugin)->CreateBackend(options);
 }
 
-absl::StatusOr<CudaRanks> MakeCudaRanks(const BackendOptions& options) {
+absl::StatusOr<Ranks> MakeCudaRanks(const BackendOptions& options) {
   absl::StatusOr<std::unique_ptr<CudaPlugin>> plugin = CudaPlugin::Open(PathOf(options));
   if (!plugin.ok()) return plugin.status();
   return (*plugin)->CreateRanks(options);

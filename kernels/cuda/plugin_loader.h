@@ -14,7 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
-#include "kernels/api/communicator.h"
+#include "kernels/api/ranks.h"
 
 struct PolyadCudaPlugin;
 
@@ -31,12 +31,6 @@ struct CudaDeviceInfo {
   bool can_run = false;  // the plugin has code for it
 };
 
-// A group's, each with what it says to the others, which goes first.
-struct CudaRanks {
-  std::vector<std::unique_ptr<Backend>> backends;
-  std::vector<std::unique_ptr<Communicator>> communicators;
-};
-
 class CudaPlugin {
  public:
   // `path`: of the library, or its name for the system to look for.
@@ -50,7 +44,7 @@ class CudaPlugin {
   // On options.cuda_device.
   absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const BackendOptions& options);
   // On the options.num_ranks devices from options.cuda_device on.
-  absl::StatusOr<CudaRanks> CreateRanks(const BackendOptions& options);
+  absl::StatusOr<Ranks> CreateRanks(const BackendOptions& options);
 
  private:
   CudaPlugin(void* library, const PolyadCudaPlugin* functions)
@@ -66,6 +60,6 @@ class CudaPlugin {
 // Of options.cuda_plugin, or else of kPluginName in ../lib of the program's own folder, or else
 // where the system looks. An error says what was looked for.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const BackendOptions& options);
-absl::StatusOr<CudaRanks> MakeCudaRanks(const BackendOptions& options);
+absl::StatusOr<Ranks> MakeCudaRanks(const BackendOptions& options);
 
 }  // namespace polyad::cuda

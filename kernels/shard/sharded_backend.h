@@ -20,6 +20,7 @@
 #include "absl/functional/function_ref.h"
 #include "kernels/api/backend.h"
 #include "kernels/api/communicator.h"
+#include "kernels/api/ranks.h"
 #include "kernels/shard/rank_memory.h"
 #include "kernels/shard/rank_threads.h"
 #include "kernels/shard/row_exchange.h"
@@ -27,11 +28,6 @@
 namespace polyad {
 
 inline constexpr int kMaxRanks = 64;
-
-struct Ranks {
-  std::vector<std::unique_ptr<Backend>> backends;
-  std::vector<std::unique_ptr<Communicator>> communicators;  // of the same ranks
-};
 
 class ShardedBackend final : public Backend {
  public:
