@@ -27,6 +27,7 @@ struct ServerConfig {
   int64_t cuda_device = 0;
   int64_t cuda_memory_mib = 0;
   std::string cuda_products = "own";
+  int64_t cuda_graph_rows = 64;
   int64_t tensor_parallel = 1;
   std::string isa = "auto";
   int64_t threads = 0;

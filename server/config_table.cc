@@ -31,6 +31,9 @@ const std::vector<Knob>& Knobs() {
        "it gives a row the same bits in any batch. auto: cublas where the system finds its "
        "library, "
        "or else own; cublas: an error where it does not."},
+      {"cuda-graph-rows", &C::cuda_graph_rows, "rows", 0, 1024, "",
+       "Steps of up to so many rows go to the device as CUDA graphs, where it is one alone; 0: "
+       "launch by launch, as larger ones do."},
       {"tensor-parallel", &C::tensor_parallel, "ranks", 1, 64, "",
        "Devices, from cuda-device on, that weights and K/V are split among; with the CPU, parts of "
        "its threads."},

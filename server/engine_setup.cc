@@ -67,6 +67,7 @@ StatusOr<std::unique_ptr<Engine>> MakeEngine(const ServerConfig& config, Backend
   backend_options.cuda_device = static_cast<int>(config.cuda_device);
   backend_options.cuda_memory_bytes = config.cuda_memory_mib << 20;
   backend_options.cuda_products = config.cuda_products;
+  backend_options.cuda_graph_rows = config.cuda_graph_rows;
   backend_options.num_ranks = static_cast<int>(config.tensor_parallel);
   backend_options.on_fallback = [](const std::string& reason) {
     Log(LogLevel::kWarning, "backend_fallback", {{"backend", "cpu"}, {"reason", reason}});

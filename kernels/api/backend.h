@@ -41,9 +41,10 @@ struct BackendOptions {
   int num_threads = 0;  // 0: one per available core
   std::string isa =
       "auto";  // auto | scalar | avx2 | avx512 | amx; a level the machine lacks is an error
-  std::string cuda_plugin = {};       // path of the CUDA plugin; empty: where plugin_loader.h looks
-  int cuda_device = 0;                // in the driver's order; of several ranks the first one's
-  int64_t cuda_memory_bytes = 0;      // of the device, at most; 0: all there is
+  std::string cuda_plugin = {};   // path of the CUDA plugin; empty: where plugin_loader.h looks
+  int cuda_device = 0;            // in the driver's order; of several ranks the first one's
+  int64_t cuda_memory_bytes = 0;  // of the device, at most; 0: all there is
+  int64_t cuda_graph_rows = 64;   // of a step that goes to one device as graphs, at most; 0: none
   std::string cuda_products = "own";  // own | auto | cublas: what multiplies by bf16 base weights
   std::function<void(const std::string&)> on_fallback = {};  // told why `auto` takes the CPU
   int num_ranks = 1;  // that weights and K/V are split among (kernels/shard/sharded_backend.h)

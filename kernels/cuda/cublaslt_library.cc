@@ -216,10 +216,9 @@ std::string CublasLtLibrary::Multiply(const MatmulCall& call, const MatmulAlgori
   const cublaslt::Algorithm own = OfLibrary(algorithm);
   const float one = 1.0f;
   const float beta = call.accumulate ? 1.0f : 0.0f;
-  const Status status =
-      functions_.Matmul(handle_, desc_, &one, call.weight, layouts.a(), call.x, layouts.b(), &beta,
-                        call.y, layouts.d(), call.y, layouts.d(), &own, nullptr, 0,
-                        reinterpret_cast<cublaslt::Stream>(stream));
+  const Status status = functions_.Matmul(handle_, desc_, &one, call.weight, layouts.a(), call.x,
+                                          layouts.b(), &beta, call.y, layouts.d(), call.y,
+                                          layouts.d(), &own, nullptr, 0, simt::QueueOf(stream));
   return status == cublaslt::kSuccess ? "" : Saying(status, "cublasLtMatmul");
 }
 

@@ -32,12 +32,13 @@ size_t RunOf(std::span<const DeltaSegment> segments) {
 }  // namespace
 
 CudaBackend::CudaBackend(ComputeMode mode, std::unique_ptr<Device> device,
-                         std::unique_ptr<PlainProducts> products, std::string why_own)
+                         std::unique_ptr<PlainProducts> products, std::string why_own,
+                         int64_t graph_rows)
     : mode_(mode),
       device_(std::move(device)),
       products_(std::move(products)),
       why_own_(std::move(why_own)),
-      queue_(*device_, QueueKind::kEngine),
+      queue_(*device_, QueueKind::kEngine, {.max_rows = graph_rows}),
       loader_queue_(*device_, QueueKind::kLoader) {}
 
 CudaBackend::~CudaBackend() = default;
@@ -148,6 +149,8 @@ const float* CudaBackend::Kept(const float* values, int64_t count) {
     return kept.on_device;
   }
   if (kept.on_device != nullptr) queue_.Wait();  // calls may read the old ones
+  // What is freed for it is freed once recorded launches are queued.
+  queue_.Submit();
   kept.values.assign(values, values + count);
   kept.memory = std::make_unique<DeviceMemory>(*device_);
   kept.on_device = kept.memory->Keep(kept.values);
@@ -155,8 +158,9 @@ const float* CudaBackend::Kept(const float* values, int64_t count) {
   return kept.on_device;
 }
 
+// The first call of a step.
 void CudaBackend::Embed(const PackedMatrix& table, std::span<const int32_t> ids, FloatRows out) {
-  queue_.Begin();
+  queue_.BeginStep(out.rows);
   MatrixOf(table).Embed(queue_.Put(ids), /*adds=*/false, out, queue_);
 }
 
@@ -220,7 +224,7 @@ void CudaBackend::GatherRows(FloatRows x, std::span<const int32_t> rows, FloatRo
 }
 
 void CudaBackend::ArgMax(FloatRows logits, std::span<TokenScore> best) {
-  queue_.Begin();
+  queue_.BeginAfterStep();
   Scored* scored = queue_.Scratch<Scored>(logits.rows);
   simt::Launch({logits.rows, kRowThreads}, queue_.stream(), ArgMaxRows, ConstRowsOf(logits),
                scored);
@@ -235,7 +239,7 @@ void CudaBackend::Draw(FloatRows logits, std::span<const DrawArgs> draws,
                        std::span<int32_t> tokens) {
   std::fill(tokens.begin(), tokens.end(), -1);
   if (draws.empty() || logits.cols > kMaxDrawCols) return;
-  queue_.Begin();
+  queue_.BeginAfterStep();
   int32_t* drawn = queue_.Scratch<int32_t>(static_cast<int64_t>(draws.size()));
   simt::Launch({static_cast<int64_t>(draws.size()), kDrawThreads}, queue_.stream(), DrawTokens,
                ConstRowsOf(logits), queue_.Put(draws), drawn);

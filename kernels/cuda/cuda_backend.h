@@ -25,9 +25,11 @@ namespace polyad::cuda {
 class CudaBackend : public Backend {
  public:
   // `products`: a library that multiplies by bf16 base weights where it may; null: own kernels do,
-  // and `why_own`, where it is not empty, is said by info(). The exact mode has no library.
+  // and `why_own`, where it is not empty, is said by info(). The exact mode has no library. Steps
+  // of up to `graph_rows` rows go to the device as graphs (step_graphs.h).
   CudaBackend(ComputeMode mode, std::unique_ptr<Device> device,
-              std::unique_ptr<PlainProducts> products = nullptr, std::string why_own = "");
+              std::unique_ptr<PlainProducts> products = nullptr, std::string why_own = "",
+              int64_t graph_rows = 0);
   ~CudaBackend() override;
 
   BackendInfo info() const override;
@@ -69,6 +71,7 @@ class CudaBackend : public Backend {
 
  protected:
   Device& device() { return *device_; }
+  const StepGraphs::Counts& graph_counts() const { return queue_.graph_counts(); }
 
  private:
   // A vector that calls bring again and again (a norm's weights), with what it held when it was

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/cuda_graph.h"
 
 namespace polyad::cuda {
 namespace {
@@ -36,19 +37,38 @@ std::string CudaDevice::Open(int64_t memory_bytes) {
   if (error != cudaSuccess) return Saying(error, "a memory pool");
   uint64_t keeps = UINT64_MAX;
   error = cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keeps);
-  for (cudaStream_t* stream : {&engine_, &loader_, &upload_, &allocate_}) {
-    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking);
+  return error == cudaSuccess ? OpenQueues() : Saying(error, "a memory pool");
+}
+
+// Threads that wait for an upload sleep; the engine's, for K/V, does not.
+std::string CudaDevice::OpenQueues() {
+  cudaError_t error = cudaStreamCreateWithFlags(&allocate_, cudaStreamNonBlocking);
+  for (cudaStream_t& queue : queues_) {
+    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking);
   }
-  return error == cudaSuccess ? "" : Saying(error, "streams");
+  for (int mark = 0; mark < kNumMarks; ++mark) {
+    if (error != cudaSuccess) break;
+    const unsigned flags = mark < Staging::kNumMarks ? cudaEventBlockingSync : 0;
+    error = cudaEventCreateWithFlags(&marks_[static_cast<size_t>(mark)],
+                                     cudaEventDisableTiming | flags);
+  }
+  if (error != cudaSuccess) return Saying(error, "streams");
+  uploads_ = std::make_unique<Staging>(*this, QueueKind::kUpload, 0, lane_bytes());
+  return uploads_->refused() ? "it has no pinned memory for uploads" : "";
 }
 
 CudaDevice::~CudaDevice() {
   Use();
-  for (cudaStream_t stream : {engine_, loader_, upload_, allocate_}) {
+  uploads_.reset();
+  for (cudaEvent_t mark : marks_) {
+    if (mark != nullptr) cudaEventDestroy(mark);
+  }
+  for (cudaStream_t stream : queues_) {
     if (stream == nullptr) continue;
     cudaStreamSynchronize(stream);
     cudaStreamDestroy(stream);
   }
+  if (allocate_ != nullptr) cudaStreamDestroy(allocate_);
   if (pool_ != nullptr) cudaMemPoolDestroy(pool_);
 }
 
@@ -60,7 +80,7 @@ void CudaDevice::Note(cudaError_t error, const char* what) {
   if (wrong_.empty()) wrong_ = name_ + ": " + Saying(error, what);
 }
 
-void* CudaDevice::Allocate(Memory kind, int64_t bytes) {
+void* CudaDevice::TakeMemory(Memory kind, int64_t bytes) {
   Use();
   Note(cudaGetLastError(), "a launch");  // before a refusal takes its place
   if (kind == Memory::kPinned) {
@@ -115,8 +135,7 @@ void* CudaDevice::AllocateShared(int64_t bytes) {
   return memory;
 }
 
-void CudaDevice::Free(Memory kind, void* memory) {
-  if (memory == nullptr) return;
+void CudaDevice::GiveBack(Memory kind, void* memory) {
   Use();
   if (kind == Memory::kPinned) {
     Note(cudaFreeHost(memory), "freeing pinned memory");
@@ -127,7 +146,7 @@ void CudaDevice::Free(Memory kind, void* memory) {
     used_bytes_ -= arrays_.Remove(memory);
   }
   if (kind == Memory::kDevice) {
-    Note(cudaFreeAsync(memory, engine_), "freeing device memory");
+    Note(cudaFreeAsync(memory, QueueOf(QueueKind::kEngine)), "freeing device memory");
   } else {
     Note(cudaFree(memory), "freeing shared memory");
   }
@@ -138,29 +157,72 @@ bool CudaDevice::Reaches(const void* memory) const {
   return arrays_.Holds(memory);
 }
 
-void CudaDevice::Upload(void* to, const void* from, int64_t bytes) {
-  Use();
-  Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, upload_),
-       "an upload");
-  Note(cudaStreamSynchronize(upload_), "an upload");
+int64_t CudaDevice::Upload(void* to, const void* from, int64_t bytes) {
+  const StagedPiece piece{static_cast<char*>(to), bytes};
+  return uploads_->Send(std::span(&piece, 1), static_cast<const char*>(from));
 }
 
 simt::Stream CudaDevice::stream(QueueKind queue) {
   Use();  // whoever asks is about to launch
-  return queue == QueueKind::kEngine ? engine_ : loader_;
+  return {QueueOf(queue), queue == QueueKind::kEngine ? recording_ : nullptr};
 }
 
 void CudaDevice::Copy(QueueKind queue, void* to, const void* from, int64_t bytes) {
-  Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream(queue)),
+  Use();
+  Note(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, QueueOf(queue)),
        "a copy");
 }
 
 void CudaDevice::Clear(QueueKind queue, void* to, int64_t bytes) {
-  Note(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream(queue)), "zeros");
+  if (queue == QueueKind::kEngine && recording_ != nullptr) {
+    recording_->AddClear(to, bytes);
+    return;
+  }
+  Use();
+  Note(cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), QueueOf(queue)), "zeros");
+}
+
+void CudaDevice::Mark(int mark, QueueKind queue) {
+  Use();
+  Note(cudaEventRecord(marks_[static_cast<size_t>(mark)], QueueOf(queue)), "a mark");
+}
+
+void CudaDevice::Await(int mark) {
+  Use();
+  Note(cudaEventSynchronize(marks_[static_cast<size_t>(mark)]), "the device");
+}
+
+void CudaDevice::Follow(QueueKind queue, int mark) {
+  Use();
+  Note(cudaStreamWaitEvent(QueueOf(queue), marks_[static_cast<size_t>(mark)], 0), "a mark");
+}
+
+std::unique_ptr<DeviceGraph> CudaDevice::MakeGraph(const simt::Recording& recording) {
+  Use();
+  Note(cudaGetLastError(), "a launch");  // before a refusal takes its place
+  auto graph = std::make_unique<CudaGraph>(*this);
+  return graph->Make(recording) ? std::move(graph) : nullptr;
+}
+
+void CudaDevice::Queue(const simt::Recording& recording) {
+  for (const simt::Recording::Item& item : recording.items()) {
+    if (item.kernel == nullptr) {
+      Clear(QueueKind::kEngine, item.to, item.bytes);
+      continue;
+    }
+    const RecordedArguments arguments(recording, item);
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(item.shape.blocks));
+    config.blockDim = dim3(static_cast<unsigned>(item.shape.threads));
+    config.dynamicSmemBytes = static_cast<size_t>(item.shape.shared_bytes);
+    config.stream = QueueOf(QueueKind::kEngine);
+    Note(cudaLaunchKernelExC(&config, item.kernel, arguments.pointers()), "a launch");
+  }
 }
 
 std::string CudaDevice::Wait(QueueKind queue) {
-  const cudaStream_t own = stream(queue);
+  Use();
+  const cudaStream_t own = QueueOf(queue);
   Note(cudaGetLastError(), "a launch");
   Note(cudaStreamSynchronize(own), "the device");
   const std::lock_guard lock(mutex_);

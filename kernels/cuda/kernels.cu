@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/cublaslt_library.cc"
 #include "kernels/cuda/cuda_backend.cc"
+#include "kernels/cuda/device.cc"
 #include "kernels/cuda/device_memory.cc"
 #include "kernels/cuda/draw_tokens.cuh"
 #include "kernels/cuda/gated_prefix.cuh"
@@ -22,6 +23,8 @@
 #include "kernels/cuda/sign_bits.cuh"
 #include "kernels/cuda/site_rows.cuh"
 #include "kernels/cuda/sparse.cuh"
+#include "kernels/cuda/staging.cc"
+#include "kernels/cuda/step_graphs.cc"
 
 namespace polyad::cuda {
 
@@ -107,12 +110,12 @@ bool HasCodeForDevice() {
 }
 
 std::unique_ptr<Backend> MakeBackendOn(std::unique_ptr<Device> device, ComputeMode mode,
-                                       std::unique_ptr<MatmulLibrary> library,
-                                       std::string why_own) {
+                                       std::unique_ptr<MatmulLibrary> library, std::string why_own,
+                                       int64_t graph_rows) {
   std::unique_ptr<PlainProducts> products;
   if (library != nullptr) products = std::make_unique<PlainProducts>(std::move(library));
   return std::make_unique<CudaBackend>(mode, std::move(device), std::move(products),
-                                       std::move(why_own));
+                                       std::move(why_own), graph_rows);
 }
 
 }  // namespace polyad::cuda

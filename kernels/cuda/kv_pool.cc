@@ -150,22 +150,29 @@ absl::StatusOr<std::unique_ptr<CudaKv>> CudaKv::Create(const KvShape& shape, int
 
 CudaKv::~CudaKv() { queue_.device().Free(Memory::kDevice, memory_); }
 
-void CudaKv::Save(int64_t block, std::span<char> to) const {
+std::vector<StagedPiece> CudaKv::PiecesOf(int64_t block) const {
   const int64_t bytes = LayerBytes(shape_);
+  std::vector<StagedPiece> pieces;
   for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
-    queue_.device().Copy(QueueKind::kEngine, to.data() + layer * bytes,
-                         memory_ + (layer * num_blocks_ + block) * bytes, bytes);
+    pieces.push_back({memory_ + (layer * num_blocks_ + block) * bytes, bytes});
   }
-  queue_.Wait();
+  return pieces;
 }
 
+// After the launches that wrote the block, which may be recorded ones.
+void CudaKv::Save(int64_t block, std::span<char> to) const {
+  SIMT_UNLESS("queue.saves_before_what_is_recorded") queue_.Submit();
+  SIMT_UNLESS("queue.saves_too_early") queue_.swaps().FollowQueue(QueueKind::kEngine);
+  queue_.swaps().Fetch(PiecesOf(block), to.data());
+}
+
+// After the launches that read what was there, before those that read it next; the host waits for
+// neither.
 void CudaKv::Restore(int64_t block, std::span<const char> from) {
-  const int64_t bytes = LayerBytes(shape_);
-  for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
-    queue_.device().Copy(QueueKind::kEngine, memory_ + (layer * num_blocks_ + block) * bytes,
-                         from.data() + layer * bytes, bytes);
-  }
-  queue_.Wait();
+  SIMT_UNLESS("queue.restores_before_what_is_recorded") queue_.Submit();
+  SIMT_UNLESS("queue.restores_too_early") queue_.swaps().FollowQueue(QueueKind::kEngine);
+  queue_.swaps().Send(PiecesOf(block), from.data());
+  SIMT_UNLESS("queue.restores_too_late") queue_.swaps().Precede(QueueKind::kEngine);
 }
 
 void RotateAndStoreOnDevice(const QkvArgs& args, const float* q_norm, const float* k_norm,

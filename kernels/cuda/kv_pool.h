@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/api/backend.h"
@@ -41,6 +42,7 @@ class CudaKv final : public KvStorage {
   }
 
  private:
+  std::vector<StagedPiece> PiecesOf(int64_t block) const;  // by layer
   CudaKv(const KvShape& shape, int64_t num_blocks, CallQueue& queue, char* memory)
       : shape_(shape), num_blocks_(num_blocks), queue_(queue), memory_(memory) {}
   static int64_t Stride(const KvShape& shape) {

@@ -52,7 +52,7 @@ class MatmulLibrary {
   virtual std::vector<MatmulAlgorithm> Candidates(const PlainShape& shape, int64_t rows) = 0;
   // Whether it runs for so many rows, with no memory to work in.
   virtual bool CanRun(const PlainShape& shape, const MatmulAlgorithm& algorithm, int64_t rows) = 0;
-  // Queued. -> what went wrong; empty: nothing
+  // Queued at once: not where launches are recorded. -> what went wrong; empty: nothing
   virtual std::string Multiply(const MatmulCall& call, const MatmulAlgorithm& algorithm,
                                simt::Stream stream) = 0;
 };

@@ -1,9 +1,10 @@
 #pragma once
 
 // A tensor-parallel group over NCCL: one process, a device and a thread for each rank. Calls are
-// queued on the rank's stream, behind the launches that make what is sent and before those that
-// read what comes. A call that NCCL refuses, or an error that it met since the last one, ends the
-// process with its words: other ranks would wait for this one for ever.
+// queued on the rank's stream, behind the launches that make what is sent (which are queued by
+// then, not recorded) and before those that read what comes. A call that NCCL refuses, or an error
+// that it met since the last one, ends the process with its words: other ranks would wait for this
+// one for ever.
 
 #include <functional>
 #include <memory>

@@ -82,7 +82,7 @@ void PlainMatrix::Gemm(const InputRows& x, const float* bias, bool accumulate, F
   call.y = y.data;
   call.y_stride = y.stride;
   call.accumulate = accumulate;
-  products_.Multiply(call, algorithm_, queue.stream());
+  products_.Multiply(call, algorithm_, queue.LibraryStream());
 }
 
 void PlainMatrix::MultiplyThrough(int64_t first_out, const InputRows& x, bool accumulate,
@@ -96,7 +96,7 @@ void PlainMatrix::MultiplyThrough(int64_t first_out, const InputRows& x, bool ac
     call.x += row * call.x_stride;
     call.y = through;
     call.y_stride = shape_.out;
-    products_.Multiply(call, algorithm_, queue.stream());
+    products_.Multiply(call, algorithm_, queue.LibraryStream());
     const DeviceRows<const float> from{through + first_out, rows, y.cols, shape_.out};
     simt::Launch({rows, kRowThreads}, queue.stream(), MoveRows<float, float>,
                  accumulate ? Move::kAdd : Move::kCopy, from, RowsOf(y.Slice(row, row + rows)));

@@ -3,7 +3,8 @@
 // A base weight of bf16 numbers, row by row, multiplied by a library (plain_products.h): what
 // CudaMatrix asks, without the project's product kernels. Outputs and inputs are padded with zeros
 // to whole multiples of 16. Where y does not lie as the library writes it, products go through
-// memory of the call; a bias is put into y before them.
+// memory of the call; a bias is put into y before them. A recording of a step ends at the first of
+// them (CallQueue::LibraryStream).
 
 #include <memory>
 #include <optional>

@@ -67,7 +67,8 @@ class Trial {
     for (int64_t row = 0; row < most_rows; ++row) {
       std::copy_n(numbers.data() + row * shape.in, shape.in, rows.data() + row * x_stride_);
     }
-    device.Upload(x_.get(), rows.data(), static_cast<int64_t>(rows.size() * sizeof(uint16_t)));
+    const auto bytes = static_cast<int64_t>(rows.size() * sizeof(uint16_t));
+    device.AwaitUpload(device.Upload(x_.get(), rows.data(), bytes));
   }
   bool has_memory() const { return x_.get() != nullptr && y_.get() != nullptr; }
 
@@ -181,6 +182,7 @@ PlainProducts::Choice PlainProducts::Find(const PlainShape& shape, const simt::B
 
 void PlainProducts::Multiply(MatmulCall call, const MatmulAlgorithm& algorithm,
                              simt::Stream stream) const {
+  KERNEL_CHECK(!simt::Records(stream), "a library's product among launches that are recorded");
   const int64_t rows = call.rows;
   for (int64_t row = 0; row < rows; row += call.rows) {
     call.rows = std::min(most_rows_, rows - row);

@@ -35,7 +35,7 @@ class PlainProducts {
   // Tries on the loader's queue, with memory that it gives back.
   std::optional<MatmulAlgorithm> Choose(const PlainShape& shape, const simt::Bf16* weight,
                                         Device& device);
-  // Any number of rows. CHECKs that the library queues them.
+  // Any number of rows. CHECKs that the library queues them, and that nothing is recorded.
   void Multiply(MatmulCall call, const MatmulAlgorithm& algorithm, simt::Stream stream) const;
   int64_t most_rows() const { return most_rows_; }
   // "cuBLASLt 13.1.0 for 3 of 4 weight shapes; own kernels for [50272, 768]: ..."

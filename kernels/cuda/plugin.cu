@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/api/check.h"
 #include "kernels/cuda/cublaslt_library.h"
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/kernels.h"
@@ -88,7 +89,7 @@ std::unique_ptr<Backend> BackendOn(const PolyadCudaBackendOptions& options,
     return nullptr;
   }
   return MakeBackendOn(std::move(device), static_cast<ComputeMode>(options.mode),
-                       std::move(library), why_own);
+                       std::move(library), why_own, options.graph_rows);
 }
 
 int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, char* message,
@@ -102,6 +103,15 @@ int32_t CreateBackend(const PolyadCudaBackendOptions* options, void** backend, c
   return 0;
 }
 
+// NCCL queues behind what is queued already, so nothing of a rank's may still be recorded.
+void* QueueForNccl(CudaDevice& device) {
+  const simt::Stream stream = device.stream(QueueKind::kEngine);
+  KERNEL_CHECK(!simt::Records(stream), "a collective among launches that are recorded");
+  return simt::QueueOf(stream);
+}
+
+// A step of ranks is queued launch by launch: between any two of its collectives there is too
+// little for a graph.
 int32_t CreateRanks(const PolyadCudaBackendOptions* options, int32_t count, void** backends,
                     void** communicators, char* message, int64_t message_bytes) {
   const auto library = NcclLibrary::Open(kNcclName);
@@ -119,15 +129,16 @@ int32_t CreateRanks(const PolyadCudaBackendOptions* options, int32_t count, void
                     message_bytes);
     }
     CudaDevice* device = devices.back().get();  // its backend's, which outlives the communicator
-    ranks.push_back({options->device + i,
-                     [device] { return static_cast<void*>(device->stream(QueueKind::kEngine)); }});
+    ranks.push_back({options->device + i, [device] { return QueueForNccl(*device); }});
   }
   auto group = MakeNcclGroup(*library, ranks);
   if (!group.ok()) return Refuse(std::string(group.status().message()), message, message_bytes);
   cudaGetLastError();  // what NCCL tried and did without is no fault of a launch
+  PolyadCudaBackendOptions of_rank = *options;
+  of_rank.graph_rows = 0;
   for (std::unique_ptr<CudaDevice>& device : devices) {
     std::string wrong;
-    made.push_back(BackendOn(*options, std::move(device), wrong));
+    made.push_back(BackendOn(of_rank, std::move(device), wrong));
     if (made.back() == nullptr) return Refuse(wrong, message, message_bytes);
   }
   for (size_t i = 0; i < made.size(); ++i) {

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#define POLYAD_CUDA_ABI_VERSION 4u
+#define POLYAD_CUDA_ABI_VERSION 5u
 #define POLYAD_CUDA_ENTRY "polyad_cuda_plugin"
 
 extern "C" {
@@ -34,6 +34,8 @@ struct PolyadCudaBackendOptions {
   int32_t device;        // in the driver's order
   int64_t memory_bytes;  // that it may take of the device; 0: all there is
   int32_t products;      // PolyadCudaProducts
+  int64_t graph_rows;    // of a step that goes to the device as graphs, at most; 0: none. Not of
+                         // ranks, whose collectives NCCL queues
 };
 
 struct PolyadCudaPlugin {

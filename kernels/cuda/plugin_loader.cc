@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kMessageBytes = 512;
 constexpr int32_t kMaxDevices = 1024;
+constexpr int64_t kMaxGraphRows = 1024;
 
 // Empty: not there.
 std::string BesideTheProgram() {
@@ -45,8 +46,12 @@ absl::StatusOr<PolyadCudaBackendOptions> OptionsOf(const BackendOptions& options
     return absl::InvalidArgumentError(absl::StrFormat(
         "CUDA products: expected own, auto or cublas, got \"%s\"", options.cuda_products));
   }
+  if (options.cuda_graph_rows < 0 || options.cuda_graph_rows > kMaxGraphRows) {
+    return absl::InvalidArgumentError(absl::StrFormat("CUDA graph rows: expected 0 to %d, got %d",
+                                                      kMaxGraphRows, options.cuda_graph_rows));
+  }
   return PolyadCudaBackendOptions{static_cast<int32_t>(options.mode), options.cuda_device,
-                                  options.cuda_memory_bytes, products};
+                                  options.cuda_memory_bytes, products, options.cuda_graph_rows};
 }
 
 // Why the program cannot use what it found; OK: it can.

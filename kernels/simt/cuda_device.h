@@ -18,6 +18,7 @@
 #define SIMT_ROLLED _Pragma("unroll 1")  // for the registers
 
 #include "kernels/simt/bf16.h"
+#include "kernels/simt/recording.h"
 
 namespace polyad::simt {
 
@@ -120,19 +121,31 @@ SIMT_FUNCTION float Tanh(float x) { return tanhf(x); }
 SIMT_FUNCTION float Erf(float x) { return erff(x); }
 SIMT_FUNCTION float InverseRoot(float x) { return 1.0f / sqrtf(x); }
 
-using Stream = cudaStream_t;
+// Where launches go: into the queue, or where they are recorded instead.
+struct Stream {
+  cudaStream_t queue = nullptr;
+  Recording* recording = nullptr;
+};
+// For libraries, which queue by themselves: their work cannot be recorded.
+inline bool Records(const Stream& stream) { return stream.recording != nullptr; }
+inline void* QueueOf(const Stream& stream) { return stream.queue; }
 
 template <typename... Parameters>
-void Launch(const LaunchShape& shape, Stream stream, void (*kernel)(Parameters...),
+void Launch(const LaunchShape& shape, const Stream& stream, void (*kernel)(Parameters...),
             std::type_identity_t<Parameters>... arguments) {
   if (shape.shared_bytes > kMaxStaticShared) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+  }
+  if (stream.recording != nullptr) {
+    stream.recording->AddLaunch(shape, reinterpret_cast<const void*>(kernel), nullptr,
+                                arguments...);
+    return;
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
-  config.stream = stream;
+  config.stream = stream.queue;
   cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/simt/emulated_block.h"
 #include "kernels/simt/emulated_matrix.h"
 #include "kernels/simt/emulated_stream.h"
+#include "kernels/simt/recording.h"
 
 #define SIMT_KERNEL(...) inline
 #define SIMT_FUNCTION inline
@@ -195,10 +197,27 @@ inline float Erf(float x) { return std::erf(x); }
 inline float InverseRoot(float x) { return 1.0f / std::sqrt(x); }
 
 using Stream = EmulatedStream*;
+inline bool Records(Stream stream) { return stream->records(); }
+inline void* QueueOf(Stream stream) { return stream; }
+
+// A recorded launch of a kernel, by one of its threads.
+template <typename... Parameters>
+void CallRecorded(const Recording& recording, const Recording::Item& item) {
+  const auto kernel = reinterpret_cast<void (*)(Parameters...)>(const_cast<void*>(item.kernel));
+  [&]<size_t... kIndex>(std::index_sequence<kIndex...>) {
+    kernel(*static_cast<const Parameters*>(recording.Argument(item, static_cast<int>(kIndex)))...);
+  }
+  (std::index_sequence_for<Parameters...>());
+}
 
 template <typename... Parameters>
 void Launch(const LaunchShape& shape, Stream stream, void (*kernel)(Parameters...),
             std::type_identity_t<Parameters>... arguments) {
+  if (Recording* to = stream->recording()) {
+    to->AddLaunch(shape, reinterpret_cast<const void*>(kernel), &CallRecorded<Parameters...>,
+                  arguments...);
+    return;
+  }
   stream->Run(shape, [&] { kernel(arguments...); });
 }
 

@@ -43,9 +43,7 @@ void EmulatedStream::Run(const LaunchShape& shape, const std::function<void()>& 
   fault_ = WrongWith(shape);
   if (!fault_.empty()) return;
   ++num_launches_;
-  if (before_) before_();
   RunBlocks(shape, body);
-  if (after_) after_();
 }
 
 void EmulatedStream::RunBlocks(const LaunchShape& shape, const std::function<void()>& body) {

@@ -12,6 +12,7 @@
 
 #include "kernels/simt/emulated_block.h"
 #include "kernels/simt/launch_shape.h"
+#include "kernels/simt/recording.h"
 
 namespace polyad::simt {
 
@@ -21,11 +22,17 @@ class EmulatedStream {
 
   // body() is what each thread of each block does.
   void Run(const LaunchShape& shape, const std::function<void()>& body);
-  // Called around each launch, on the thread that launches.
-  void SetHooks(std::function<void()> before, std::function<void()> after) {
-    before_ = std::move(before);
-    after_ = std::move(after);
+  // Its launches; what it clears is the caller's to clear.
+  void Run(const Recording& recording, const Recording::Item& launch) {
+    Run(launch.shape, [&] { launch.call(recording, launch); });
   }
+  // Launches go there from now on instead of being queued; null: they are queued again.
+  void RecordInto(Recording* to) { recording_ = to; }
+  bool records() const { return recording_ != nullptr; }
+  // What is queued goes there, for a device that runs it later; null: it is run at once.
+  void QueueInto(Recording* to) { queued_ = to; }
+  // Where launches go now; null: they are run.
+  Recording* recording() const { return recording_ != nullptr ? recording_ : queued_; }
   const std::string& fault() const { return fault_; }
   int64_t num_launches() const { return num_launches_; }
   int64_t num_switches() const;
@@ -35,8 +42,8 @@ class EmulatedStream {
 
   const EmulatorOptions options_;
   std::vector<std::unique_ptr<EmulatedBlock>> executors_;  // one per OS thread
-  std::function<void()> before_;
-  std::function<void()> after_;
+  Recording* recording_ = nullptr;
+  Recording* queued_ = nullptr;
   std::string fault_;
   int64_t num_launches_ = 0;
 };

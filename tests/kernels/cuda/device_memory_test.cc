@@ -28,22 +28,24 @@ class CountingDevice final : public Device {
   CountingDevice(Counts& counts, int64_t arena) : counts_(counts), arena_(arena) {}
   std::string name() const override { return "counting"; }
   int64_t arena_bytes() const override { return arena_; }
-  void* Allocate(Memory, int64_t bytes) override {
+  void* TakeMemory(Memory, int64_t bytes) override {
     if (counts_.bytes + bytes > counts_.most) return nullptr;
     counts_.bytes += bytes;
     void* memory = std::calloc(static_cast<size_t>(bytes), 1);
     arrays_[memory] = bytes;
     return memory;
   }
-  void Free(Memory, void* memory) override {
+  void GiveBack(Memory, void* memory) override {
     counts_.bytes -= arrays_.at(memory);
     arrays_.erase(memory);
     std::free(memory);
   }
   bool Reaches(const void*) const override { return false; }
-  void Upload(void* to, const void* from, int64_t bytes) override {
+  int64_t Upload(void* to, const void* from, int64_t bytes) override {
     std::memcpy(to, from, static_cast<size_t>(bytes));
+    return 0;
   }
+  void AwaitUpload(int64_t) override {}
   simt::Stream stream(QueueKind) override { return nullptr; }
   void Copy(QueueKind, void* to, const void* from, int64_t bytes) override {
     std::memcpy(to, from, static_cast<size_t>(bytes));
@@ -55,6 +57,12 @@ class CountingDevice final : public Device {
     ++counts_.num_waits;
     return "";
   }
+  void Mark(int, QueueKind) override {}
+  void Await(int) override {}
+  void Follow(QueueKind, int) override {}
+  std::unique_ptr<DeviceGraph> MakeGraph(const simt::Recording&) override { return nullptr; }
+  void Queue(const simt::Recording&) override {}
+  void RecordInto(simt::Recording*) override {}
 
  private:
   Counts& counts_;

@@ -15,14 +15,13 @@ namespace polyad::test {
 class EmulatedBackend final : public cuda::CudaBackend {
  public:
   EmulatedBackend(ComputeMode mode, const simt::EmulatorOptions& options, bool guarded = false,
-                  std::unique_ptr<cuda::PlainProducts> products = nullptr)
-      : CudaBackend(mode, std::make_unique<EmulatedDevice>(options, guarded), std::move(products)) {
-  }
+                  std::unique_ptr<cuda::PlainProducts> products = nullptr, int64_t graph_rows = 0)
+      : CudaBackend(mode, std::make_unique<EmulatedDevice>(options, guarded), std::move(products),
+                    "", graph_rows) {}
 
   const std::string& fault() { return emulated().fault(); }
   int64_t num_launches() { return emulated().num_launches(); }
-
- private:
+  using CudaBackend::graph_counts;
   EmulatedDevice& emulated() { return static_cast<EmulatedDevice&>(device()); }
 };
 

@@ -69,6 +69,17 @@ TEST(PluginLoaderTest, SaysWhyADeviceIsNotTaken) {
               HasSubstr("CUDA device 0 (Fake 9000): it is no device at all"));
 }
 
+TEST(PluginLoaderTest, SaysWhichOptionIsWrong) {
+  BackendOptions options;
+  options.cuda_plugin = FakePlugin(3);
+  for (const int64_t rows : {-1, 1025}) {
+    options.cuda_graph_rows = rows;
+    const absl::Status status = MakeCudaBackend(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(status.message(), "CUDA graph rows: expected 0 to 1024, got " + std::to_string(rows));
+  }
+}
+
 TEST(PluginLoaderTest, SaysWhyRanksAreNotTaken) {
   BackendOptions options;
   options.cuda_plugin = FakePlugin(3);
