@@ -4,6 +4,7 @@
 // POLYAD_CUDA_PLUGIN, or else build/cuda's) or a device is missing, and fail there under
 // POLYAD_NEEDS_GPU, which tools/gpu_report sets. Those over cuBLASLt skip where it is missing.
 
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -15,12 +16,14 @@ namespace polyad::test {
 
 inline absl::StatusOr<std::unique_ptr<Backend>> MakeGpuBackend(ComputeMode mode,
                                                                const std::string& products = "own",
-                                                               int num_ranks = 1) {
+                                                               int num_ranks = 1,
+                                                               int64_t graph_rows = 64) {
   const char* told = std::getenv("POLYAD_CUDA_PLUGIN");
   BackendOptions options;
   options.mode = mode;
   options.cuda_products = products;
   options.num_ranks = num_ranks;
+  options.cuda_graph_rows = graph_rows;
   options.cuda_plugin =
       told != nullptr ? told : std::string(POLYAD_SOURCE_DIR) + "/build/cuda/lib/polyad_cuda.so";
   return MakeBackend("cuda", options);
