@@ -36,9 +36,15 @@ target_compile_options(polyad_options INTERFACE -ffp-contract=off)
 if(POLYAD_SANITIZE)
   add_compile_options(-fsanitize=${POLYAD_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${POLYAD_SANITIZE})
+  # What the source asks, since GCC and Clang each have a way of their own to say so.
+  if(POLYAD_SANITIZE MATCHES "address")
+    add_compile_definitions(POLYAD_ASAN)
+  elseif(POLYAD_SANITIZE MATCHES "thread")
+    add_compile_definitions(POLYAD_TSAN)
+  endif()
 endif()
 
-# Every target of a fuzz build counts its branches, or libFuzzer would only see the harness.
+# Every target of a build with fuzz targets counts its branches, or libFuzzer would only see the harness.
 if(POLYAD_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
@@ -97,5 +103,6 @@ function(polyad_fuzz)
     target_link_libraries(${ARG_NAME} PRIVATE polyad_options ${ARG_DEPS})
     target_compile_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
     target_link_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+    set_property(GLOBAL APPEND PROPERTY POLYAD_FUZZ_TARGETS ${ARG_NAME})  # the target fuzz_targets builds them
   endif()
 endfunction()

@@ -4,11 +4,11 @@
 
 #include <cstdlib>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
 extern "C" {
 void* __tsan_get_current_fiber();
 void* __tsan_create_fiber(unsigned flags);
@@ -68,13 +68,13 @@ constexpr bool kHasSwitch = false;
 }  // namespace
 
 void Release([[maybe_unused]] void* tag) {
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
   __tsan_release(tag);
 #endif
 }
 
 void Acquire([[maybe_unused]] void* tag) {
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
   __tsan_acquire(tag);
 #endif
 }
@@ -84,13 +84,13 @@ Fiber::Fiber(bool portable) : portable_(portable || !kHasSwitch) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) std::abort();
   memory_ = static_cast<unsigned char*>(memory);
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
   thread_ = __tsan_create_fiber(0);
 #endif
 }
 
 Fiber::~Fiber() {
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
   __tsan_destroy_fiber(thread_);
 #endif
   munmap(memory_, kGuardBytes + kStackBytes);
@@ -104,7 +104,7 @@ void Fiber::Start(Body body, void* argument) {
 }
 
 void Fiber::Rewind() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
   ASAN_UNPOISON_MEMORY_REGION(memory_ + kGuardBytes, kStackBytes);
 #endif
   fake_stack_ = nullptr;
@@ -127,7 +127,7 @@ void Fiber::Rewind() {
 
 void Fiber::Main() {
   Fiber& self = *entered;
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
   __sanitizer_finish_switch_fiber(nullptr, &self.scheduler_stack_, &self.scheduler_stack_bytes_);
 #endif
   while (true) {
@@ -139,34 +139,34 @@ void Fiber::Main() {
 
 void Fiber::Enter() {
   entered = this;
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
   scheduler_thread_ = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(thread_, 1);  // 1: no order of memory
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
   __sanitizer_start_switch_fiber(&scheduler_fake_stack_, memory_ + kGuardBytes, kStackBytes);
 #endif
 #if defined(__x86_64__)
   if (!portable_) polyad_simt_switch(&scheduler_stack_pointer_, stack_pointer_);
 #endif
   if (portable_) swapcontext(&scheduler_context_, &context_);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
   __sanitizer_finish_switch_fiber(scheduler_fake_stack_, nullptr, nullptr);
 #endif
 }
 
 void Fiber::Leave() {
-#if defined(POLYAD_SIMT_TSAN)
+#if defined(POLYAD_TSAN)
   __tsan_switch_to_fiber(scheduler_thread_, 1);
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
   __sanitizer_start_switch_fiber(&fake_stack_, scheduler_stack_, scheduler_stack_bytes_);
 #endif
 #if defined(__x86_64__)
   if (!portable_) polyad_simt_switch(&stack_pointer_, scheduler_stack_pointer_);
 #endif
   if (portable_) swapcontext(&context_, &scheduler_context_);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_ASAN)
   __sanitizer_finish_switch_fiber(fake_stack_, &scheduler_stack_, &scheduler_stack_bytes_);
 #endif
 }

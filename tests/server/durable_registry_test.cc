@@ -314,7 +314,7 @@ TEST_F(DurableRegistryTest, AChangeThatCannotBeWrittenIsCounted) {
 }
 
 // Instrumented code is not what a start is promised of.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_TSAN) || defined(POLYAD_ASAN)
 constexpr double kSlowestStartSeconds = 20.0;
 #else
 constexpr double kSlowestStartSeconds = 1.0;

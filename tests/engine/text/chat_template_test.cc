@@ -260,7 +260,7 @@ std::vector<std::string> HostileTemplates() {
 }
 
 // Processor time that refusing one template may take; instrumented code is some 25 times slower.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(POLYAD_TSAN) || defined(POLYAD_ASAN)
 constexpr double kSlowestSeconds = 10.0;
 #else
 constexpr double kSlowestSeconds = 0.4;

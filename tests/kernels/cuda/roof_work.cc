@@ -223,8 +223,8 @@ std::vector<Work> RowWorks(int64_t rows) {
       RowWork("RotatePairs", rows, kHidden, 8, 3, 2 * vector),
       RowWork("RotateBlocks", rows, kHidden, 2 + 2, 2 * kBlock, 4.0 * kHidden * kBlock),
   };
-  // From all ids: the largest, then a weight of each, of which the exponential is 22, and their sum.
-  // Top-k, top-p and min-p make weights again in each pass.
+  // From all ids: the largest, then a weight of each, of which the exponential is 22, and their
+  // sum. Top-k, top-p and min-p make weights again in each pass.
   works.push_back(RowWork("DrawTokens", rows, kVocabulary, 4, 1 + 2 + 22 + 1, 0));
   // q, read and written, and an adapter's keys and values; scores and sums.
   works.push_back(RowWork("AddGatedPrefixRows", rows, kHidden, 4 + 4, 4 * kKeys,

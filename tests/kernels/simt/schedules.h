@@ -12,7 +12,7 @@
 namespace polyad::simt {
 
 inline std::vector<EmulatorOptions> Schedules() {
-#if defined(__SANITIZE_THREAD__)
+#if defined(POLYAD_TSAN)
   // Races show in any order; what another order changes besides shows without it, in less time.
   return {{.order = Order::kRandom, .seed = 1}, {.order = Order::kForward, .os_threads = 2}};
 #endif
